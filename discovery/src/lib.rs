@@ -1,1 +1,99 @@
-//! Who is a member, and who is alive.
+//! Who is a member of a cluster, and who is alive.
+//!
+//! Two things are kept apart. **Members** (name, weight, zone, state) are
+//! persistent, change by compare-and-set, and alone decide where keys are
+//! placed. The **living** (addresses, incarnation) are ephemeral: an entry goes
+//! with its process. So a restart of a server moves nothing.
+//!
+//! One URL picks the [`Backend`] that keeps both:
+//!
+//! | URL | what | written to by programs |
+//! |---|---|---|
+//! | `static:NAME=HOST:PORT*WEIGHT,...` | a list on the command line | no |
+//! | `file:PATH` | a list in TOML, watched | no |
+//! | `dir:PATH` | a directory of one machine, locks for the living | yes |
+//!
+//! ```text
+//!   server: join() ----> Backend <---- snapshot(), changed() ---- Watch :client
+//!             |             |                                       |
+//!        Announcement   dir: file: ...                      the last good view
+//!   (alive until dropped)
+//! ```
+//!
+//! A [`Watch`] never lets an empty, failing or garbled answer shrink a view
+//! that works. Everything that comes from outside passes [`validate`]; an
+//! entry that makes no sense is left out with one line in
+//! [`Snapshot::complaints`].
+//!
+//! Back ends run on a tokio runtime with time and I/O enabled; calls on files
+//! are made on its blocking threads.
+//!
+//! ```
+//! use std::time::Duration;
+//! use rampuddle_discovery::{Id, JoinRequest, Living, Member, Settings, Watch, join, open};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let url = format!("dir:{}", folder.path().display());
+//! // A server joins; the closure asks whoever answers at an address who it is.
+//! let backend = open(&url, "lab")?;
+//! let request = JoinRequest::new(
+//!     Settings::new("lab", 1_767_225_600_000),
+//!     Member::ready("node-1", 4.0),
+//!     Living::at("node-1", "127.0.0.1:7000", Id([7; 16])),
+//! );
+//! let joined = join(&*backend, &request, &|_address| Box::pin(async { None })).await?;
+//!
+//! // A client watches.
+//! let mut watch = Watch::start(open(&url, "lab")?, Duration::from_secs(5)).await?;
+//! assert_eq!(watch.current().members[0].value.weight, 4.0);
+//! assert!(watch.current().alive("node-1").is_some());
+//!
+//! // The server stops: no longer alive, still a member.
+//! joined.announcement.withdraw().await?;
+//! while watch.current().alive("node-1").is_some() {
+//!     watch.changed().await;
+//! }
+//! assert!(watch.current().member("node-1").is_some());
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod assemble;
+mod backend;
+mod blocking;
+pub mod conformance;
+mod default_directory;
+mod dir;
+mod document;
+mod error;
+mod events;
+mod file;
+mod host;
+mod id;
+mod join;
+mod listed;
+mod model;
+mod static_list;
+mod text;
+mod url;
+pub mod validate;
+mod watch;
+
+pub use backend::{Announcement, Backend, Withdraw};
+pub use default_directory::default_url;
+pub use dir::DirBackend;
+pub use error::DiscoveryError;
+pub use file::FileBackend;
+pub use host::host_id;
+pub use id::{BadId, Id};
+pub use join::{JoinRequest, Joined, Probe, join};
+pub use model::{
+    Living, Member, MemberState, Recorded, Revision, Settings, Snapshot, Strategy, UnknownWord,
+};
+pub use static_list::StaticBackend;
+pub use url::{UrlProblem, open};
+pub use watch::Watch;

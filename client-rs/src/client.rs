@@ -1,0 +1,177 @@
+//! The handle of a cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rampuddle_discovery::{MemberState, Watch, host_id, open};
+use rampuddle_protocol::{Incarnation, SessionId};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::clocks::Clocks;
+use crate::error::Error;
+use crate::options::{DiscoverySource, Options, WritePolicy};
+use crate::raw::{Info, RawClient};
+use crate::retry::RetryBudget;
+use crate::server::Access;
+use crate::servers::Servers;
+use crate::view::{View, Views};
+
+/// How long [`Client::nodes`] waits for each server.
+const NODES_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A client of one cluster. Cheap to clone; clones share connections, and what
+/// runs in the background ends with the last of them.
+#[derive(Debug, Clone)]
+pub struct Client {
+    core: Arc<Core>,
+}
+
+/// What all clones share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) views: Arc<Views>,
+    pub(crate) servers: Arc<Servers>,
+    pub(crate) retries: RetryBudget,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) replicas: u8,
+    pub(crate) write: WritePolicy,
+    follower: AbortHandle,
+}
+
+/// A server as its operators see it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its written state; `None` when it lives but is no member.
+    pub state: Option<MemberState>,
+    /// Whether the server itself answers.
+    pub is_alive: bool,
+    /// Why it does not.
+    pub error: Option<Error>,
+    /// Its weight among the members.
+    pub weight: Option<f64>,
+    /// Its address, as discovery has it.
+    pub address: Option<String>,
+    /// Its incarnation, when it answers.
+    pub incarnation: Option<Incarnation>,
+    /// What it says of itself, when it answers: `pool_bytes`, `used_bytes`,
+    /// `values` and more.
+    pub info: Option<Info>,
+}
+
+impl Client {
+    /// Connects to discovery, and follows it from then on. Servers are connected
+    /// to when they are needed.
+    ///
+    /// # Errors
+    /// When options make no sense, discovery gives no answer in time, or the
+    /// cluster is placed by a strategy that this client lacks.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time and I/O enabled.
+    pub async fn connect(options: Options) -> Result<Self, Error> {
+        options.check()?;
+        let backend = match &options.discovery {
+            DiscoverySource::Url(url) => open(url, &options.cluster)?,
+            DiscoverySource::Backend(backend) => Arc::clone(backend),
+        };
+        let discovery = Watch::start(backend, options.discovery_patience).await?;
+        let view = Arc::new(View::new(&discovery.current(), &options.cluster, None)?);
+        let servers = Arc::new(Servers::new(Arc::new(access(&options))));
+        servers.update(&view);
+        let views = Arc::new(Views::new(view));
+        let follower = tokio::spawn({
+            let (views, servers) = (Arc::clone(&views), Arc::clone(&servers));
+            async move { views.follow(discovery, |view| servers.update(view)).await }
+        });
+        let core = Core {
+            views,
+            servers,
+            retries: RetryBudget::default(),
+            deadline: options.deadline,
+            replicas: options.replicas,
+            write: options.write,
+            follower: follower.abort_handle(),
+        };
+        Ok(Self { core: Arc::new(core) })
+    }
+
+    /// What the client knows of the cluster now.
+    pub fn view(&self) -> Arc<View> {
+        self.core.views.current()
+    }
+
+    /// The raw operations on values.
+    pub fn raw(&self) -> RawClient {
+        RawClient::new(Arc::clone(&self.core))
+    }
+
+    /// What the object layer builds on.
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// All members and whoever else lives, by name, each with its own word on
+    /// itself. Takes at most two seconds: a server that does not answer until
+    /// then is not alive.
+    pub async fn nodes(&self) -> Vec<Node> {
+        let view = self.view();
+        let mut names: Vec<&Arc<str>> = view.members().iter().map(|member| &member.name).collect();
+        names.extend(view.all_living().map(|(name, _)| name));
+        names.sort_unstable();
+        names.dedup();
+        join_all(names.into_iter().map(|name| self.node(&view, name))).await
+    }
+
+    async fn node(&self, view: &View, name: &Arc<str>) -> Node {
+        let deadline = Instant::now() + NODES_PATIENCE;
+        let info = self.raw().info_until(name, Some(deadline)).await;
+        let member = view.member(name);
+        let (info, error) = match info {
+            Ok(info) => (Some(info), None),
+            Err(error) => (None, Some(error)),
+        };
+        Node {
+            name: Arc::clone(name),
+            state: member.map(|member| member.state),
+            is_alive: info.is_some(),
+            error,
+            weight: member.map(|member| member.weight),
+            address: view.living(name).map(rampuddle_discovery::Living::address),
+            incarnation: info.as_ref().map(|info| info.row.incarnation),
+            info,
+        }
+    }
+}
+
+impl Core {
+    /// Where versions come from.
+    pub(crate) fn clocks(&self) -> &Clocks {
+        &self.servers.access().clocks
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+fn access(options: &Options) -> Access {
+    let environment = options.environment.clone();
+    Access {
+        cluster: options.cluster.as_str().into(),
+        session: SessionId(environment.unguessable()),
+        token: options.token.clone(),
+        patience: options.patience,
+        connections_per_server: options.connections_per_server,
+        host: host_id(),
+        clocks: Clocks::new(&environment),
+        environment,
+        runtime: tokio::runtime::Handle::current(),
+    }
+}

@@ -1,0 +1,199 @@
+//! From a socket to a connection: hello both ways, and proof of a token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rampuddle_protocol::limits::HELLO_FRAME_BYTES;
+use rampuddle_protocol::{
+    ClientHello, FrameFlags, Header, Nonce, Opcode, Proof, ProofAnswer, ProofInput, Role,
+    ServerHello, SessionId, Status, prove, verify,
+};
+use tokio::time::Instant;
+
+use super::{Connection, Failure, Grants, Greeting, INBOX_BYTES, Pace};
+use crate::environment::Environment;
+use crate::error::{Error, Misbehaviour};
+use crate::token::Token;
+use crate::transport::{Address, Stream};
+
+const GREETING: &str = "shaking hands";
+
+/// Who the client is, and whom it means to reach.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Introduction<'a> {
+    pub(crate) server: &'a Arc<str>,
+    pub(crate) cluster: &'a Arc<str>,
+    pub(crate) session: SessionId,
+    pub(crate) token: Option<&'a Token>,
+    pub(crate) environment: &'a Environment,
+    pub(crate) patience: Duration,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Connection {
+    /// Shakes hands over a fresh socket.
+    ///
+    /// # Errors
+    /// When the server is another one, of another cluster or another version,
+    /// refuses, wants a token or does not know the client's, breaks the
+    /// protocol, or does not answer in time. Nothing was applied.
+    pub(crate) async fn open(
+        stream: Stream,
+        address: Arc<Address>,
+        introduction: Introduction<'_>,
+    ) -> Result<Self, Error> {
+        let mut connection = Self::unopened(stream, address, &introduction);
+        let clock = &introduction.environment.clock;
+        let nonce = Nonce(introduction.environment.unguessable());
+        let (version_min, version_max) = (Header::VERSION, Header::VERSION);
+        let session = introduction.session;
+        let hello = ClientHello { version_min, version_max, nonce, session, ..Default::default() };
+
+        let asked_ms = clock.unix_ms();
+        hello.frame(introduction.cluster, introduction.server, &mut connection.out);
+        let header = connection.exchange(Opcode::Hello).await?;
+        let answered_ms = clock.unix_ms();
+        let answer = connection.welcome(&header, &introduction)?;
+        let middle_ms = asked_ms.midpoint(answered_ms) as i64;
+        connection.greeting.clock_offset_ms = (answer.clock_unix_ms as i64).saturating_sub(middle_ms);
+        connection.prove(&hello, &answer, &introduction).await?;
+        connection.written = 0;
+        Ok(connection)
+    }
+
+    fn unopened(stream: Stream, address: Arc<Address>, introduction: &Introduction<'_>) -> Self {
+        let nothing = ServerHello::default();
+        Self {
+            stream,
+            server: Arc::clone(introduction.server),
+            address,
+            greeting: Greeting {
+                incarnation: nothing.incarnation,
+                store_id: nothing.store_id,
+                mark_age_ms: u64::MAX,
+                role: None,
+                clock_offset_ms: 0,
+                grants: Grants::default(),
+            },
+            patience: introduction.patience,
+            deadline: introduction.deadline,
+            out: Vec::with_capacity(HELLO_FRAME_BYTES),
+            queued_payload: 0,
+            written: 0,
+            outstanding: Vec::new(),
+            next_request_id: 1,
+            inbox: vec![0; INBOX_BYTES].into_boxed_slice(),
+            inbox_start: 0,
+            inbox_end: 0,
+            head: Vec::new(),
+            header: Header::default(),
+            payload_left: 0,
+            pace: Pace::default(),
+            is_intact: true,
+            failure: None,
+        }
+    }
+
+    /// Sends the frame queued and receives the other side's, of exactly 256 bytes.
+    async fn exchange(&mut self, opcode: Opcode) -> Result<Header, Error> {
+        self.flush().await?;
+        self.is_intact = false;
+        self.pace = Pace::default();
+        while self.buffered() < Header::BYTES {
+            self.fill_inbox(GREETING).await?;
+        }
+        let start = &self.inbox[self.inbox_start..self.inbox_end];
+        let header = Header::parse(start).map_err(|error| self.misbehaved(error))?;
+        if header.head_bytes() != HELLO_FRAME_BYTES
+            || header.payload_bytes != 0
+            || header.opcode != opcode as u8
+            || !header.flags.has(FrameFlags::ANSWER)
+        {
+            return Err(self.misbehaved(Misbehaviour::Handshake));
+        }
+        self.receive_rest_of_head(HELLO_FRAME_BYTES).await?;
+        header.check(&self.head).map_err(|error| self.misbehaved(error))?;
+        if self.buffered() > 0 {
+            return Err(self.misbehaved(Misbehaviour::UnexpectedBytes));
+        }
+        self.is_intact = true;
+        Ok(header)
+    }
+
+    /// Checks that the server is the one meant, and takes what it grants.
+    fn welcome(
+        &mut self,
+        header: &Header,
+        introduction: &Introduction<'_>,
+    ) -> Result<ServerHello, Error> {
+        let parsed = ServerHello::parse(header, header.table(&self.head));
+        let (hello, name) = match parsed {
+            Ok((hello, name)) => (hello, name.to_vec()),
+            Err(error) => return Err(self.misbehaved(error)),
+        };
+        let server = || Arc::clone(introduction.server);
+        let is_meant = name == introduction.server.as_bytes();
+        match Status::from_number(header.status) {
+            Some(Status::Ok) if is_meant => {}
+            Some(Status::Ok | Status::Mismatch) => {
+                self.fail(Failure::Misbehaved);
+                return Err(Error::WrongServer {
+                    server: server(),
+                    cluster: Arc::clone(introduction.cluster),
+                    address: Address::clone(&self.address),
+                    found: String::from_utf8_lossy(&name).into_owned(),
+                });
+            }
+            status => {
+                self.fail(Failure::Misbehaved);
+                let status = status.unwrap_or(Status::Unsupported);
+                return Err(Error::Refused { server: server(), what: "the handshake", status });
+            }
+        }
+        let grants = Grants::of(&hello).filter(|_| hello.version == Header::VERSION);
+        self.greeting.grants = grants.ok_or_else(|| self.misbehaved(Misbehaviour::Handshake))?;
+        self.greeting.incarnation = hello.incarnation;
+        self.greeting.store_id = hello.store_id;
+        self.greeting.mark_age_ms = hello.mark_age_ms;
+        Ok(hello)
+    }
+
+    /// Both sides show that they know the token. A server that wants none while
+    /// the client has one may be an impostor, and is refused.
+    async fn prove(
+        &mut self,
+        hello: &ClientHello,
+        answer: &ServerHello,
+        introduction: &Introduction<'_>,
+    ) -> Result<(), Error> {
+        let server = Arc::clone(introduction.server);
+        let token = match (introduction.token, answer.proof_wanted != 0) {
+            (None, false) => return Ok(()),
+            (None, true) => return Err(Error::TokenWanted { server }),
+            (Some(_), false) => return Err(Error::Unproven { server }),
+            (Some(token), true) => token,
+        };
+        let input = ProofInput {
+            client_nonce: hello.nonce,
+            server_nonce: answer.nonce,
+            session: hello.session,
+            incarnation: answer.incarnation,
+            role: token.role(),
+            cluster: introduction.cluster,
+        };
+        let mac = prove(token.secret(), &input, true);
+        let proof = Proof { key_id: token.padded_key_id(), role: token.role() as u8, mac, ..Default::default() };
+        proof.frame(&mut self.out);
+        let header = self.exchange(Opcode::Proof).await?;
+        if header.status != Status::Ok as u8 {
+            return Err(Error::Denied { server, key_id: token.key_id().to_owned() });
+        }
+        let parsed = ProofAnswer::parse(&header, header.table(&self.head));
+        let proved = parsed.map_err(|error| self.misbehaved(error))?;
+        if !verify(token.secret(), &input, false, &proved.mac) {
+            return Err(Error::Unproven { server });
+        }
+        self.greeting.role = Role::from_number(proved.role);
+        Ok(())
+    }
+}

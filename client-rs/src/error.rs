@@ -1,0 +1,337 @@
+//! What can go wrong between a client and its servers.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rampuddle_discovery::DiscoveryError;
+use rampuddle_protocol::limits::KEY_BYTES_MAX;
+use rampuddle_protocol::{FramingError, Opcode, Status, TableError};
+
+use crate::transport::Address;
+
+/// Whether a request that failed may have been applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fate {
+    /// The server cannot have applied it: the bytes that would let it never left.
+    NotSent,
+    /// The server may have applied it; only asking tells.
+    MaybeApplied,
+}
+
+/// A failure. Clones share their cause. That one row was refused by a server
+/// that works is not an error: it is the row's [`Status`].
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection could be made. Nothing was applied: try another server,
+    /// or later.
+    #[error("cannot reach server \"{server}\" at {address}: {source}")]
+    Unreachable {
+        /// The server.
+        server: Arc<str>,
+        /// The last address tried.
+        address: Address,
+        /// Why not.
+        source: Arc<io::Error>,
+    },
+    /// Discovery knows no address of the server: it never was alive while this
+    /// client looked.
+    #[error("server \"{server}\" is not alive: discovery gives no address for it")]
+    NoAddress {
+        /// The server.
+        server: Arc<str>,
+    },
+    /// A connection broke. `fate` says whether the request may be applied.
+    #[error("the connection to server \"{server}\" at {address} broke: {source}")]
+    Broken {
+        /// The server.
+        server: Arc<str>,
+        /// Its address.
+        address: Address,
+        /// What may have become of the request.
+        fate: Fate,
+        /// How it broke.
+        source: Arc<io::Error>,
+    },
+    /// The server did not move a byte for the client's patience, or moved too
+    /// few, or the deadline passed.
+    #[error("server \"{server}\" gave no progress within {after:?} while {doing}")]
+    TimedOut {
+        /// The server.
+        server: Arc<str>,
+        /// The time that it was given.
+        after: Duration,
+        /// What the client waited for.
+        doing: &'static str,
+        /// What may have become of the request.
+        fate: Fate,
+    },
+    /// The caller's deadline passed. `fate` says whether the request may be applied.
+    #[error("the deadline passed while server \"{server}\" was {doing}")]
+    DeadlinePassed {
+        /// The server.
+        server: Arc<str>,
+        /// What the client waited for.
+        doing: &'static str,
+        /// What may have become of the request.
+        fate: Fate,
+    },
+    /// The server broke the protocol: do not trust this answer, tell its operator.
+    #[error("server \"{server}\" broke the protocol: {what}")]
+    PeerMisbehaved {
+        /// The server.
+        server: Arc<str>,
+        /// What was wrong.
+        what: Misbehaviour,
+        /// What may have become of the request.
+        fate: Fate,
+    },
+    /// The server refused a handshake or a whole frame.
+    #[error("server \"{server}\" refused {what} with {status}")]
+    Refused {
+        /// The server.
+        server: Arc<str>,
+        /// What it refused.
+        what: &'static str,
+        /// Why.
+        status: Status,
+    },
+    /// Another server, or another cluster's, has that address: fix the
+    /// registry or the cluster's name.
+    #[error("{address} is not server \"{server}\" of cluster \"{cluster}\"; it calls itself \"{}\"", .found.escape_debug())]
+    WrongServer {
+        /// The server wanted.
+        server: Arc<str>,
+        /// The cluster wanted.
+        cluster: Arc<str>,
+        /// The address.
+        address: Address,
+        /// The name found, cut at 64 bytes.
+        found: String,
+    },
+    /// The server wants a token, and the client has none: set one.
+    #[error("server \"{server}\" wants a token, and none is set")]
+    TokenWanted {
+        /// The server.
+        server: Arc<str>,
+    },
+    /// A token is set, but the server proved no knowledge of it: it may be an
+    /// impostor.
+    #[error("server \"{server}\" did not prove that it knows the token")]
+    Unproven {
+        /// The server.
+        server: Arc<str>,
+    },
+    /// The server does not accept the token, or not for this role.
+    #[error("server \"{server}\" denies access to the token \"{key_id}\"")]
+    Denied {
+        /// The server.
+        server: Arc<str>,
+        /// The token's key id.
+        key_id: String,
+    },
+    /// The server's clock is too far off the other servers'. Set its clock.
+    #[error("the clock of server \"{server}\" is off the other servers' by {off_by_ms} ms, more than 5 min: set it")]
+    ClockOff {
+        /// The server.
+        server: Arc<str>,
+        /// Ahead when positive.
+        off_by_ms: i64,
+    },
+    /// No member counts for placement: start a server.
+    #[error("the cluster \"{cluster}\" has no server that takes values")]
+    NoServers {
+        /// The cluster.
+        cluster: Arc<str>,
+    },
+    /// The cluster has no member of that name.
+    #[error("\"{}\" is not a member of the cluster", .name.escape_debug())]
+    NotAMember {
+        /// The name.
+        name: String,
+    },
+    /// Discovery failed.
+    #[error("discovery failed: {0}")]
+    Discovery(#[source] Arc<DiscoveryError>),
+    /// The cluster is placed by a strategy that this client lacks: update it.
+    #[error("the cluster places keys by \"{strategy}\" over {slots} slots, which this client cannot do")]
+    UnsupportedPlacement {
+        /// The strategy.
+        strategy: String,
+        /// The number of slots.
+        slots: u32,
+    },
+    /// A key of impossible length.
+    #[error("a key of {bytes} bytes: expected 1 to {KEY_BYTES_MAX}")]
+    BadKey {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The key belongs to the object layer: raw writes to it would break objects.
+    #[error("keys that begin with the byte {first:#04x} belong to objects: expected less than 0xf8")]
+    ReservedKey {
+        /// The first byte.
+        first: u8,
+    },
+    /// Something is longer than it may be.
+    #[error("{what} of {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Options that cannot work: fix the settings.
+    #[error("the option {option} is {found}: expected {expected}")]
+    BadOption {
+        /// Which.
+        option: &'static str,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+/// How a server broke the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misbehaviour {
+    /// Its bytes are no frame.
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    /// A table that does not add up.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A request where an answer must be.
+    #[error("a frame that is no answer")]
+    NotAnAnswer,
+    /// An answer to nothing that was asked.
+    #[error("an answer to request {request_id}, which is not open")]
+    UnknownRequest {
+        /// The id.
+        request_id: u64,
+    },
+    /// An answer to another operation.
+    #[error("operation {found} in the answer to {wanted:?}")]
+    WrongOperation {
+        /// What was asked.
+        wanted: Opcode,
+        /// What was answered.
+        found: u8,
+    },
+    /// An answer with more or fewer rows than asked.
+    #[error("{found} rows in an answer to {wanted}")]
+    WrongRows {
+        /// How many were asked.
+        wanted: u32,
+        /// How many came.
+        found: u32,
+    },
+    /// An answer with more payload than asked.
+    #[error("{found} bytes of payload in an answer to at most {limit}")]
+    TooMuchPayload {
+        /// What may come.
+        limit: u64,
+        /// What was announced.
+        found: u64,
+    },
+    /// Rows whose bytes do not add up, or with more than was asked.
+    #[error("rows of {rows} bytes in a payload of {payload}")]
+    WrongShares {
+        /// By the rows.
+        rows: u64,
+        /// By the header.
+        payload: u64,
+    },
+    /// Bytes that nobody asked for.
+    #[error("bytes that nobody asked for")]
+    UnexpectedBytes,
+    /// A handshake frame that makes no sense.
+    #[error("a handshake that makes no sense")]
+    Handshake,
+    /// A listing that does not go forward.
+    #[error("a listing that is not in order")]
+    Listing,
+    /// It says that this side broke the protocol.
+    #[error("it takes our frame for broken ({0})")]
+    Complaint(Status),
+}
+
+impl Error {
+    /// Whether the request may have been applied all the same.
+    pub fn fate(&self) -> Fate {
+        match self {
+            Self::Broken { fate, .. }
+            | Self::TimedOut { fate, .. }
+            | Self::DeadlinePassed { fate, .. }
+            | Self::PeerMisbehaved { fate, .. } => *fate,
+            _ => Fate::NotSent,
+        }
+    }
+
+    /// The same error with another fate, where the variant has one.
+    #[must_use]
+    pub fn with_fate(mut self, new: Fate) -> Self {
+        match &mut self {
+            Self::Broken { fate, .. }
+            | Self::TimedOut { fate, .. }
+            | Self::DeadlinePassed { fate, .. }
+            | Self::PeerMisbehaved { fate, .. } => *fate = new,
+            _ => {}
+        }
+        self
+    }
+
+    /// Whether the same request may succeed when it is sent again soon: the
+    /// connection broke or was refused. Time-outs are not: the caller has
+    /// waited already.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => source.kind() != io::ErrorKind::TimedOut,
+            Self::Broken { .. } => true,
+            Self::Refused { status, .. } => *status == Status::Busy,
+            _ => false,
+        }
+    }
+}
+
+impl From<DiscoveryError> for Error {
+    fn from(error: DiscoveryError) -> Self {
+        Self::Discovery(Arc::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_of_open_connections_leave_doubt() {
+        let server: Arc<str> = "a".into();
+        let timed_out = Error::TimedOut {
+            server: server.clone(),
+            after: Duration::from_secs(5),
+            doing: "reading an answer",
+            fate: Fate::NotSent,
+        };
+        assert_eq!(timed_out.clone().with_fate(Fate::MaybeApplied).fate(), Fate::MaybeApplied);
+        assert_eq!(timed_out.fate(), Fate::NotSent);
+        let unknown = Error::NoAddress { server };
+        assert_eq!(unknown.with_fate(Fate::MaybeApplied).fate(), Fate::NotSent);
+    }
+
+    #[test]
+    fn messages_escape_what_strangers_wrote() {
+        let error = Error::WrongServer {
+            server: "a".into(),
+            cluster: "c".into(),
+            address: Address::Tcp("10.0.0.1:7".to_owned()),
+            found: "\x1b[2J".to_owned(),
+        };
+        assert!(!error.to_string().contains('\x1b'), "{error}");
+    }
+}

@@ -1,0 +1,128 @@
+//! How far the servers' clocks are from the local one, as seen in handshakes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rampuddle_protocol::limits::CLOCK_BOUND_MS;
+
+/// The latest clock offset of each server, in milliseconds ahead of the local
+/// clock.
+#[derive(Debug, Default)]
+pub(crate) struct Offsets {
+    by_server: HashMap<Arc<str>, i64>,
+}
+
+/// What to think of a server's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It agrees with the others, or with the local clock.
+    Fine,
+    /// It is further than 5 min from the local clock, and there are too few
+    /// other servers to say which is wrong.
+    Doubtful,
+    /// It is further than 5 min from the other servers: not to be used.
+    Refuse {
+        /// How far, ahead when positive.
+        off_by_ms: i64,
+    },
+}
+
+impl Offsets {
+    /// Takes the offset of a server and judges it by the others. A refused
+    /// server's offset is kept all the same: should all the others change, it
+    /// was right.
+    pub(crate) fn record(&mut self, server: &Arc<str>, offset_ms: i64) -> Verdict {
+        self.by_server.insert(Arc::clone(server), offset_ms);
+        let others = self.by_server.iter().filter(|(name, _)| *name != server);
+        let mut others: Vec<i64> = others.map(|(_, offset)| *offset).collect();
+        others.sort_unstable();
+        let bound = CLOCK_BOUND_MS as i64;
+        if others.len() < 2 {
+            let is_near = offset_ms.unsigned_abs() <= CLOCK_BOUND_MS;
+            return if is_near { Verdict::Fine } else { Verdict::Doubtful };
+        }
+        // With an even number of others the median is an interval: when those
+        // two disagree, nothing in between is provably wrong.
+        let (low, high) = (others[(others.len() - 1) / 2], others[others.len() / 2]);
+        let nearest = offset_ms.clamp(low, high);
+        match offset_ms.saturating_sub(nearest) {
+            off_by_ms if off_by_ms.abs() > bound => Verdict::Refuse { off_by_ms },
+            _ => Verdict::Fine,
+        }
+    }
+
+    /// Forgets a server that is no member any more.
+    pub(crate) fn forget(&mut self, server: &str) {
+        self.by_server.remove(server);
+    }
+
+    /// The median offset; 0 when no server was seen.
+    pub(crate) fn median_ms(&self) -> i64 {
+        let mut all: Vec<i64> = self.by_server.values().copied().collect();
+        all.sort_unstable();
+        match all.len() {
+            0 => 0,
+            count => all[(count - 1) / 2].midpoint(all[count / 2]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offsets(known: &[i64]) -> Offsets {
+        let mut offsets = Offsets::default();
+        for (index, offset) in known.iter().enumerate() {
+            offsets.record(&name(index), *offset);
+        }
+        offsets
+    }
+
+    fn name(index: usize) -> Arc<str> {
+        format!("s{index}").into()
+    }
+
+    const HOUR: i64 = 3_600_000;
+
+    #[test]
+    fn the_median_ignores_one_clock_that_is_far_off() {
+        assert_eq!(offsets(&[]).median_ms(), 0);
+        assert_eq!(offsets(&[10]).median_ms(), 10);
+        assert_eq!(offsets(&[10, 20]).median_ms(), 15);
+        assert_eq!(offsets(&[10, HOUR, 20]).median_ms(), 20);
+        assert_eq!(offsets(&[i64::MAX, i64::MIN, -4]).median_ms(), -4);
+    }
+
+    #[test]
+    fn the_third_server_that_disagrees_with_two_is_refused() {
+        let mut known = offsets(&[0, 200]);
+        assert_eq!(known.record(&name(2), HOUR), Verdict::Refuse { off_by_ms: HOUR - 200 });
+        assert_eq!(known.record(&name(2), -HOUR), Verdict::Refuse { off_by_ms: -HOUR });
+        assert_eq!(known.record(&name(2), 299_000), Verdict::Fine);
+        assert_eq!(known.record(&name(0), -HOUR), Verdict::Refuse { off_by_ms: -HOUR - 200 });
+    }
+
+    #[test]
+    fn a_wrong_clock_seen_first_does_not_convict_the_right_ones() {
+        let mut known = offsets(&[HOUR]);
+        assert_eq!(known.record(&name(1), 0), Verdict::Fine);
+        assert_eq!(known.record(&name(2), 0), Verdict::Fine);
+        assert!(matches!(known.record(&name(0), HOUR), Verdict::Refuse { .. }));
+    }
+
+    #[test]
+    fn two_servers_cannot_convict_each_other() {
+        let mut known = offsets(&[0]);
+        assert_eq!(known.record(&name(1), HOUR), Verdict::Doubtful);
+        known.forget("s0");
+        assert_eq!(known.median_ms(), HOUR);
+    }
+
+    #[test]
+    fn a_client_whose_own_clock_is_off_refuses_nobody() {
+        let mut known = offsets(&[HOUR, HOUR + 5]);
+        assert_eq!(known.record(&name(2), HOUR - 5), Verdict::Fine);
+        assert_eq!(known.median_ms(), HOUR);
+    }
+}

@@ -1,0 +1,115 @@
+//! How a client finds its cluster and behaves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rampuddle_discovery::Backend;
+
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::token::Token;
+
+/// Where the members are kept.
+#[derive(Clone)]
+pub enum DiscoverySource {
+    /// As `rampuddle_discovery::open` takes it.
+    Url(String),
+    /// A back end that is open already.
+    Backend(Arc<dyn Backend>),
+}
+
+impl fmt::Debug for DiscoverySource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => write!(formatter, "Url({url:?})"),
+            Self::Backend(backend) => write!(formatter, "Backend({:?})", backend.url()),
+        }
+    }
+}
+
+/// How many owners must have an object before a write counts as acked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WritePolicy {
+    /// All of them.
+    #[default]
+    All,
+    /// More than half.
+    Quorum,
+    /// One.
+    One,
+}
+
+/// Options of a [`Client`](crate::Client), each with a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Where the members are kept. No default: see [`Options::new`].
+    pub discovery: DiscoverySource,
+    /// The cluster's name; servers of another are refused.
+    pub cluster: String,
+    /// The token to show, for servers that want one. With a token, servers that
+    /// want none are refused.
+    pub token: Option<Token>,
+    /// Connections to each server at most, 1 to 1,024; a few of them are kept
+    /// for small requests.
+    pub connections_per_server: usize,
+    /// How long a server may move no byte.
+    pub patience: Duration,
+    /// How long each call may take in all; `None` = as long as bytes move.
+    pub deadline: Option<Duration>,
+    /// How long discovery may take for its first answer.
+    pub discovery_patience: Duration,
+    /// Copies of each object, 1 to 255; 255 = one on every member.
+    pub replicas: u8,
+    /// When a write counts as acked.
+    pub write: WritePolicy,
+    /// Time, randomness and connections.
+    pub environment: Environment,
+}
+
+impl Options {
+    /// The defaults, with the discovery URL of the cluster.
+    pub fn new(discovery_url: impl Into<String>) -> Self {
+        Self::with_source(DiscoverySource::Url(discovery_url.into()))
+    }
+
+    /// The defaults, with a back end that is open already.
+    pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
+        Self::with_source(DiscoverySource::Backend(backend))
+    }
+
+    fn with_source(discovery: DiscoverySource) -> Self {
+        Self {
+            discovery,
+            cluster: "rampuddle".to_owned(),
+            token: None,
+            connections_per_server: 8,
+            patience: Duration::from_secs(5),
+            deadline: None,
+            discovery_patience: Duration::from_secs(10),
+            replicas: 2,
+            write: WritePolicy::All,
+            environment: Environment::default(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let bad = |option, found: String, expected| Err(Error::BadOption { option, found, expected });
+        if !(1..=1_024).contains(&self.connections_per_server) {
+            let found = self.connections_per_server.to_string();
+            return bad("connections_per_server", found, "1 to 1,024");
+        }
+        if self.patience.is_zero() {
+            return bad("patience", "0 s".to_owned(), "more than nothing");
+        }
+        if self.replicas == 0 {
+            return bad("replicas", "0".to_owned(), "1 to 255");
+        }
+        if rampuddle_discovery::validate::name(&self.cluster).is_err() {
+            let expected = "1 to 64 of A-Z a-z 0-9 . _ -";
+            return bad("cluster", format!("{:?}", self.cluster), expected);
+        }
+        Ok(())
+    }
+}

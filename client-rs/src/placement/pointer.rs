@@ -1,0 +1,48 @@
+//! Where a key points: its SHA-512, and the slot that it falls into.
+
+use sha2::{Digest, Sha512};
+
+/// Placement classes: one per value of a pointer's first 16 bits.
+pub(crate) const SLOTS: usize = 1 << 16;
+
+/// One of the 65,536 placement classes. All keys of a slot have the same owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u16);
+
+impl Slot {
+    /// The slot of a key whose first `placement_bytes` place it; 0 = all of it.
+    /// Costs one SHA-512.
+    pub fn of(key: &[u8], placement_bytes: u16) -> Self {
+        let pointer = pointer(key, placement_bytes);
+        Self(u16::from_be_bytes([pointer[0], pointer[1]]))
+    }
+}
+
+/// The SHA-512 of a key's placement part.
+pub(crate) fn pointer(key: &[u8], placement_bytes: u16) -> [u8; 64] {
+    let part = match usize::from(placement_bytes) {
+        0 => key,
+        bytes => &key[..bytes.min(key.len())],
+    };
+    Sha512::digest(part).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_the_first_bits_of_sha_512() {
+        // sha512("abc") = ddaf35a1..., sha512("") = cf83e135...
+        assert_eq!(Slot::of(b"abc", 0), Slot(0xddaf));
+        assert_eq!(Slot::of(b"", 0), Slot(0xcf83));
+    }
+
+    #[test]
+    fn keys_with_the_same_placement_part_share_a_slot() {
+        assert_eq!(Slot::of(b"abc/1", 3), Slot(0xddaf));
+        assert_eq!(Slot::of(b"abc/2", 3), Slot(0xddaf));
+        assert_eq!(Slot::of(b"abc", 900), Slot(0xddaf));
+        assert_ne!(Slot::of(b"abc/1", 0), Slot::of(b"abc/2", 0));
+    }
+}

@@ -1,0 +1,113 @@
+//! Create.
+
+use std::sync::Arc;
+
+use rampuddle_protocol::limits::VALUE_BYTES_MAX;
+use rampuddle_protocol::{CreateRow, Opcode, Outcome, RowFlags};
+
+use super::batch::{Results, in_parallel};
+use super::pipeline::Prepared;
+use super::upload::Upload;
+use super::write::{failed, key_of};
+use super::{Answer, CreateItem, RawClient, Target, check_tag};
+use crate::error::Error;
+use crate::placement::Slot;
+
+impl RawClient {
+    /// Makes values. Each becomes visible whole or not at all, those longer than
+    /// 4 MiB too. Versions are drawn unless given.
+    ///
+    /// # Errors
+    /// Per item: keys or tags of impossible length, keys of objects, values of
+    /// more than 1 GiB, flags that no Create has, and failures of servers.
+    pub async fn create(
+        &self,
+        target: &Target,
+        items: Vec<CreateItem>,
+    ) -> Vec<Result<Answer, Error>> {
+        let mut results = Results::new(items.len());
+        let key_of = key_of(|item: &CreateItem| (&item.key, item.placement_bytes));
+        let check = |item: &CreateItem| self.check_create(item);
+        let groups = self.grouped(target, items, &mut results, key_of, check);
+        in_parallel(groups, &mut results, |server, items| self.create_on(server, items)).await;
+        results.finish()
+    }
+
+    fn check_create(&self, item: &CreateItem) -> Result<(), Error> {
+        self.check_writable(&item.key)?;
+        check_tag(&item.tag)?;
+        let bytes = item.value_length().max(item.bytes.len() as u64);
+        if bytes > VALUE_BYTES_MAX {
+            return Err(Error::TooLarge { what: "a value", bytes, limit: VALUE_BYTES_MAX });
+        }
+        let allowed = RowFlags::CREATE.without(RowFlags::RESERVE).without(RowFlags::CHECKSUM);
+        if !item.flags.only(allowed) {
+            let found = format!("{:?}", item.flags.without(allowed));
+            let expected = "KEEP, SEALED, REPLACE, REWRITE";
+            return Err(Error::BadOption { option: "flags of a Create", found, expected });
+        }
+        Ok(())
+    }
+
+    async fn create_on(
+        &self,
+        name: Arc<str>,
+        items: Vec<(usize, CreateItem)>,
+    ) -> Vec<(usize, Result<Answer, Error>)> {
+        let indices: Vec<usize> = items.iter().map(|(index, _)| *index).collect();
+        let failed = |error: Error| failed(indices.iter().copied(), &error);
+        let server = match self.server(&name) {
+            Ok(server) => server,
+            Err(error) => return failed(error),
+        };
+        let piece = match server.grants(self.deadline_from_now()).await {
+            Ok(grants) => grants.payload_bytes,
+            Err(error) => return failed(error),
+        };
+        let (mut rows, mut uploads, mut versions) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, item) in items {
+            let row = self.create_row(&item);
+            versions.push((index, row.version));
+            let CreateItem { key, tag, bytes, .. } = item;
+            if bytes.len() as u64 > piece {
+                uploads.push((index, Upload { row, key, tag, bytes }));
+            } else {
+                rows.push(Prepared { tag, payload: bytes, ..Prepared::new(index, row, key) });
+            }
+        }
+        let replies = self.send_rows::<_, Outcome>(&server, Opcode::Create, rows).await;
+        let mut done: Vec<_> = self.answers(replies).collect();
+        for (index, upload) in uploads {
+            let answer = self.upload(&server, &upload).await;
+            done.push((index, answer.inspect(|answer| self.observe(answer))));
+        }
+        done.sort_unstable_by_key(|(index, _)| *index);
+        for ((_, answer), (_, version)) in done.iter_mut().zip(versions) {
+            if let Ok(answer) = answer {
+                answer.sent_version = version;
+            }
+        }
+        done
+    }
+
+    /// The row of an item, with a version drawn unless it has one.
+    pub(crate) fn create_row(&self, item: &CreateItem) -> CreateRow {
+        let has_version = !item.version.is_none();
+        let checksum = item.crc32c.map_or(RowFlags::NONE, |_| RowFlags::CHECKSUM);
+        CreateRow {
+            replicas: item.replicas,
+            flags: item.flags | checksum,
+            length: item.value_length(),
+            value_bytes: item.bytes.len() as u64,
+            version: if has_version { item.version } else { self.core.clocks().draw() },
+            if_version: item.if_version,
+            set: item.set,
+            lease_ms: item.lease_ms,
+            crc32c: item.crc32c.unwrap_or(0),
+            slot: Slot::of(&item.key, item.placement_bytes).0,
+            placement_bytes: item.placement_bytes,
+            tenant: item.tenant,
+            ..CreateRow::default()
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The raw layer: the four operations on values, and a few to look at servers.
+//!
+//! A value is mutable memory of fixed length under a key, on one server. Nothing
+//! here replicates or stripes; a Scatter is neither atomic nor versioned. What
+//! people usually want are objects.
+
+mod batch;
+mod create;
+mod gather;
+mod inspect;
+mod items;
+mod list;
+mod pipeline;
+mod sets;
+mod upload;
+mod write;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rampuddle_protocol::limits::{KEY_BYTES_MAX, TAG_BYTES_MAX};
+use tokio::time::Instant;
+
+use self::batch::{Groups, Results};
+pub use self::items::{
+    Answer, CreateItem, DeleteItem, DropItem, GatherItem, Info, ListPage, ListQuery, ScatterItem,
+    StatAnswer, Target,
+};
+use crate::client::Core;
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::placement::Slot;
+use crate::server::Server;
+use crate::view::View;
+
+/// Keys from this first byte on belong to the object layer.
+const OBJECT_KINDS: u8 = 0xF8;
+
+/// The raw operations, on batches of any size.
+///
+/// Every call returns one result per item, in the order of the items. `Ok` is
+/// the server's own word on the item, which may be a refusal: see
+/// [`Answer::status`]. `Err` means that there is no such word; its
+/// [`fate`](Error::fate) says whether the item may have been applied.
+///
+/// Items for different servers are sent in parallel; items for one server in
+/// order, over one connection, in as few frames as they fit. Dropping a call's
+/// future closes its connections.
+#[derive(Debug, Clone)]
+pub struct RawClient {
+    core: Arc<Core>,
+    may_write_objects: bool,
+}
+
+impl RawClient {
+    /// For users: keys of objects can be read, not written.
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, may_write_objects: false }
+    }
+
+    /// For the object layer: all keys.
+    pub(crate) fn for_objects(core: Arc<Core>) -> Self {
+        Self { core, may_write_objects: true }
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.core.views.current()
+    }
+
+    fn environment(&self) -> &Environment {
+        &self.core.servers.access().environment
+    }
+
+    fn server(&self, name: &str) -> Result<Arc<Server>, Error> {
+        self.core.servers.server(name)
+    }
+
+    /// When a call that begins now must be done.
+    fn deadline_from_now(&self) -> Option<Instant> {
+        self.core.deadline.map(|deadline| Instant::now() + deadline)
+    }
+
+    /// Sorts items by server. Those that cannot be sent get their result at once.
+    fn grouped<T, A>(
+        &self,
+        target: &Target,
+        items: Vec<T>,
+        results: &mut Results<A>,
+        key_of: impl Fn(&T) -> (&Bytes, u16),
+        check: impl Fn(&T) -> Result<(), Error>,
+    ) -> Groups<T> {
+        self.core.retries.note_request();
+        let view = self.view();
+        let mut groups = Groups::new();
+        for (index, item) in items.into_iter().enumerate() {
+            let (key, placement_bytes) = key_of(&item);
+            let server = check(&item).and_then(|()| place(&view, target, key, placement_bytes));
+            match server {
+                Ok(server) => groups.entry(server).or_default().push((index, item)),
+                Err(error) => results.set(index, Err(error)),
+            }
+        }
+        groups
+    }
+
+    fn check_readable(key: &[u8]) -> Result<(), Error> {
+        let is_good = (1..=KEY_BYTES_MAX).contains(&key.len());
+        if is_good { Ok(()) } else { Err(Error::BadKey { bytes: key.len() }) }
+    }
+
+    fn check_writable(&self, key: &[u8]) -> Result<(), Error> {
+        Self::check_readable(key)?;
+        let first = key[0];
+        let is_free = first < OBJECT_KINDS || self.may_write_objects;
+        if is_free { Ok(()) } else { Err(Error::ReservedKey { first }) }
+    }
+}
+
+fn check_tag(tag: &[u8]) -> Result<(), Error> {
+    let (bytes, limit) = (tag.len() as u64, TAG_BYTES_MAX as u64);
+    if bytes <= limit { Ok(()) } else { Err(Error::TooLarge { what: "a tag", bytes, limit }) }
+}
+
+/// The server that a key goes to.
+fn place(
+    view: &View,
+    target: &Target,
+    key: &[u8],
+    placement_bytes: u16,
+) -> Result<Arc<str>, Error> {
+    match target {
+        Target::Server(name) => Ok(Arc::clone(name)),
+        Target::Placement => {
+            let owner = view.owners(Slot::of(key, placement_bytes), 1).next().cloned();
+            let cluster = || Arc::from(view.settings().cluster.as_str());
+            owner.ok_or_else(|| Error::NoServers { cluster: cluster() })
+        }
+    }
+}

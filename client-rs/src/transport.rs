@@ -1,0 +1,316 @@
+//! Sockets. The only file that knows `tokio::net`.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::coop::consume_budget;
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// `host:port`.
+    Tcp(String),
+    /// A unix socket on this machine.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => formatter.write_str(address),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Makes connections. Simulators bring their own.
+pub trait Connector: Send + Sync + fmt::Debug {
+    /// Connects to `address`. The caller bounds the time.
+    fn connect<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Stream>>;
+}
+
+/// Connects by TCP and by unix sockets.
+#[derive(Debug, Clone)]
+pub struct TcpUnixConnector {
+    /// A silent peer is asked for a sign of life after this, and again each time.
+    pub keepalive: Duration,
+    /// A peer that acknowledges nothing for this long is given up by the
+    /// kernel, whose own patience would be 15 minutes.
+    pub user_timeout: Duration,
+}
+
+impl Default for TcpUnixConnector {
+    fn default() -> Self {
+        Self { keepalive: Duration::from_secs(10), user_timeout: Duration::from_secs(15) }
+    }
+}
+
+impl Connector for TcpUnixConnector {
+    fn connect<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Stream>> {
+        Box::pin(async move {
+            match address {
+                Address::Tcp(address) => {
+                    let stream = TcpStream::connect(address.as_str()).await?;
+                    self.prepare(&stream)?;
+                    Ok(Stream(Inner::Tcp(stream)))
+                }
+                Address::Unix(path) => UnixStream::connect(path).await.map(Inner::Unix).map(Stream),
+            }
+        })
+    }
+}
+
+impl TcpUnixConnector {
+    fn prepare(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        sockopt::set_socket_keepalive(stream, true)?;
+        sockopt::set_tcp_keepidle(stream, self.keepalive)?;
+        sockopt::set_tcp_keepintvl(stream, self.keepalive)?;
+        let user_timeout_ms = u32::try_from(self.user_timeout.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(stream, user_timeout_ms)?;
+        Ok(())
+    }
+}
+
+/// Bytes both ways, for simulators: see [`Stream::other`].
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connected socket.
+pub struct Stream(Inner);
+
+enum Inner {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Other(Mutex<Box<dyn Duplex>>),
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match &self.0 {
+            Inner::Tcp(_) => "Stream(tcp)",
+            Inner::Unix(_) => "Stream(unix)",
+            Inner::Other(_) => "Stream(other)",
+        })
+    }
+}
+
+impl Stream {
+    /// A stream that is no socket.
+    pub fn other(duplex: impl Duplex + 'static) -> Self {
+        Self(Inner::Other(Mutex::new(Box::new(duplex))))
+    }
+
+    /// Reads what is there into `slices` in order, waiting for at least one
+    /// byte; 0 = the peer sends no more. Dropping the future loses nothing.
+    pub(crate) async fn read_vectored(
+        &mut self,
+        slices: &mut [IoSliceMut<'_>],
+    ) -> io::Result<usize> {
+        consume_budget().await;
+        match &mut self.0 {
+            Inner::Tcp(stream) => loop {
+                let read = |interest, call: &mut dyn FnMut() -> io::Result<()>| {
+                    stream.try_io(interest, call)
+                };
+                match receive(&*stream, read, slices) {
+                    Err(error) if is_not_ready(&error) => stream.readable().await?,
+                    done => return done,
+                }
+            },
+            Inner::Unix(stream) => loop {
+                let read = |interest, call: &mut dyn FnMut() -> io::Result<()>| {
+                    stream.try_io(interest, call)
+                };
+                match receive(&*stream, read, slices) {
+                    Err(error) if is_not_ready(&error) => stream.readable().await?,
+                    done => return done,
+                }
+            },
+            Inner::Other(duplex) => {
+                let duplex = unlocked(duplex);
+                poll_fn(|context| poll_read(duplex, context, slices)).await
+            }
+        }
+    }
+
+    /// Writes what fits of `slices` in order, waiting for room for at least one
+    /// byte. Dropping the future before it is ready has written nothing.
+    pub(crate) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        consume_budget().await;
+        match &mut self.0 {
+            Inner::Tcp(stream) => loop {
+                let write = |interest, call: &mut dyn FnMut() -> io::Result<()>| {
+                    stream.try_io(interest, call)
+                };
+                match transmit(&*stream, write, slices) {
+                    Err(error) if is_not_ready(&error) => stream.writable().await?,
+                    done => return done,
+                }
+            },
+            Inner::Unix(stream) => loop {
+                let write = |interest, call: &mut dyn FnMut() -> io::Result<()>| {
+                    stream.try_io(interest, call)
+                };
+                match transmit(&*stream, write, slices) {
+                    Err(error) if is_not_ready(&error) => stream.writable().await?,
+                    done => return done,
+                }
+            },
+            Inner::Other(duplex) => {
+                let duplex = unlocked(duplex);
+                poll_fn(|context| Pin::new(&mut **duplex).poll_write_vectored(context, slices))
+                    .await
+            }
+        }
+    }
+
+    /// Whether an idle connection is of no more use: the peer closed it, it
+    /// failed, or bytes came that nobody asked for. Asks the kernel itself: the
+    /// runtime may not have looked since the peer closed.
+    pub(crate) fn is_stale(&mut self) -> bool {
+        let mut byte = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = match &mut self.0 {
+            Inner::Tcp(stream) => rustix::net::recv(&*stream, &mut byte, flags),
+            Inner::Unix(stream) => rustix::net::recv(&*stream, &mut byte, flags),
+            Inner::Other(duplex) => {
+                let mut context = Context::from_waker(Waker::noop());
+                let slices = &mut [IoSliceMut::new(&mut byte)];
+                return poll_read(unlocked(duplex), &mut context, slices).is_ready();
+            }
+        };
+        !matches!(peeked, Err(rustix::io::Errno::AGAIN))
+    }
+}
+
+fn unlocked(duplex: &mut Mutex<Box<dyn Duplex>>) -> &mut Box<dyn Duplex> {
+    duplex.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn is_not_ready(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Reads from a socket. A short read has emptied it: telling the runtime so at
+/// once (as its own reads do) saves the next read a call that finds nothing.
+fn receive(
+    socket: impl AsFd,
+    try_io: impl Fn(Interest, &mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+    slices: &mut [IoSliceMut<'_>],
+) -> io::Result<usize> {
+    let capacity = slices.iter().map(|slice| slice.len()).sum();
+    let mut done = 0;
+    let result = try_io(Interest::READABLE, &mut || {
+        done = rustix::io::readv(&socket, slices)?;
+        settled(done, capacity)
+    });
+    if done > 0 { Ok(done) } else { result.map(|()| 0) }
+}
+
+/// Writes to a socket; as [`receive`], the other way. Never raises SIGPIPE.
+fn transmit(
+    socket: impl AsFd,
+    try_io: impl Fn(Interest, &mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+    slices: &[IoSlice<'_>],
+) -> io::Result<usize> {
+    let capacity = slices.iter().map(|slice| slice.len()).sum();
+    let mut done = 0;
+    let result = try_io(Interest::WRITABLE, &mut || {
+        let mut control = SendAncillaryBuffer::default();
+        done = rustix::net::sendmsg(&socket, slices, &mut control, SendFlags::NOSIGNAL)?;
+        settled(done, capacity)
+    });
+    if done > 0 { Ok(done) } else { result.map(|()| 0) }
+}
+
+fn settled(done: usize, capacity: usize) -> io::Result<()> {
+    if done > 0 && done < capacity { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+}
+
+fn poll_read(
+    duplex: &mut Box<dyn Duplex>,
+    context: &mut Context<'_>,
+    slices: &mut [IoSliceMut<'_>],
+) -> Poll<io::Result<usize>> {
+    let Some(slice) = slices.iter_mut().find(|slice| !slice.is_empty()) else {
+        return Poll::Ready(Ok(0));
+    };
+    let mut buffer = ReadBuf::new(slice);
+    let polled = Pin::new(&mut **duplex).poll_read(context, &mut buffer);
+    polled.map_ok(|()| buffer.filled().len())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+        let connector = TcpUnixConnector::default();
+        let (near, far) = tokio::join!(connector.connect(&address), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn vectored_calls_use_all_slices_in_order() {
+        let (mut near, mut far) = pair().await;
+        let slices = [IoSlice::new(b"abc"), IoSlice::new(b""), IoSlice::new(b"defg")];
+        assert_eq!(near.write_vectored(&slices).await.unwrap(), 7);
+        let mut seven = [0; 7];
+        far.read_exact(&mut seven).await.unwrap();
+        assert_eq!(&seven, b"abcdefg");
+
+        far.write_all(b"12345").await.unwrap();
+        let (mut one, mut two) = ([0; 2], [0; 9]);
+        let slices = &mut [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+        assert_eq!(near.read_vectored(slices).await.unwrap(), 5);
+        assert_eq!((&one, &two[..3]), (b"12", &b"345"[..]));
+        far.write_all(b"6").await.unwrap();
+        let slices = &mut [IoSliceMut::new(&mut one)];
+        assert_eq!(near.read_vectored(slices).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_stale_once_bytes_or_the_end_came() {
+        let (mut near, mut far) = pair().await;
+        assert!(!near.is_stale());
+        far.write_all(b"?").await.unwrap();
+        assert!(near.is_stale());
+
+        let (mut near, far) = pair().await;
+        drop(far);
+        assert!(near.is_stale());
+
+        let (near, far) = tokio::io::duplex(8);
+        let mut near = Stream::other(near);
+        assert!(!near.is_stale());
+        drop(far);
+        assert!(near.is_stale());
+    }
+
+    #[tokio::test]
+    async fn half_open_connections_are_given_up_by_the_kernel_within_fifteen_seconds() {
+        let (near, _far) = pair().await;
+        let Inner::Tcp(stream) = &near.0 else { panic!("connected by tcp") };
+        assert_eq!(sockopt::tcp_user_timeout(stream).unwrap(), 15_000);
+        assert_eq!(sockopt::tcp_keepidle(stream).unwrap(), Duration::from_secs(10));
+        assert!(stream.nodelay().unwrap());
+    }
+}

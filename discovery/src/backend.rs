@@ -1,0 +1,88 @@
+//! The one trait of all discovery services.
+
+use std::fmt::Debug;
+
+use futures_util::future::BoxFuture;
+
+use crate::error::DiscoveryError;
+use crate::model::{Living, Member, Revision, Settings, Snapshot};
+
+/// A service that keeps the members of one cluster and knows who is alive.
+///
+/// The sentences that every back end must pass are in
+/// [`conformance`](crate::conformance).
+pub trait Backend: Send + Sync + Debug {
+    /// The URL that it was opened by, without secrets.
+    fn url(&self) -> String;
+
+    /// Everything that is known now. Entries that make no sense are left out
+    /// with a complaint. Fails when the service cannot be read as a whole;
+    /// costs a read of all entries.
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, DiscoveryError>>;
+
+    /// Resolves when something may have changed since the last snapshot; may
+    /// also resolve when nothing has. One waiter at a time sees every change
+    /// at once, others may see it late. Safe to drop before it resolves.
+    fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>>;
+
+    /// Records the settings when there are none; returns what is there
+    /// afterwards, which is someone else's when they came first.
+    fn create_settings<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>>;
+
+    /// Writes a member if its record is at revision `expected`
+    /// ([`Revision::ABSENT`]: if there is none), else fails with
+    /// [`DiscoveryError::Conflict`] and changes nothing. Returns the new
+    /// revision.
+    fn write_member<'a>(
+        &'a self,
+        member: &'a Member,
+        expected: Revision,
+    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>>;
+
+    /// Removes a member if its record is at revision `expected`, else fails
+    /// with [`DiscoveryError::Conflict`] and changes nothing.
+    fn remove_member<'a>(
+        &'a self,
+        name: &'a str,
+        expected: Revision,
+    ) -> BoxFuture<'a, Result<(), DiscoveryError>>;
+
+    /// Makes a server known as alive, until the announcement is withdrawn or
+    /// dropped, or the process dies. Fails with
+    /// [`DiscoveryError::NameTaken`] while another one lives under the name.
+    fn announce<'a>(
+        &'a self,
+        living: &'a Living,
+    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>>;
+}
+
+/// A server's entry among the living. Dropping it withdraws it, as far as that
+/// goes without waiting.
+#[derive(Debug)]
+#[must_use = "a server is alive only as long as its announcement is held"]
+pub struct Announcement {
+    entry: Box<dyn Withdraw>,
+}
+
+/// A back end's side of an [`Announcement`]; its `Drop` must withdraw as well.
+pub trait Withdraw: Send + Sync + Debug {
+    /// Takes the entry back.
+    fn withdraw(self: Box<Self>) -> BoxFuture<'static, Result<(), DiscoveryError>>;
+}
+
+impl Announcement {
+    /// Wraps what a back end must do to withdraw.
+    pub fn new(entry: impl Withdraw + 'static) -> Self {
+        Self { entry: Box::new(entry) }
+    }
+
+    /// Takes the entry back; afterwards nobody sees the server alive. Fails
+    /// when the service does; the entry then ends as it would for a process
+    /// that died.
+    pub async fn withdraw(self) -> Result<(), DiscoveryError> {
+        self.entry.withdraw().await
+    }
+}

@@ -1,0 +1,128 @@
+//! The sentences that every back end must pass, as functions.
+//!
+//! A back end's own test says how to open it over an empty service and what it
+//! can do; [`run`] panics at the first sentence that does not hold.
+//!
+//! ```
+//! use rampuddle_discovery::conformance::{Capability, Service, run};
+//! use rampuddle_discovery::open;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let empty_service = || {
+//!     let folder = tempfile::tempdir().unwrap();
+//!     Service::new(move |cluster| {
+//!         open(&format!("dir:{}", folder.path().display()), cluster).unwrap()
+//!     })
+//! };
+//! let report = run(empty_service, Capability::Records).await;
+//! println!("{report}");
+//! # }
+//! ```
+
+mod listed;
+mod recorded;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::backend::Backend;
+use crate::id::Id;
+use crate::model::{Living, Snapshot};
+
+/// How soon a watcher must see a change.
+pub const VISIBLE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A discovery service with nothing in it, or with a fixed list of members;
+/// the closure may own what is to be cleaned up afterwards.
+pub struct Service {
+    open: Box<Open>,
+}
+
+type Open = dyn Fn(&str) -> Arc<dyn Backend> + Send + Sync;
+
+impl Service {
+    /// Takes the function that opens a back end for a cluster of that name.
+    pub fn new(open: impl Fn(&str) -> Arc<dyn Backend> + Send + Sync + 'static) -> Self {
+        Self { open: Box::new(open) }
+    }
+
+    /// A back end object of its own for a cluster.
+    fn open(&self, cluster: &str) -> Arc<dyn Backend> {
+        (self.open)(cluster)
+    }
+
+    /// For sentences about one cluster only.
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.open("lab")
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+/// What a back end can do, hence which sentences apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Capability {
+    /// It records members and the living. The service must be empty.
+    Records,
+    /// It shows a written list. The list must have at least two members, not
+    /// written in order of their names, and with literal IP addresses.
+    Lists,
+}
+
+/// A sentence in words, and its check.
+struct Sentence {
+    text: &'static str,
+    check: fn(Service) -> BoxFuture<'static, ()>,
+}
+
+/// What was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The sentences that hold.
+    pub sentences: Vec<&'static str>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} sentences hold", self.sentences.len())
+    }
+}
+
+/// Checks every sentence that applies, each over a service of its own.
+///
+/// # Panics
+/// When one does not hold, naming it; or when there was nothing to check.
+pub async fn run(make: impl Fn() -> Service, capability: Capability) -> Report {
+    let sentences = match capability {
+        Capability::Records => recorded::SENTENCES,
+        Capability::Lists => listed::SENTENCES,
+    };
+    let mut holding = Vec::new();
+    for sentence in sentences {
+        println!("conformance: {}", sentence.text);
+        (sentence.check)(make()).await;
+        holding.push(sentence.text);
+    }
+    assert!(!holding.is_empty(), "no sentence was checked");
+    Report { sentences: holding }
+}
+
+/// A living server for the checks.
+fn node(name: &str, port: u16, incarnation: u8) -> Living {
+    let address = format!("127.0.0.1:{port}");
+    Living::at(name, address, Id([incarnation; 16]))
+}
+
+async fn snapshot(backend: &dyn Backend) -> Snapshot {
+    let snapshot = backend.snapshot().await;
+    snapshot.expect("a service that is up gives a snapshot")
+}

@@ -1,0 +1,203 @@
+//! What a server does when it starts: become a member, and be seen alive.
+
+use futures_util::future::BoxFuture;
+
+use crate::backend::{Announcement, Backend};
+use crate::error::DiscoveryError;
+use crate::id::Id;
+use crate::model::{Living, Member, MemberState, Recorded, Revision, Settings, Snapshot};
+use crate::validate;
+
+/// How often a member's record is read and written anew when somebody else
+/// changes it at the same time.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Asks whoever answers at an address (`host:port` or `unix:/path`) for its
+/// incarnation; `None` when nobody answers. Must set itself a time limit.
+pub type Probe<'a> = dyn Fn(String) -> BoxFuture<'static, Option<Id>> + Send + Sync + 'a;
+
+/// What a server wants to be.
+#[derive(Clone, Debug)]
+pub struct JoinRequest {
+    /// The settings of the cluster, if this is its first server.
+    pub settings_if_first: Settings,
+    /// The member to become. Its state is ignored: members are born ready.
+    pub member: Member,
+    /// Whether somebody chose the weight, so that it replaces a recorded one.
+    pub explicit_weight: bool,
+    /// Where the server listens.
+    pub living: Living,
+}
+
+impl JoinRequest {
+    /// A request in which nobody chose the weight.
+    pub fn new(settings_if_first: Settings, member: Member, living: Living) -> Self {
+        Self { settings_if_first, member, explicit_weight: false, living }
+    }
+}
+
+/// What a server became.
+#[derive(Debug)]
+#[must_use = "a server is alive only as long as its announcement is held"]
+pub struct Joined {
+    /// Keeps the server alive for others.
+    pub announcement: Announcement,
+    /// The member as it is recorded.
+    pub member: Member,
+    /// The settings of the cluster.
+    pub settings: Settings,
+    /// What the user should know: wishes that were not followed, and why.
+    pub notes: Vec<String>,
+}
+
+/// Makes a server a member and announces it.
+///
+/// A new member is born ready; one that exists keeps its state, and its weight
+/// and zone unless others were chosen. Fails with
+/// [`DiscoveryError::NameTaken`] when another server lives under the name: it
+/// holds the name in the back end, or answers at its registered address with
+/// another incarnation. A registered server that is silent is taken over,
+/// where the back end cannot tell by itself that it lives. A server that is
+/// refused has changed nothing but, as the first of its cluster, the settings;
+/// hence the announcement comes before the record.
+pub async fn join(
+    backend: &dyn Backend,
+    request: &JoinRequest,
+    probe: &Probe<'_>,
+) -> Result<Joined, DiscoveryError> {
+    check(request)?;
+    let mut notes = Vec::new();
+    let settings = settle_settings(backend, request, &mut notes).await?;
+    refuse_if_taken(&backend.snapshot().await?, request, probe).await?;
+    let announcement = backend.announce(&request.living).await?;
+    let member = settle_member(backend, request, &mut notes).await?;
+    note_state(&member, &mut notes);
+    Ok(Joined { announcement, member, settings, notes })
+}
+
+fn check(request: &JoinRequest) -> Result<(), DiscoveryError> {
+    validate::settings(&request.settings_if_first)?;
+    validate::member(&request.member)?;
+    validate::living(&request.living)?;
+    validate::same_name(&request.member.name, &request.living.name)?;
+    Ok(())
+}
+
+async fn settle_settings(
+    backend: &dyn Backend,
+    request: &JoinRequest,
+    notes: &mut Vec<String>,
+) -> Result<Settings, DiscoveryError> {
+    let wanted = &request.settings_if_first;
+    let found = backend.create_settings(wanted).await?;
+    if found.cluster != wanted.cluster {
+        return Err(DiscoveryError::WrongCluster {
+            wanted: wanted.cluster.clone(),
+            found: found.cluster,
+        });
+    }
+    if (found.strategy, found.replicas_max) != (wanted.strategy, wanted.replicas_max) {
+        notes.push(format!(
+            "the cluster exists with strategy {} and replicas_max {}: these stay",
+            found.strategy, found.replicas_max
+        ));
+    }
+    Ok(found)
+}
+
+async fn refuse_if_taken(
+    snapshot: &Snapshot,
+    request: &JoinRequest,
+    probe: &Probe<'_>,
+) -> Result<(), DiscoveryError> {
+    let Some(registered) = snapshot.alive(&request.living.name) else {
+        return Ok(());
+    };
+    let answering = probe(registered.address()).await;
+    if answering.is_none() || answering == request.living.incarnation {
+        return Ok(());
+    }
+    Err(DiscoveryError::NameTaken {
+        name: registered.name.clone(),
+        address: registered.address(),
+        incarnation: answering,
+    })
+}
+
+/// Writes the member's record if it is not as it should be.
+async fn settle_member(
+    backend: &dyn Backend,
+    request: &JoinRequest,
+    notes: &mut Vec<String>,
+) -> Result<Member, DiscoveryError> {
+    let mut attempt = 1;
+    loop {
+        let snapshot = backend.snapshot().await?;
+        let recorded = snapshot.member(&request.member.name);
+        let wanted = wanted_member(recorded, request);
+        let expected = recorded.map_or(Revision::ABSENT, |recorded| recorded.revision);
+        let found = recorded.map(|recorded| &recorded.value);
+        if found == Some(&wanted) {
+            note_kept_weight(found, request, notes);
+            return Ok(wanted);
+        }
+        match (backend.write_member(&wanted, expected).await, found) {
+            (Ok(_), _) => {
+                note_change(found, &wanted, notes);
+                return Ok(wanted);
+            }
+            (Err(DiscoveryError::ReadOnly { backend }), Some(found)) => {
+                notes.push(format!(
+                    "weight {} and zone \"{}\" stay: {backend} is changed by hand",
+                    found.weight, found.zone
+                ));
+                return Ok(found.clone());
+            }
+            (Err(DiscoveryError::Conflict { .. }), _) if attempt < ATTEMPTS_MAX => attempt += 1,
+            (Err(error), _) => return Err(error),
+        }
+    }
+}
+
+fn wanted_member(recorded: Option<&Recorded<Member>>, request: &JoinRequest) -> Member {
+    let asked = &request.member;
+    let Some(recorded) = recorded else {
+        return Member { state: MemberState::Ready, ..asked.clone() };
+    };
+    let mut wanted = recorded.value.clone();
+    if request.explicit_weight {
+        wanted.weight = asked.weight;
+    }
+    if !asked.zone.is_empty() {
+        wanted.zone.clone_from(&asked.zone);
+    }
+    wanted
+}
+
+fn note_kept_weight(found: Option<&Member>, request: &JoinRequest, notes: &mut Vec<String>) {
+    let asked = request.member.weight;
+    let kept = found.filter(|found| found.weight != asked);
+    if let Some(found) = kept {
+        let weight = found.weight;
+        notes.push(format!("the recorded weight {weight} stays; the default would be {asked}"));
+    }
+}
+
+fn note_change(found: Option<&Member>, wanted: &Member, notes: &mut Vec<String>) {
+    let Some(found) = found else { return };
+    if found.weight != wanted.weight {
+        notes.push(format!("the weight changed from {} to {}", found.weight, wanted.weight));
+    }
+    if found.zone != wanted.zone {
+        notes.push(format!("the zone changed from \"{}\" to \"{}\"", found.zone, wanted.zone));
+    }
+}
+
+fn note_state(member: &Member, notes: &mut Vec<String>) {
+    if member.state != MemberState::Ready {
+        notes.push(format!(
+            "member \"{}\" is recorded as {}, and stays so",
+            member.name, member.state
+        ));
+    }
+}

@@ -1,0 +1,172 @@
+//! `static:` a list of servers in the URL itself.
+
+use futures_util::future::{BoxFuture, FutureExt, ready};
+
+use crate::assemble::Assembly;
+use crate::backend::{Announcement, Backend};
+use crate::error::DiscoveryError;
+use crate::listed;
+use crate::model::{Living, Member, Recorded, Revision, Settings, Snapshot};
+use crate::url::UrlProblem;
+
+/// `static:NAME=HOST:PORT*WEIGHT,...`: members that never change.
+///
+/// The weight is 1 unless given, IPv6 addresses stand in brackets, and
+/// `NAME=unix:/PATH` is a server of this machine. All are `ready` and said to
+/// be alive; whether they are shows when they are asked. Nothing can be
+/// written. Unlike the entries of a registry, one wrong entry refuses the
+/// whole list: it was typed just now.
+#[derive(Debug)]
+pub struct StaticBackend {
+    list: String,
+    snapshot: Snapshot,
+    settings: Settings,
+}
+
+impl StaticBackend {
+    /// Reads the part of the URL after `static:`. Fails when an entry makes no
+    /// sense or is there twice.
+    pub fn new(list: &str, cluster: &str) -> Result<Self, DiscoveryError> {
+        let settings = Settings::new(cluster, 0);
+        let snapshot = parse(list, &settings)
+            .map_err(|reason| DiscoveryError::BadUrl { url: format!("static:{list}"), reason })?;
+        Ok(Self { list: list.to_owned(), snapshot, settings })
+    }
+
+    fn read_only<T: Send + 'static>(&self) -> BoxFuture<'_, Result<T, DiscoveryError>> {
+        let backend = self.url();
+        ready(Err(DiscoveryError::ReadOnly { backend })).boxed()
+    }
+}
+
+impl Backend for StaticBackend {
+    fn url(&self) -> String {
+        format!("static:{}", self.list)
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, DiscoveryError>> {
+        ready(Ok(self.snapshot.clone())).boxed()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>> {
+        std::future::pending().boxed()
+    }
+
+    fn create_settings<'a>(
+        &'a self,
+        _settings: &'a Settings,
+    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>> {
+        ready(Ok(self.settings.clone())).boxed()
+    }
+
+    fn write_member<'a>(
+        &'a self,
+        _member: &'a Member,
+        _expected: Revision,
+    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>> {
+        self.read_only()
+    }
+
+    fn remove_member<'a>(
+        &'a self,
+        _name: &'a str,
+        _expected: Revision,
+    ) -> BoxFuture<'a, Result<(), DiscoveryError>> {
+        self.read_only()
+    }
+
+    fn announce<'a>(
+        &'a self,
+        living: &'a Living,
+    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
+        ready(listed::announce(&self.snapshot, living, &self.url())).boxed()
+    }
+}
+
+fn parse(list: &str, settings: &Settings) -> Result<Snapshot, UrlProblem> {
+    let mut assembly = Assembly::default();
+    for entry in list.split(',') {
+        let (member, living) = parse_entry(entry)?;
+        let revision = Revision(1);
+        if assembly.add_member(Recorded { value: member, revision }) {
+            assembly.add_living(living);
+        }
+    }
+    let snapshot = assembly.finish(Some(settings.clone()));
+    match snapshot.complaints.first().cloned() {
+        Some(complaint) => Err(UrlProblem::Refused { complaint }),
+        None => Ok(snapshot),
+    }
+}
+
+fn parse_entry(entry: &str) -> Result<(Member, Living), UrlProblem> {
+    let bad = || UrlProblem::Entry { entry: entry.to_owned() };
+    let (name, place) = entry.split_once('=').ok_or_else(bad)?;
+    let (address, weight) = place.rsplit_once('*').unwrap_or((place, "1"));
+    let weight = weight.parse().map_err(|_| bad())?;
+    Ok((Member::ready(name, weight), parse_address(name, address)))
+}
+
+fn parse_address(name: &str, address: &str) -> Living {
+    let unix_socket = address.strip_prefix("unix:").map(Into::into);
+    Living {
+        name: name.to_owned(),
+        tcp: unix_socket.is_none().then(|| address.to_owned()),
+        host: listed::host_of(unix_socket.as_ref()),
+        unix_socket,
+        incarnation: None,
+        store_id: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn snapshot(list: &str) -> Snapshot {
+        StaticBackend::new(list, "lab").unwrap().snapshot
+    }
+
+    #[test]
+    fn a_list_is_read_as_documented() {
+        let snapshot = snapshot("b=[::1]:7001*2.5,a=host:7000,c=unix:/run/c.sock*3");
+        let names: Vec<_> =
+            snapshot.members.iter().map(|member| member.value.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        let weights: Vec<_> = snapshot.members.iter().map(|member| member.value.weight).collect();
+        assert_eq!(weights, [1.0, 2.5, 3.0]);
+        assert_eq!(snapshot.alive("b").unwrap().tcp.as_deref(), Some("[::1]:7001"));
+        let local = snapshot.alive("c").unwrap();
+        assert_eq!(local.unix_socket.as_deref(), Some(Path::new("/run/c.sock")));
+        assert_eq!((&local.tcp, &local.host), (&None, &crate::host_id()));
+    }
+
+    #[test]
+    fn one_wrong_entry_refuses_the_list() {
+        for list in [
+            "",
+            ",",
+            "a",
+            "a=",
+            "a=host",
+            "a=host:0",
+            "=host:1",
+            "a=host:1*0",
+            "a=host:1*-1",
+            "a=host:1*NaN",
+            "a=host:1*1e308",
+            "a=host:1*",
+            "a=host:1,a=host:2",
+            "a=host:1,b=host:1",
+            "a=0.0.0.0:1",
+            "a=169.254.169.254:80",
+            "a=unix:relative",
+            "../a=host:1",
+        ] {
+            let refused = StaticBackend::new(list, "lab");
+            assert!(matches!(refused, Err(DiscoveryError::BadUrl { .. })), "{list}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The sentences of all back ends, over each back end of this build.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use rampuddle_discovery::conformance::{Capability, Report, Service, run};
+use rampuddle_discovery::{
+    Announcement, Backend, DiscoveryError, Living, Member, Revision, Settings, Snapshot, open,
+};
+
+fn directory_service() -> Service {
+    let folder = tempfile::tempdir().unwrap();
+    Service::new(move |cluster| open(&format!("dir:{}", folder.path().display()), cluster).unwrap())
+}
+
+fn assert_count(report: &Report, count: usize) {
+    println!("{report}");
+    assert_eq!(report.sentences.len(), count);
+}
+
+#[tokio::test]
+async fn a_directory_conforms() {
+    assert_count(&run(directory_service, Capability::Records).await, 20);
+}
+
+#[tokio::test]
+async fn a_static_list_conforms() {
+    let url = "static:b=127.0.0.1:7001,a=127.0.0.1:7000*2,c=[::1]:7002";
+    let service = || Service::new(move |cluster| open(url, cluster).unwrap());
+    assert_count(&run(service, Capability::Lists).await, 7);
+}
+
+#[tokio::test]
+async fn a_file_conforms() {
+    let service = || {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let entry =
+            |name, port| format!("[[member]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\n");
+        std::fs::write(&file, [entry("b", 7001), entry("a", 7000)].concat()).unwrap();
+        Service::new(move |cluster| {
+            open(&format!("file:{}", file.path().display()), cluster).unwrap()
+        })
+    };
+    assert_count(&run(service, Capability::Lists).await, 7);
+}
+
+/// A back end with a planted bug: it compares no revisions.
+#[derive(Debug)]
+struct Careless {
+    inner: Arc<dyn Backend>,
+}
+
+impl Backend for Careless {
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, DiscoveryError>> {
+        self.inner.snapshot()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>> {
+        self.inner.changed()
+    }
+
+    fn create_settings<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>> {
+        self.inner.create_settings(settings)
+    }
+
+    fn write_member<'a>(
+        &'a self,
+        member: &'a Member,
+        _expected: Revision,
+    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>> {
+        Box::pin(async move {
+            let snapshot = self.inner.snapshot().await?;
+            let found = snapshot.member(&member.name);
+            let revision = found.map_or(Revision::ABSENT, |found| found.revision);
+            self.inner.write_member(member, revision).await
+        })
+    }
+
+    fn remove_member<'a>(
+        &'a self,
+        name: &'a str,
+        expected: Revision,
+    ) -> BoxFuture<'a, Result<(), DiscoveryError>> {
+        self.inner.remove_member(name, expected)
+    }
+
+    fn announce<'a>(
+        &'a self,
+        living: &'a Living,
+    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
+        self.inner.announce(living)
+    }
+}
+
+#[tokio::test]
+async fn the_suite_catches_a_back_end_that_compares_no_revisions() {
+    let careless = || {
+        let folder = tempfile::tempdir().unwrap();
+        Service::new(move |cluster| {
+            let url = format!("dir:{}", folder.path().display());
+            let inner = open(&url, cluster).unwrap();
+            Arc::new(Careless { inner })
+        })
+    };
+    let suite = tokio::spawn(async move { run(careless, Capability::Records).await });
+    let failure = suite.await.expect_err("the planted bug went unseen").into_panic();
+    let message = failure.downcast_ref::<String>().cloned().unwrap_or_default();
+    assert!(message.contains("a conflict was expected"), "{message}");
+}

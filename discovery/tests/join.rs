@@ -1,0 +1,171 @@
+//! What a server becomes when it starts.
+
+use futures_util::future::BoxFuture;
+use rampuddle_discovery::{
+    Backend, DiscoveryError, Id, JoinRequest, Joined, Living, Member, MemberState, Revision,
+    Settings, join, open,
+};
+use std::sync::Arc;
+
+struct Fixture {
+    backend: Arc<dyn Backend>,
+    _folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("dir:{}", folder.path().display());
+        Self { backend: open(&url, "lab").unwrap(), _folder: folder }
+    }
+
+    async fn record(&self, member: &Member) {
+        let written = self.backend.write_member(member, Revision::ABSENT).await;
+        written.unwrap();
+    }
+
+    async fn recorded(&self) -> Member {
+        let snapshot = self.backend.snapshot().await.unwrap();
+        snapshot.member("node-1").unwrap().value.clone()
+    }
+
+    async fn join(&self, request: &JoinRequest) -> Result<Joined, DiscoveryError> {
+        join(&*self.backend, request, &silence).await
+    }
+}
+
+fn silence(_address: String) -> BoxFuture<'static, Option<Id>> {
+    Box::pin(async { None })
+}
+
+fn request() -> JoinRequest {
+    JoinRequest::new(
+        Settings::new("lab", 1),
+        Member::ready("node-1", 4.0),
+        Living::at("node-1", "127.0.0.1:7000", Id([1; 16])),
+    )
+}
+
+#[tokio::test]
+async fn a_new_member_is_born_ready_whatever_it_asked_for() {
+    let fixture = Fixture::new();
+    let mut request = request();
+    request.member.state = MemberState::Out;
+    let joined = fixture.join(&request).await.unwrap();
+    assert_eq!(joined.member, Member::ready("node-1", 4.0));
+    assert_eq!(fixture.recorded().await, joined.member);
+    assert_eq!(joined.settings, Settings::new("lab", 1));
+    assert_eq!(joined.notes, Vec::<String>::new());
+    let snapshot = fixture.backend.snapshot().await.unwrap();
+    assert_eq!(snapshot.living, [request.living]);
+}
+
+#[tokio::test]
+async fn a_known_member_keeps_its_state_and_weight() {
+    let fixture = Fixture::new();
+    let known = Member {
+        state: MemberState::Draining,
+        zone: "rack-1".to_owned(),
+        ..Member::ready("node-1", 9.0)
+    };
+    fixture.record(&known).await;
+    let joined = fixture.join(&request()).await.unwrap();
+    assert_eq!(joined.member, known);
+    assert_eq!(fixture.recorded().await, known);
+    assert_eq!(joined.notes.len(), 2, "{:?}", joined.notes);
+}
+
+#[tokio::test]
+async fn a_chosen_weight_and_zone_replace_the_recorded_ones() {
+    let fixture = Fixture::new();
+    fixture.record(&Member::ready("node-1", 9.0)).await;
+    let mut request = request();
+    request.explicit_weight = true;
+    request.member.zone = "rack-2".to_owned();
+    let joined = fixture.join(&request).await.unwrap();
+    assert_eq!(joined.member, request.member);
+    assert_eq!(fixture.recorded().await, request.member);
+    assert_eq!(joined.notes.len(), 2, "{:?}", joined.notes);
+}
+
+#[tokio::test]
+async fn the_settings_of_the_first_server_stay_and_the_second_is_told() {
+    let fixture = Fixture::new();
+    let _first = fixture.join(&request()).await.unwrap();
+    let mut second = request();
+    second.settings_if_first.replicas_max = 7;
+    second.member.name = "node-2".to_owned();
+    second.living = Living::at("node-2", "127.0.0.1:7001", Id([2; 16]));
+    let joined = fixture.join(&second).await.unwrap();
+    assert_eq!(joined.settings.replicas_max, 3);
+    assert_eq!(joined.notes.len(), 1, "{:?}", joined.notes);
+}
+
+#[tokio::test]
+async fn another_incarnation_answering_at_the_registered_address_refuses_the_newcomer() {
+    let backend = open("static:node-1=127.0.0.1:7000", "lab").unwrap();
+    let other = |address: String| -> BoxFuture<'static, Option<Id>> {
+        Box::pin(async move { (address == "127.0.0.1:7000").then_some(Id([2; 16])) })
+    };
+    let refused = join(&*backend, &request(), &other).await;
+    let Err(DiscoveryError::NameTaken { incarnation, .. }) = refused else {
+        panic!("the name is taken, but {refused:?}");
+    };
+    assert_eq!(incarnation, Some(Id([2; 16])));
+
+    let ourselves = |_address: String| -> BoxFuture<'static, Option<Id>> {
+        Box::pin(async { Some(Id([1; 16])) })
+    };
+    assert!(join(&*backend, &request(), &ourselves).await.is_ok());
+    assert!(join(&*backend, &request(), &silence).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refused_newcomer_changes_no_record() {
+    let fixture = Fixture::new();
+    let _first = fixture.join(&request()).await.unwrap();
+    let mut impostor = request();
+    impostor.explicit_weight = true;
+    impostor.member.weight = 1000.0;
+    impostor.living.incarnation = Some(Id([2; 16]));
+    let refused = fixture.join(&impostor).await;
+    assert!(matches!(refused, Err(DiscoveryError::NameTaken { .. })), "{refused:?}");
+    assert_eq!(fixture.recorded().await.weight, 4.0);
+}
+
+#[tokio::test]
+async fn in_a_written_list_the_list_wins_and_the_server_is_told() {
+    let backend = open("static:node-1=127.0.0.1:7000*2", "lab").unwrap();
+    let mut chosen = request();
+    chosen.explicit_weight = true;
+    let joined = join(&*backend, &chosen, &silence).await.unwrap();
+    assert_eq!(joined.member.weight, 2.0);
+    assert_eq!(joined.notes.len(), 1, "{:?}", joined.notes);
+
+    let backend = open("static:other=127.0.0.1:7000", "lab").unwrap();
+    let refused = join(&*backend, &request(), &silence).await;
+    assert!(matches!(refused, Err(DiscoveryError::UnknownMember { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn servers_that_start_at_once_all_become_members() {
+    let fixture = Fixture::new();
+    let servers = (0..8_u16).map(|number| {
+        let backend = fixture.backend.clone();
+        let name = format!("node-{number}");
+        let address = format!("127.0.0.1:{}", 7000 + number);
+        let request = JoinRequest::new(
+            Settings::new("lab", number.into()),
+            Member::ready(&name, 1.0),
+            Living::at(&name, address, Id([1; 16])),
+        );
+        tokio::spawn(async move { join(&*backend, &request, &silence).await })
+    });
+    let mut joined = Vec::new();
+    for server in servers.collect::<Vec<_>>() {
+        joined.push(server.await.unwrap().unwrap());
+    }
+    assert!(joined.iter().all(|one| one.settings == joined[0].settings));
+    let snapshot = fixture.backend.snapshot().await.unwrap();
+    assert_eq!((snapshot.members.len(), snapshot.living.len()), (8, 8));
+}

@@ -1,0 +1,253 @@
+//! What a watcher sees when its service fails, lies or comes back.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rampuddle_discovery::{
+    Announcement, Backend, DiscoveryError, Id, Living, Member, MemberState, Recorded, Revision,
+    Settings, Snapshot, Watch, open,
+};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn entry(name: &str, port: u16) -> String {
+    format!("[[member]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\n")
+}
+
+struct ListFile {
+    folder: tempfile::TempDir,
+}
+
+impl ListFile {
+    fn with(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Self { folder };
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("members.toml")
+    }
+
+    fn replace(&self, text: &str) {
+        let temporary = self.folder.path().join("new");
+        std::fs::write(&temporary, text).unwrap();
+        std::fs::rename(&temporary, self.path()).unwrap();
+    }
+
+    async fn watch(&self) -> Watch {
+        let backend = open(&url(&self.path()), "lab").unwrap();
+        Watch::start(backend, PATIENCE).await.unwrap()
+    }
+}
+
+fn url(path: &Path) -> String {
+    format!("file:{}", path.display())
+}
+
+fn names(snapshot: &Snapshot) -> Vec<&str> {
+    let members = snapshot.members.iter();
+    members.map(|recorded| recorded.value.name.as_str()).collect()
+}
+
+/// Waits for the view with these members; panics at any other on the way.
+async fn next_names(watch: &mut Watch, expected: &[&str]) {
+    let view = timeout(PATIENCE, watch.changed()).await.unwrap();
+    assert_eq!(names(&view), expected);
+}
+
+#[tokio::test]
+async fn a_half_written_vanished_or_empty_file_keeps_the_last_view() {
+    let file = ListFile::with(&[entry("a", 1), entry("b", 2)].concat());
+    let mut watch = file.watch().await;
+    let both = ["a", "b"];
+    assert_eq!(names(&watch.current()), both);
+
+    let half = entry("c", 3);
+    for broken in [&half[..half.len() / 2], "", "[[member]]\n", "[settings]\nstrategy = 'none'\n"] {
+        file.replace(broken);
+        assert!(file.fails().await, "{broken}");
+        assert_eq!(names(&watch.current()), both);
+    }
+    std::fs::remove_file(file.path()).unwrap();
+    assert!(file.fails().await);
+    assert_eq!(names(&watch.current()), both);
+
+    file.replace(&[entry("a", 1), entry("b", 2), entry("c", 3)].concat());
+    next_names(&mut watch, &["a", "b", "c"]).await;
+}
+
+impl ListFile {
+    async fn fails(&self) -> bool {
+        let backend = open(&url(&self.path()), "lab").unwrap();
+        backend.snapshot().await.is_err()
+    }
+}
+
+#[tokio::test]
+async fn an_edit_that_spoils_one_member_moves_nothing() {
+    let file = ListFile::with(&[entry("a", 1), entry("b", 2)].concat());
+    let mut watch = file.watch().await;
+    file.replace(&[entry("a", 1), entry("b", 2), "weight = nan\n".to_owned()].concat());
+    let view = timeout(PATIENCE, watch.changed()).await.unwrap();
+    assert_eq!(names(&view), ["a", "b"]);
+    assert_eq!(view.member("b").unwrap().value.weight, 1.0);
+    assert_eq!((view.complaints.len(), view.unreadable.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_file_behind_a_link_is_watched_too() {
+    let file = ListFile::with(&entry("a", 1));
+    let other = tempfile::tempdir().unwrap();
+    let link = other.path().join("members.toml");
+    std::os::unix::fs::symlink(file.path(), &link).unwrap();
+    let backend = open(&url(&link), "lab").unwrap();
+    let mut watch = Watch::start(backend, PATIENCE).await.unwrap();
+    file.replace(&[entry("a", 1), entry("b", 2)].concat());
+    next_names(&mut watch, &["a", "b"]).await;
+}
+
+#[tokio::test]
+async fn members_that_leave_one_by_one_do_leave() {
+    let file = ListFile::with(&[entry("a", 1), entry("b", 2)].concat());
+    let mut watch = file.watch().await;
+    file.replace(&entry("b", 2));
+    next_names(&mut watch, &["b"]).await;
+}
+
+/// A service that answers what the test says.
+#[derive(Debug)]
+struct Scripted {
+    answer: Mutex<Option<Snapshot>>,
+    asked: Notify,
+    changed: Notify,
+}
+
+impl Scripted {
+    fn with(answer: Option<Snapshot>) -> Arc<Self> {
+        Arc::new(Self { answer: Mutex::new(answer), asked: Notify::new(), changed: Notify::new() })
+    }
+
+    /// Gives another answer, and waits until somebody heard it.
+    async fn answer(&self, answer: Option<Snapshot>) {
+        *self.answer.lock().unwrap() = answer;
+        // One may have asked, and not been heard of, before the change.
+        for _ in 0..2 {
+            self.changed.notify_one();
+            timeout(PATIENCE, self.asked.notified()).await.unwrap();
+        }
+    }
+}
+
+fn read_only<T>() -> BoxFuture<'static, Result<T, DiscoveryError>> {
+    let backend = "scripted:".to_owned();
+    Box::pin(async { Err(DiscoveryError::ReadOnly { backend }) })
+}
+
+impl Backend for Scripted {
+    fn url(&self) -> String {
+        "scripted:".to_owned()
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, DiscoveryError>> {
+        let answer = self.answer.lock().unwrap().clone();
+        self.asked.notify_one();
+        Box::pin(async { answer.ok_or(DiscoveryError::Stopped) })
+    }
+
+    fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>> {
+        Box::pin(async {
+            self.changed.notified().await;
+            Ok(())
+        })
+    }
+
+    fn create_settings<'a>(
+        &'a self,
+        _settings: &'a Settings,
+    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>> {
+        read_only()
+    }
+
+    fn write_member<'a>(
+        &'a self,
+        _member: &'a Member,
+        _expected: Revision,
+    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>> {
+        read_only()
+    }
+
+    fn remove_member<'a>(
+        &'a self,
+        _name: &'a str,
+        _expected: Revision,
+    ) -> BoxFuture<'a, Result<(), DiscoveryError>> {
+        read_only()
+    }
+
+    fn announce<'a>(
+        &'a self,
+        _living: &'a Living,
+    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
+        read_only()
+    }
+}
+
+fn good_answer() -> Snapshot {
+    let recorded = |name: &str| Recorded {
+        value: Member { state: MemberState::Draining, ..Member::ready(name, 2.0) },
+        revision: Revision(7),
+    };
+    Snapshot {
+        settings: Some(Settings::new("lab", 1)),
+        members: vec![recorded("a"), recorded("b")],
+        living: vec![Living::at("a", "127.0.0.1:1", Id([1; 16]))],
+        ..Snapshot::default()
+    }
+}
+
+#[tokio::test]
+async fn an_empty_answer_never_shrinks_the_members_but_the_living_go() {
+    let service = Scripted::with(Some(good_answer()));
+    let mut watch = Watch::start(service.clone(), PATIENCE).await.unwrap();
+    assert_eq!(*watch.current(), good_answer());
+    service.answer(Some(Snapshot::default())).await;
+    let view = timeout(PATIENCE, watch.changed()).await.unwrap();
+    let expected = Snapshot { living: Vec::new(), ..good_answer() };
+    assert_eq!(*view, expected);
+}
+
+#[tokio::test]
+async fn a_failing_service_keeps_the_last_view_and_is_asked_again() {
+    let service = Scripted::with(Some(good_answer()));
+    let mut watch = Watch::start(service.clone(), PATIENCE).await.unwrap();
+    service.answer(None).await;
+    assert_eq!(*watch.current(), good_answer());
+    let mut later = good_answer();
+    later.members.pop();
+    *service.answer.lock().unwrap() = Some(later.clone());
+    let view = timeout(PATIENCE, watch.changed()).await.unwrap();
+    assert_eq!(*view, later);
+}
+
+#[tokio::test]
+async fn a_watch_that_never_got_an_answer_fails_with_the_last_failure() {
+    let service = Scripted::with(None);
+    let failed = Watch::start(service, Duration::from_millis(250)).await;
+    assert!(matches!(failed, Err(DiscoveryError::Stopped)), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_owner() {
+    let service = Scripted::with(Some(good_answer()));
+    let watch = Watch::start(service, PATIENCE).await.unwrap();
+    let mut other = watch.subscribe();
+    drop(watch);
+    let ended = timeout(PATIENCE, other.changed()).await.unwrap();
+    assert!(ended.is_err());
+}

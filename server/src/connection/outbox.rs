@@ -1,0 +1,331 @@
+//! Answers on their way out, in the order they leave.
+
+use std::collections::VecDeque;
+
+use rampuddle_protocol::limits::{OUTSTANDING_BYTES_MAX, OUTSTANDING_REQUESTS_MAX, ROWS_MAX};
+use rampuddle_protocol::{Header, Status};
+
+use super::buffer::{Buffer, Buffers};
+use super::draft::write_status;
+use crate::pool::{Piece, PoolRange};
+use crate::store::{ReadPlace, Store};
+
+const RING_BYTES: usize = 12 * 1024;
+/// Heads of answers up to this lie in the connection's own ring.
+pub(super) const OWN_ANSWER_BYTES: usize = 8 * 1024;
+/// Entry of a read that was cancelled: nothing is pinned any more.
+const CANCELLED: u32 = u32::MAX;
+
+const _: () = assert!(OWN_ANSWER_BYTES < RING_BYTES);
+
+/// Something to send. Bytes that wait for a disk, zero-copy sends that are not
+/// released yet, and descriptors would each be a variant here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// Bytes of the `index`th answer's head.
+    Head { index: usize, from: usize, to: usize },
+    /// Bytes of the pool.
+    Pool(PoolRange),
+    /// Zeros.
+    Zeros(usize),
+}
+
+/// Where an answer's head lies.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In the ring: begin and length of what was set aside.
+    Ring(usize, usize),
+    /// In a shared buffer.
+    Borrowed(Box<Buffer>),
+}
+
+#[derive(Debug)]
+struct Answer {
+    request_id: u64,
+    place: Place,
+    head_bytes: usize,
+    head_sent: usize,
+    payload_left: u64,
+    reads: u32,
+    began: bool,
+}
+
+/// The answers of one connection.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    ring: Ring,
+    answers: VecDeque<Answer>,
+    reads: VecDeque<ReadPlace>,
+    payload_bytes: u64,
+}
+
+impl Outbox {
+    pub(super) fn new() -> Self {
+        Self {
+            ring: Ring::new(),
+            answers: VecDeque::with_capacity(OUTSTANDING_REQUESTS_MAX as usize),
+            reads: VecDeque::new(),
+            payload_bytes: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    /// Payload bytes that wait to leave.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// Sets room aside for the head of an answer, in the ring or in `buffer`.
+    /// `None`: not before something has left.
+    pub(super) fn set_aside(
+        &mut self,
+        bytes: usize,
+        rows: u32,
+        buffer: &mut Option<Box<Buffer>>,
+    ) -> Option<Place> {
+        let has_room = self.answers.len() < OUTSTANDING_REQUESTS_MAX as usize
+            && self.payload_bytes < OUTSTANDING_BYTES_MAX
+            && (self.reads.is_empty() || self.reads.len() + rows as usize <= ROWS_MAX as usize);
+        if !has_room {
+            return None;
+        }
+        if let Some(buffer) = buffer.take() {
+            return Some(Place::Borrowed(buffer));
+        }
+        self.ring.take(bytes).map(|at| Place::Ring(at, bytes))
+    }
+
+    /// The bytes of a place.
+    pub(super) fn bytes_mut<'a>(&'a mut self, place: &'a mut Place) -> &'a mut [u8] {
+        match place {
+            Place::Ring(at, bytes) => &mut self.ring.bytes[*at..*at + *bytes],
+            Place::Borrowed(buffer) => &mut buffer.answer,
+        }
+    }
+
+    /// Gives back a place that was not used.
+    pub(super) fn give_back(&mut self, place: Place, buffers: &mut Buffers) {
+        match place {
+            Place::Ring(at, bytes) => self.ring.give_back_newest(at, bytes),
+            Place::Borrowed(buffer) => buffers.give_back(buffer),
+        }
+    }
+
+    /// Notes a stretch that the answer pushed next will send.
+    pub(super) fn push_read(&mut self, read: ReadPlace) {
+        self.reads.push_back(read);
+    }
+
+    /// Queues an answer whose head is written; its last `reads` stretches were
+    /// pushed before.
+    pub(super) fn push(&mut self, request_id: u64, place: Place, head_bytes: usize, reads: u32) {
+        let new = self.reads.len() - reads as usize;
+        let payload: u64 =
+            self.reads.range(new..).map(|read| u64::from(read.end - read.offset)).sum();
+        self.payload_bytes += payload;
+        self.answers.push_back(Answer {
+            request_id,
+            place,
+            head_bytes,
+            head_sent: 0,
+            payload_left: payload,
+            reads,
+            began: false,
+        });
+    }
+
+    /// Turns an answer that has not begun to leave into CANCELLED.
+    pub(super) fn cancel(&mut self, request_id: u64, store: &mut Store) -> bool {
+        let wanted = |answer: &Answer| answer.request_id == request_id && !answer.began;
+        let Some(index) = self.answers.iter().position(wanted) else { return false };
+        let first: usize = self.answers.range(..index).map(|answer| answer.reads as usize).sum();
+        let answer = &mut self.answers[index];
+        for read in self.reads.range_mut(first..first + answer.reads as usize) {
+            store.unpin(read.entry);
+            (read.entry, read.offset) = (CANCELLED, read.end);
+        }
+        self.payload_bytes -= answer.payload_left;
+        answer.payload_left = 0;
+        let head = match &mut answer.place {
+            Place::Ring(at, bytes) => &mut self.ring.bytes[*at..*at + *bytes],
+            Place::Borrowed(buffer) => &mut buffer.answer,
+        };
+        let request = Header { request_id, ..Header::decode(head) };
+        write_status(head, &request, Status::Cancelled, false);
+        answer.head_bytes = Header::BYTES;
+        true
+    }
+
+    /// The bytes of an answer's head.
+    pub(super) fn head_bytes(&self, index: usize, from: usize, to: usize) -> &[u8] {
+        match &self.answers[index].place {
+            Place::Ring(at, _) => &self.ring.bytes[at + from..at + to],
+            Place::Borrowed(buffer) => &buffer.answer[from..to],
+        }
+    }
+
+    /// What to send next: at most `budget` bytes of payload in as many segments
+    /// as `out` takes.
+    pub(super) fn poll(
+        &self,
+        store: &Store,
+        mut budget: u64,
+        mut out: impl FnMut(Segment) -> bool,
+    ) {
+        let mut next_read = 0;
+        for (index, answer) in self.answers.iter().enumerate() {
+            let (from, to) = (answer.head_sent, answer.head_bytes);
+            if from < to && !out(Segment::Head { index, from, to }) {
+                return;
+            }
+            for at in next_read..next_read + answer.reads as usize {
+                let mut read = self.reads[at];
+                while read.offset < read.end {
+                    if budget == 0 {
+                        return;
+                    }
+                    let piece = store.next_piece(&mut read, budget);
+                    let bytes = piece.len();
+                    let segment = match piece {
+                        Piece::Pool(range) => Segment::Pool(range),
+                        Piece::Zeros(bytes) => Segment::Zeros(bytes as usize),
+                    };
+                    if !out(segment) {
+                        return;
+                    }
+                    budget -= bytes;
+                    read.offset += bytes as u32;
+                }
+            }
+            next_read += answer.reads as usize;
+        }
+    }
+
+    /// Notes that the first `bytes` of what [`Outbox::poll`] gave were sent.
+    pub(super) fn sent(&mut self, mut bytes: usize, store: &mut Store, buffers: &mut Buffers) {
+        while let Some(answer) = self.answers.front_mut() {
+            let of_head = bytes.min(answer.head_bytes - answer.head_sent);
+            answer.head_sent += of_head;
+            answer.began |= of_head > 0;
+            bytes -= of_head;
+            if answer.head_sent < answer.head_bytes {
+                break;
+            }
+            while answer.reads > 0 {
+                let read = self.reads.front_mut().expect("each answer's reads are queued");
+                let of_read = bytes.min((read.end - read.offset) as usize);
+                // Moves the cursor along, so that the next piece is found at once.
+                let _ = (of_read > 0).then(|| store.next_piece(read, of_read as u64));
+                read.offset += of_read as u32;
+                answer.payload_left -= of_read as u64;
+                self.payload_bytes -= of_read as u64;
+                bytes -= of_read;
+                if read.offset < read.end {
+                    return;
+                }
+                if read.entry != CANCELLED {
+                    store.unpin(read.entry);
+                }
+                self.reads.pop_front();
+                answer.reads -= 1;
+            }
+            let answer = self.answers.pop_front().expect("the front was just looked at");
+            match answer.place {
+                Place::Ring(at, bytes) => self.ring.give_back_oldest(at, bytes),
+                Place::Borrowed(buffer) => buffers.give_back(buffer),
+            }
+        }
+        assert_eq!(bytes, 0, "no more is sent than was given");
+    }
+
+    /// Lets go of everything: the connection is gone.
+    pub(super) fn clear(&mut self, store: &mut Store, buffers: &mut Buffers) {
+        for read in self.reads.drain(..).filter(|read| read.entry != CANCELLED) {
+            store.unpin(read.entry);
+        }
+        for answer in self.answers.drain(..) {
+            if let Place::Borrowed(buffer) = answer.place {
+                buffers.give_back(buffer);
+            }
+        }
+        self.payload_bytes = 0;
+    }
+}
+
+/// A ring out of which pieces are taken and given back in the same order, each
+/// in one stretch.
+#[derive(Debug)]
+struct Ring {
+    bytes: Box<[u8]>,
+    /// Begin of the oldest piece.
+    oldest: usize,
+    /// Where the next piece may begin.
+    next: usize,
+    pieces: usize,
+}
+
+impl Ring {
+    fn new() -> Self {
+        Self { bytes: vec![0; RING_BYTES].into(), oldest: 0, next: 0, pieces: 0 }
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<usize> {
+        if self.pieces == 0 {
+            (self.oldest, self.next) = (0, 0);
+        }
+        let is_wrapped = self.pieces > 0 && self.next <= self.oldest;
+        let at = if is_wrapped {
+            (self.oldest - self.next >= bytes).then_some(self.next)
+        } else if RING_BYTES - self.next >= bytes {
+            Some(self.next)
+        } else {
+            (self.oldest >= bytes).then_some(0)
+        }?;
+        (self.next, self.pieces) = (at + bytes, self.pieces + 1);
+        Some(at)
+    }
+
+    fn give_back_oldest(&mut self, at: usize, bytes: usize) {
+        self.oldest = at + bytes;
+        self.pieces -= 1;
+    }
+
+    fn give_back_newest(&mut self, at: usize, _bytes: usize) {
+        self.next = at;
+        self.pieces -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Seeded;
+
+    #[test]
+    fn pieces_of_the_ring_never_overlap() {
+        let mut random = Seeded::from_environment();
+        let mut ring = Ring::new();
+        let mut pieces: VecDeque<(usize, usize)> = VecDeque::new();
+        let mut taken = 0;
+        for _ in 0..20_000 {
+            let bytes = 64 + random.below(3_000) as usize;
+            if random.below(5) < 3 {
+                let Some(at) = ring.take(bytes) else {
+                    assert!(!pieces.is_empty(), "an empty ring has room");
+                    continue;
+                };
+                assert!(at + bytes <= RING_BYTES);
+                let free = |(start, length): &(usize, usize)| at + bytes <= *start || start + length <= at;
+                assert!(pieces.iter().all(free), "{at}+{bytes} in {pieces:?}");
+                pieces.push_back((at, bytes));
+                taken += 1;
+            } else if let Some((at, bytes)) = pieces.pop_front() {
+                ring.give_back_oldest(at, bytes);
+            }
+        }
+        assert!(taken > 5_000);
+    }
+}

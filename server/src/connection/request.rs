@@ -1,0 +1,365 @@
+//! Requests without payload: judged and answered at once.
+
+use rampuddle_protocol::limits::{KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, TAG_BYTES_MAX};
+use rampuddle_protocol::{
+    CancelRow, DeleteRow, DropRow, GatherRow, Header, HoldRow, InfoRow, ListRow, Opcode,
+    PublishRow, ReleaseRow, Row, RowFlags, StatRequestRow, StatRow, Status, Table, TableError,
+    TouchRow,
+};
+
+use super::buffer::ANSWER_BYTES;
+use super::draft::{Draft, write_status};
+use super::outbox::{Outbox, Place};
+use crate::core::Core;
+use crate::store::{Reply, SessionIndex};
+
+/// What an answer's head came to: its length, and the reads that follow it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    pub(super) head_bytes: usize,
+    pub(super) reads: u32,
+}
+
+impl Written {
+    fn head(head_bytes: usize) -> Self {
+        Self { head_bytes, reads: 0 }
+    }
+}
+
+/// Bytes of the answer's head that must be free before the request is begun.
+pub(super) fn answer_bytes(opcode: Opcode, header: &Header) -> usize {
+    match opcode {
+        Opcode::Stat => Header::BYTES + header.rows as usize * STAT_ANSWER_BYTES,
+        Opcode::List => ANSWER_BYTES,
+        Opcode::Info => Header::BYTES + InfoRow::BYTES + TAG_BYTES_MAX,
+        _ => super::draft::answer_bytes(header.rows),
+    }
+}
+
+const STAT_ANSWER_BYTES: usize = StatRow::BYTES + KEY_BYTES_MAX + TAG_BYTES_MAX;
+/// Keys that one Stat may ask for.
+pub(super) const STAT_ROWS_MAX: u32 = 100;
+
+// The answer to the largest Stat fits a shared buffer.
+const _: () = assert!(
+    Header::BYTES + STAT_ROWS_MAX as usize * STAT_ANSWER_BYTES <= ANSWER_BYTES
+);
+
+/// BAD_ROW for keys of no bytes or too many, UNSUPPORTED for flags of a newer
+/// peer, BAD_ROW for flags that have no meaning here.
+pub(super) fn check_row(key: &[u8], tag: &[u8], flags: RowFlags, allowed: RowFlags) -> Option<Reply> {
+    let status = if !flags.only(RowFlags::KNOWN) {
+        Status::Unsupported
+    } else if !(1..=KEY_BYTES_MAX).contains(&key.len())
+        || tag.len() > TAG_BYTES_MAX
+        || !flags.only(allowed)
+    {
+        Status::BadRow
+    } else {
+        return None;
+    };
+    Some(Reply::of(status))
+}
+
+/// One request and where its answer goes.
+pub(super) struct Request<'a> {
+    pub(super) header: &'a Header,
+    pub(super) table: &'a [u8],
+    pub(super) session: SessionIndex,
+    pub(super) is_late: bool,
+}
+
+impl Request<'_> {
+    /// Executes the request, and writes its answer to `place`.
+    pub(super) fn answer(
+        &self,
+        opcode: Opcode,
+        core: &mut Core,
+        outbox: &mut Outbox,
+        place: &mut Place,
+    ) -> Written {
+        let done = match opcode {
+            Opcode::Gather => self.gather(core, outbox, place),
+            Opcode::Delete => self.delete(core, outbox.bytes_mut(place)),
+            Opcode::Publish => self.publish(core, outbox.bytes_mut(place)),
+            Opcode::Cancel => self.cancel(core, outbox, place),
+            Opcode::Drop => self.drop_versions(core, outbox.bytes_mut(place)),
+            Opcode::Hold => self.hold(core, outbox.bytes_mut(place)),
+            Opcode::Release => self.release(core, outbox.bytes_mut(place)),
+            Opcode::Touch => self.touch(core, outbox.bytes_mut(place)),
+            Opcode::Stat => self.stat(core, outbox.bytes_mut(place)),
+            Opcode::List => self.list(core, outbox.bytes_mut(place)),
+            Opcode::Info => Ok(self.info(core, outbox.bytes_mut(place))),
+            Opcode::Ping => Ok(self.status(outbox.bytes_mut(place), Status::Ok)),
+            Opcode::Create | Opcode::Scatter | Opcode::Hello | Opcode::Proof => {
+                unreachable!("these have their own paths")
+            }
+        };
+        done.unwrap_or_else(|_| self.status(outbox.bytes_mut(place), Status::BadRow))
+    }
+
+    fn status(&self, out: &mut [u8], status: Status) -> Written {
+        write_status(out, self.header, status, false);
+        Written::head(Header::BYTES)
+    }
+
+    /// Answers each row with what `each` says of it; rows that came too late,
+    /// or break a rule, are not handed on.
+    fn each_row<R: Row>(
+        &self,
+        out: &mut [u8],
+        check: impl Fn(&R, &[u8], &[u8]) -> Option<Reply>,
+        mut each: impl FnMut(&R, &[u8]) -> Reply,
+    ) -> Result<Written, TableError> {
+        let table = Table::<R>::parse(self.header, self.table)?;
+        let mut draft = Draft::new(self.header);
+        for (row, key, tag) in &table {
+            let late = self.is_late.then(|| Reply::of(Status::Expired));
+            let refusal = late.or_else(|| check(&row, key, tag));
+            draft.push(out, &refusal.unwrap_or_else(|| each(&row, key)));
+        }
+        Ok(Written::head(draft.finish(out, 0)))
+    }
+
+    fn gather(
+        &self,
+        core: &mut Core,
+        outbox: &mut Outbox,
+        place: &mut Place,
+    ) -> Result<Written, TableError> {
+        let table = Table::<GatherRow>::parse(self.header, self.table)?;
+        core.counters.gather_rows += table.len() as u64;
+        let (mut draft, mut payload, mut reads) = (Draft::new(self.header), 0, 0);
+        for (row, key, tag) in &table {
+            let late = self.is_late.then(|| Reply::of(Status::Expired));
+            let refusal = late.or_else(|| check_row(key, tag, row.flags, RowFlags::GATHER));
+            let (reply, read) = match refusal {
+                Some(reply) => (reply, None),
+                None => {
+                    let room = PAYLOAD_BYTES_MAX - payload;
+                    core.store.begin_gather(&row, key, room, self.session, core.now)
+                }
+            };
+            if let Some(read) = read {
+                payload += reply.outcome.length;
+                reads += 1;
+                outbox.push_read(read);
+            }
+            draft.push(outbox.bytes_mut(place), &reply);
+        }
+        let head_bytes = draft.finish(outbox.bytes_mut(place), payload);
+        Ok(Written { head_bytes, reads })
+    }
+
+    fn delete(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
+        core.counters.delete_rows += u64::from(self.header.rows);
+        let check = |row: &DeleteRow, key: &[u8], tag: &[u8]| {
+            check_row(key, tag, row.flags, RowFlags::NONE)
+        };
+        self.each_row(out, check, |row, key| core.store.delete(row, key, core.now))
+    }
+
+    fn drop_versions(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
+        let check = |row: &DropRow, key: &[u8], tag: &[u8]| {
+            check_row(key, tag, row.flags, RowFlags::NONE)
+        };
+        self.each_row(out, check, |row, key| core.store.drop_version(row, key, core.now))
+    }
+
+    fn publish(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
+        let check = |row: &PublishRow, _: &[u8], _: &[u8]| check_flags(row.flags, RowFlags::PUBLISH);
+        self.each_row(out, check, |row, _| {
+            core.store.publish_reserved(row, self.session, core.now)
+        })
+    }
+
+    fn hold(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
+        let check = |row: &HoldRow, _: &[u8], _: &[u8]| check_flags(row.flags, RowFlags::NONE);
+        self.each_row(out, check, |row, _| core.store.hold(self.session, row.set))
+    }
+
+    fn release(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
+        let check = |row: &ReleaseRow, _: &[u8], _: &[u8]| check_flags(row.flags, RowFlags::NONE);
+        self.each_row(out, check, |row, _| core.store.release(self.session, row.set))
+    }
+
+    fn touch(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
+        let check = |row: &TouchRow, _: &[u8], _: &[u8]| check_flags(row.flags, RowFlags::NONE);
+        self.each_row(out, check, |row, _| core.store.touch(row, core.now))
+    }
+
+    fn cancel(
+        &self,
+        core: &mut Core,
+        outbox: &mut Outbox,
+        place: &mut Place,
+    ) -> Result<Written, TableError> {
+        let table = Table::<CancelRow>::parse(self.header, self.table)?;
+        let mut draft = Draft::new(self.header);
+        for (row, _, _) in &table {
+            let found = outbox.cancel(row.request_id, &mut core.store);
+            let status = if found { Status::Ok } else { Status::NotFound };
+            draft.push(outbox.bytes_mut(place), &Reply::of(status));
+        }
+        Ok(Written::head(draft.finish(outbox.bytes_mut(place), 0)))
+    }
+
+    fn stat(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
+        let table = Table::<StatRequestRow>::parse(self.header, self.table)?;
+        let mut rows = StatRows::new(table.len());
+        for (row, key, tag) in &table {
+            let late = self.is_late.then(|| Reply::of(Status::Expired));
+            let refusal = late.or_else(|| check_row(key, tag, row.flags, RowFlags::NONE));
+            let (stat, tag) = match refusal {
+                Some(reply) => (StatRow { status: reply.outcome.status, ..StatRow::default() }, &[][..]),
+                None => core.store.stat(key, core.now),
+            };
+            rows.push(out, &stat, key, tag);
+        }
+        Ok(Written::head(rows.finish(out, self.header)))
+    }
+
+    fn list(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
+        let table = Table::<ListRow>::parse(self.header, self.table)?;
+        let Some((row, prefix, cursor)) = table.iter().next().filter(|_| table.len() == 1) else {
+            return Ok(self.status(out, Status::BadRow));
+        };
+        if !row.flags.only(RowFlags::LIST) {
+            return Ok(self.status(out, Status::Unsupported));
+        }
+        if prefix.len().max(cursor.len()) > KEY_BYTES_MAX {
+            return Ok(self.status(out, Status::BadRow));
+        }
+        // Rows are written from the front, keys and tags collected behind the
+        // longest run of rows that could fit; moved together at the end.
+        let mut page = ListPage::new(out.len());
+        let more = core.store.list(&row, prefix, cursor, core.now, |stat, key, tag| {
+            page.push(out, stat, key, tag)
+        });
+        if let Some(last) = more {
+            let incomplete =
+                StatRow { status: Status::Incomplete as u8, ..StatRow::default() };
+            page.push_last(out, &incomplete, core.store.key(last));
+        }
+        Ok(Written::head(page.finish(out, self.header)))
+    }
+
+    fn info(&self, core: &Core, out: &mut [u8]) -> Written {
+        let name = core.identity.name.as_bytes();
+        let row = InfoRow { name_bytes: name.len() as u16, ..core.info() };
+        row.encode(&mut out[Header::BYTES..]);
+        out[Header::BYTES + InfoRow::BYTES..][..name.len()].copy_from_slice(name);
+        let header = answer_header(self.header, 1, InfoRow::BYTES, InfoRow::BYTES + name.len());
+        Written::head(seal(out, &header))
+    }
+}
+
+fn check_flags(flags: RowFlags, allowed: RowFlags) -> Option<Reply> {
+    check_row(b"-", b"", flags, allowed)
+}
+
+fn answer_header(request: &Header, rows: usize, row_bytes: usize, table_bytes: usize) -> Header {
+    let mut header = Header::new(request.opcode, request.request_id);
+    header.flags = rampuddle_protocol::FrameFlags::ANSWER;
+    (header.rows, header.row_bytes) = (rows as u32, row_bytes as u16);
+    header.table_bytes = table_bytes as u32;
+    header
+}
+
+fn seal(out: &mut [u8], header: &Header) -> usize {
+    let head = &mut out[..header.head_bytes()];
+    header.encode(head);
+    Header::seal(head);
+    head.len()
+}
+
+/// Stat rows whose number is known.
+struct StatRows {
+    rows: usize,
+    done: usize,
+    variable: usize,
+}
+
+impl StatRows {
+    fn new(rows: usize) -> Self {
+        Self { rows, done: 0, variable: 0 }
+    }
+
+    fn push(&mut self, out: &mut [u8], stat: &StatRow, key: &[u8], tag: &[u8]) {
+        let row = StatRow { key_bytes: key.len() as u16, tag_bytes: tag.len() as u8, ..*stat };
+        row.encode(&mut out[Header::BYTES + self.done * StatRow::BYTES..]);
+        let at = Header::BYTES + self.rows * StatRow::BYTES + self.variable;
+        out[at..at + key.len()].copy_from_slice(key);
+        out[at + key.len()..][..tag.len()].copy_from_slice(tag);
+        self.done += 1;
+        self.variable += key.len() + tag.len();
+    }
+
+    fn finish(self, out: &mut [u8], request: &Header) -> usize {
+        let table_bytes = self.rows * StatRow::BYTES + self.variable;
+        seal(out, &answer_header(request, self.rows, StatRow::BYTES, table_bytes))
+    }
+}
+
+/// Stat rows whose number is not known: rows grow from the front, keys and tags
+/// from the back.
+struct ListPage {
+    rows: usize,
+    back: usize,
+    end: usize,
+}
+
+impl ListPage {
+    fn new(room: usize) -> Self {
+        let rows_max = rampuddle_protocol::limits::ROWS_MAX as usize;
+        let table_max = rampuddle_protocol::limits::TABLE_BYTES_MAX as usize;
+        let end = room.min(Header::BYTES + table_max.min(rows_max * STAT_ANSWER_BYTES));
+        Self { rows: 0, back: end, end }
+    }
+
+    /// Writes a row, if room for the cursor's row is left behind it.
+    fn push(&mut self, out: &mut [u8], stat: &StatRow, key: &[u8], tag: &[u8]) -> bool {
+        let front = Header::BYTES + (self.rows + 1) * StatRow::BYTES;
+        let needed = key.len() + tag.len() + STAT_ANSWER_BYTES;
+        if self.back - front < needed
+            || self.rows + 2 > rampuddle_protocol::limits::ROWS_MAX as usize
+        {
+            return false;
+        }
+        self.put(out, stat, key, tag);
+        true
+    }
+
+    fn push_last(&mut self, out: &mut [u8], stat: &StatRow, key: &[u8]) {
+        self.put(out, stat, key, b"");
+    }
+
+    fn put(&mut self, out: &mut [u8], stat: &StatRow, key: &[u8], tag: &[u8]) {
+        let row = StatRow { key_bytes: key.len() as u16, tag_bytes: tag.len() as u8, ..*stat };
+        row.encode(&mut out[Header::BYTES + self.rows * StatRow::BYTES..]);
+        self.rows += 1;
+        self.back -= key.len() + tag.len();
+        out[self.back..][..key.len()].copy_from_slice(key);
+        out[self.back + key.len()..][..tag.len()].copy_from_slice(tag);
+    }
+
+    /// Keys and tags stand in reverse order of the rows; puts them right.
+    fn finish(self, out: &mut [u8], request: &Header) -> usize {
+        let front = Header::BYTES + self.rows * StatRow::BYTES;
+        let variable = self.end - self.back;
+        out.copy_within(self.back..self.end, front);
+        let region = &mut out[Header::BYTES..front + variable];
+        let (rows, variable_part) = region.split_at_mut(self.rows * StatRow::BYTES);
+        variable_part.reverse();
+        let mut at = 0;
+        for row in rows.chunks_exact(StatRow::BYTES) {
+            let row = StatRow::decode(row);
+            let bytes = usize::from(row.key_bytes) + usize::from(row.tag_bytes);
+            variable_part[at..at + bytes].reverse();
+            at += bytes;
+        }
+        let table_bytes = self.rows * StatRow::BYTES + variable;
+        seal(out, &answer_header(request, self.rows, StatRow::BYTES, table_bytes))
+    }
+}
+

@@ -1,0 +1,366 @@
+//! Requests with payload: Create and Scatter, row by row as the bytes come in.
+
+use rampuddle_protocol::{
+    Checksum, CreateRow, Header, Opcode, RowFlags, ScatterRow, Status, Table, TableError, TableIter,
+};
+
+use super::buffer::Buffers;
+use super::draft::Draft;
+use super::outbox::{Outbox, Place};
+use super::request::check_row;
+use crate::core::Core;
+use crate::pool::{Cursor, PoolRange};
+use crate::store::{EntryId, Handle, Reply, SessionIndex, Store, Terms};
+
+/// What happens to a row's bytes.
+#[derive(Debug)]
+enum Sink {
+    /// They are dropped: the row was refused, or has none.
+    Drain,
+    /// They fill a claimed value, which is published with the last of them.
+    Claim { terms: Terms, checksum: Option<(Checksum, u32)> },
+    /// They go into a value that is there.
+    Value,
+    /// They go into a reservation.
+    Reservation(Handle),
+}
+
+/// The bytes of a value that a row writes.
+#[derive(Debug)]
+struct Target {
+    entry: EntryId,
+    cursor: Cursor,
+    /// Where the next byte goes.
+    offset: u64,
+    /// Where the last one ends.
+    end: u64,
+}
+
+/// The row whose bytes come in now: `skip` bytes to drop, then those of the
+/// target, then `rest` bytes to drop.
+#[derive(Debug)]
+struct Current {
+    sink: Sink,
+    reply: Reply,
+    skip: u64,
+    target: Option<Target>,
+    rest: u64,
+}
+
+impl Current {
+    fn drained(reply: Reply, bytes: u64) -> Self {
+        Self { sink: Sink::Drain, reply, skip: 0, target: None, rest: bytes }
+    }
+
+    fn left(&self) -> u64 {
+        let of_target = self.target.as_ref().map_or(0, |target| target.end - target.offset);
+        self.skip + of_target + self.rest
+    }
+}
+
+/// A Create or Scatter under way.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    header: Header,
+    opcode: Opcode,
+    session: SessionIndex,
+    received_ms: u64,
+    /// Rows begun.
+    rows: usize,
+    current: Option<Current>,
+    draft: Draft,
+    place: Place,
+}
+
+/// Checks the table of a request with payload, before anything is set aside for it.
+pub(super) fn check_table(opcode: Opcode, header: &Header, table: &[u8]) -> Result<(), TableError> {
+    match opcode {
+        Opcode::Create => Table::<CreateRow>::parse(header, table).map(drop),
+        _ => Table::<ScatterRow>::parse(header, table).map(drop),
+    }
+}
+
+impl Transfer {
+    /// Begins a request whose table was checked.
+    pub(super) fn new(
+        header: &Header,
+        opcode: Opcode,
+        session: SessionIndex,
+        received_ms: u64,
+        place: Place,
+    ) -> Self {
+        Self {
+            header: *header,
+            opcode,
+            session,
+            received_ms,
+            rows: 0,
+            current: None,
+            draft: Draft::new(header),
+            place,
+        }
+    }
+
+    /// Bytes of the row under way that have not come in yet.
+    pub(super) fn row_left(&self) -> u64 {
+        self.current.as_ref().map_or(0, Current::left)
+    }
+
+    /// Where in the pool the next bytes from the socket go, if they go there.
+    pub(super) fn targets(&self, store: &Store, mut out: impl FnMut(PoolRange) -> bool) {
+        let Some(Current { skip: 0, target: Some(target), .. }) = &self.current else { return };
+        let (mut offset, mut cursor) = (target.offset, target.cursor);
+        while offset < target.end {
+            let room = store.write_room(target.entry, &mut cursor, offset, target.end);
+            offset += room.end - room.start;
+            if !out(room) {
+                return;
+            }
+        }
+    }
+
+    /// Takes bytes of the row under way; returns how many were its.
+    pub(super) fn take(&mut self, bytes: &[u8], core: &mut Core) -> usize {
+        let Some(current) = &mut self.current else { return 0 };
+        let mut used = current.skip.min(bytes.len() as u64) as usize;
+        current.skip -= used as u64;
+        while let Some(Target { entry, cursor, offset, end }) =
+            current.target.as_mut().filter(|target| target.offset < target.end)
+        {
+            if used == bytes.len() {
+                return used;
+            }
+            let until = (*end).min(*offset + (bytes.len() - used) as u64);
+            let room = core.store.write_room(*entry, cursor, *offset, until);
+            let piece = &bytes[used..][..(room.end - room.start) as usize];
+            core.store.pool.each_mut(&[room], |room| room.copy_from_slice(piece));
+            used += piece.len();
+            current.landed(piece.len() as u64, self.session, core);
+        }
+        let dropped = current.rest.min((bytes.len() - used) as u64);
+        current.rest -= dropped;
+        used + dropped as usize
+    }
+
+    /// Notes bytes that were read straight into the targets.
+    pub(super) fn landed(&mut self, bytes: u64, core: &mut Core) {
+        if let Some(current) = &mut self.current {
+            current.landed(bytes, self.session, core);
+        }
+    }
+
+    /// Ends the rows whose bytes are all in, and begins those that follow.
+    /// `own_head` is the head of a request that needed no shared buffer. True
+    /// when the last row has ended.
+    pub(super) fn advance(&mut self, own_head: &[u8], core: &mut Core, outbox: &mut Outbox) -> bool {
+        loop {
+            match self.current.take() {
+                Some(current) if current.left() > 0 => {
+                    self.current = Some(current);
+                    return false;
+                }
+                Some(current) => {
+                    let reply = current.end(core);
+                    self.draft.push(outbox.bytes_mut(&mut self.place), &reply);
+                }
+                None => {}
+            }
+            if self.rows == self.header.rows as usize {
+                return true;
+            }
+            self.current = Some(self.begin_row(own_head, core));
+            self.rows += 1;
+        }
+    }
+
+    fn begin_row(&mut self, own_head: &[u8], core: &mut Core) -> Current {
+        let head = match &self.place {
+            Place::Borrowed(buffer) => buffer.head(),
+            Place::Ring(..) => own_head,
+        };
+        let table = self.header.table(head);
+        let waited = core.now.monotonic_ms - self.received_ms;
+        let deadline = u64::from(self.header.deadline_ms);
+        let is_late = deadline > 0 && waited > deadline;
+        match self.opcode {
+            Opcode::Create => {
+                let (row, key, tag) = nth(&self.header, table, self.rows);
+                self.begin_create(&row, key, tag, is_late, core)
+            }
+            _ => {
+                let (row, key, tag) = nth(&self.header, table, self.rows);
+                self.begin_scatter(&row, key, tag, is_late, core)
+            }
+        }
+    }
+
+    fn begin_create(
+        &self,
+        row: &CreateRow,
+        key: &[u8],
+        tag: &[u8],
+        is_late: bool,
+        core: &mut Core,
+    ) -> Current {
+        core.counters.create_rows += 1;
+        let bytes = row.value_bytes;
+        let is_reserve = row.flags.has(RowFlags::RESERVE);
+        let late = is_late.then(|| Reply::of(Status::Expired));
+        let refusal = late
+            .or_else(|| check_row(key, tag, row.flags, RowFlags::CREATE))
+            .or_else(|| (is_reserve && bytes > 0).then(|| Reply::of(Status::BadRow)));
+        if let Some(refusal) = refusal {
+            return Current::drained(refusal, bytes);
+        }
+        if is_reserve {
+            let reply = core.store.reserve(row, key, tag, self.session, core.now);
+            return Current::drained(reply, 0);
+        }
+        let (entry, terms) = match core.store.claim(row, key, tag, core.now) {
+            Ok(claimed) => claimed,
+            Err(refusal) => return Current::drained(refusal, bytes),
+        };
+        let checksum = row.flags.has(RowFlags::CHECKSUM).then(|| (Checksum::new(), row.crc32c));
+        let cursor = core.store.write_cursor(entry);
+        Current {
+            sink: Sink::Claim { terms, checksum },
+            reply: Reply::of(Status::Ok),
+            skip: 0,
+            target: Some(Target { entry, cursor, offset: 0, end: bytes }),
+            rest: 0,
+        }
+    }
+
+    fn begin_scatter(
+        &self,
+        row: &ScatterRow,
+        key: &[u8],
+        tag: &[u8],
+        is_late: bool,
+        core: &mut Core,
+    ) -> Current {
+        core.counters.scatter_rows += 1;
+        let bytes = row.value_bytes;
+        // With a handle there is no key to check.
+        let checked = if row.handle == 0 { key } else { b"-" };
+        let late = is_late.then(|| Reply::of(Status::Expired));
+        let refusal = late.or_else(|| check_row(checked, tag, row.flags, RowFlags::NONE));
+        if let Some(refusal) = refusal {
+            return Current::drained(refusal, bytes);
+        }
+        if row.handle != 0 {
+            return self.begin_reserved(row, core);
+        }
+        let (reply, entry) = core.store.begin_scatter(row, key, core.now);
+        let Some(entry) = entry else { return Current::drained(reply, bytes) };
+        let mut cursor = core.store.write_cursor(entry);
+        core.store.begin_write(entry, &mut cursor, row.offset);
+        let written = reply.outcome.length;
+        Current {
+            sink: Sink::Value,
+            reply,
+            skip: 0,
+            target: Some(Target { entry, cursor, offset: row.offset, end: row.offset + written }),
+            rest: bytes - written,
+        }
+    }
+
+    fn begin_reserved(&self, row: &ScatterRow, core: &mut Core) -> Current {
+        let bytes = row.value_bytes;
+        let Some(reservation) = core.store.reservation(row.handle, self.session) else {
+            return Current::drained(Reply::of(Status::Expired), bytes);
+        };
+        let (entry, watermark) = (reservation.entry, reservation.watermark);
+        if row.offset > watermark {
+            return Current::drained(Reply::with_detail(Status::BadRange, watermark), bytes);
+        }
+        let skip = bytes.min(watermark - row.offset);
+        let end = row.offset.saturating_add(bytes).min(reservation.length);
+        let mut reply = Reply::of(Status::Ok);
+        reply.outcome.length = end.saturating_sub(row.offset);
+        reply.outcome.detail = watermark.max(end);
+        let offset = row.offset + skip;
+        if offset >= end {
+            return Current::drained(reply, bytes);
+        }
+        core.store.pin(entry);
+        Current {
+            sink: Sink::Reservation(row.handle),
+            reply,
+            skip,
+            target: Some(Target { entry, cursor: core.store.write_cursor(entry), offset, end }),
+            rest: bytes - skip - (end - offset),
+        }
+    }
+
+    /// What is needed to queue the answer of a transfer whose last row has ended.
+    pub(super) fn finish(mut self, outbox: &mut Outbox) {
+        let head_bytes = self.draft.finish(outbox.bytes_mut(&mut self.place), 0);
+        outbox.push(self.header.request_id, self.place, head_bytes, 0);
+    }
+
+    /// Gives up: the connection is gone. Rows that ended stay done.
+    pub(super) fn abort(self, store: &mut Store, buffers: &mut Buffers, outbox: &mut Outbox) {
+        if let Some(Current { sink, target: Some(target), .. }) = self.current {
+            match sink {
+                Sink::Claim { .. } => store.abandon(target.entry),
+                Sink::Value | Sink::Reservation(_) => store.unpin(target.entry),
+                Sink::Drain => {}
+            }
+        }
+        outbox.give_back(self.place, buffers);
+    }
+}
+
+impl Current {
+    fn landed(&mut self, mut bytes: u64, session: SessionIndex, core: &mut Core) {
+        let target = self.target.as_mut().expect("bytes land only in a target");
+        while bytes > 0 {
+            let end = target.end.min(target.offset + bytes);
+            let room =
+                core.store.write_room(target.entry, &mut target.cursor, target.offset, end);
+            let length = room.end - room.start;
+            match &mut self.sink {
+                Sink::Claim { checksum: Some((checksum, _)), .. } => {
+                    checksum.update(core.store.pool.bytes(room));
+                }
+                Sink::Reservation(handle) => {
+                    core.store.reservation_progress(*handle, session, target.offset, &room, core.now);
+                }
+                Sink::Claim { .. } | Sink::Value | Sink::Drain => {}
+            }
+            let next = target.offset + length;
+            core.store.wrote(target.entry, &mut target.cursor, target.offset, next);
+            target.offset = next;
+            bytes -= length;
+        }
+    }
+
+    fn end(self, core: &mut Core) -> Reply {
+        let Some(Target { entry, .. }) = self.target else { return self.reply };
+        match self.sink {
+            Sink::Claim { checksum: Some((found, stated)), .. } if found.value() != stated => {
+                core.store.abandon(entry);
+                Reply::of(Status::Corrupt)
+            }
+            Sink::Claim { terms, .. } => core.store.finish_claim(entry, &terms, core.now),
+            Sink::Value | Sink::Reservation(_) => {
+                core.store.unpin(entry);
+                self.reply
+            }
+            Sink::Drain => self.reply,
+        }
+    }
+}
+
+/// The `index`th row of a table that was checked, with key and tag. Costs a
+/// pass over the rows before it.
+fn nth<'a, R: rampuddle_protocol::Row>(
+    header: &Header,
+    table: &'a [u8],
+    index: usize,
+) -> (R, &'a [u8], &'a [u8]) {
+    let table = Table::<R>::parse(header, table).expect("checked before the transfer began");
+    let mut rows: TableIter<'a, R> = table.iter();
+    rows.nth(index).expect("the header states the number of rows")
+}

@@ -1,0 +1,133 @@
+//! What all connections of a server share.
+
+use rampuddle_protocol::{Incarnation, InfoRow, Nonce, Role, StoreId};
+
+use crate::connection::Buffers;
+use crate::session::Sessions;
+use crate::store::{Now, Store};
+
+/// A token that clients may show: its id, secret and the highest role it gives.
+#[derive(Clone)]
+pub struct Token {
+    /// Named by the client; padded with zeros.
+    pub key_id: [u8; 16],
+    /// Known to both sides, never sent.
+    pub secret: Vec<u8>,
+    /// The highest role that it gives.
+    pub role: Role,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let key_id = String::from_utf8_lossy(&self.key_id);
+        write!(formatter, "Token({}, {:?})", key_id.trim_end_matches('\0').escape_debug(), self.role)
+    }
+}
+
+/// Who the server is.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) cluster: String,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) store_id: StoreId,
+    pub(crate) tokens: Vec<Token>,
+}
+
+/// What the loop and the connections count, for Info.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections: u64,
+    pub(crate) create_rows: u64,
+    pub(crate) scatter_rows: u64,
+    pub(crate) gather_rows: u64,
+    pub(crate) delete_rows: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) framing_errors: u64,
+    pub(crate) stalled_connections: u64,
+    pub(crate) refused_connections: u64,
+    pub(crate) turn_us_max: u64,
+}
+
+/// Store, sessions, shared buffers and the turn's time.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) identity: Identity,
+    pub(crate) store: Store,
+    pub(crate) sessions: Sessions,
+    pub(crate) buffers: Buffers,
+    pub(crate) counters: Counters,
+    pub(crate) now: Now,
+    started_ms: u64,
+    nonce_state: [u64; 2],
+}
+
+impl Core {
+    /// `seed` is 32 fresh random bytes; nonces are drawn from it.
+    pub(crate) fn new(
+        identity: Identity,
+        store: Store,
+        sessions: Sessions,
+        now: Now,
+        seed: [u64; 2],
+    ) -> Self {
+        Self {
+            identity,
+            store,
+            sessions,
+            buffers: Buffers::new(),
+            counters: Counters::default(),
+            now,
+            started_ms: now.monotonic_ms,
+            nonce_state: seed,
+        }
+    }
+
+    /// A nonce that was never used before in this incarnation.
+    pub(crate) fn draw_nonce(&mut self) -> Nonce {
+        self.nonce_state[1] = self.nonce_state[1].wrapping_add(1);
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&self.nonce_state[0].to_le_bytes());
+        nonce[8..].copy_from_slice(&self.nonce_state[1].to_le_bytes());
+        Nonce(nonce)
+    }
+
+    /// What Info answers.
+    pub(crate) fn info(&self) -> InfoRow {
+        let (store, counters) = (&self.store, &self.counters);
+        InfoRow {
+            name_bytes: 0,
+            reserved_0: [0; 6],
+            incarnation: self.identity.incarnation,
+            store_id: self.identity.store_id,
+            clock_unix_ms: self.now.unix_ms,
+            uptime_ms: self.now.monotonic_ms - self.started_ms,
+            pool_bytes: store.total_bytes(),
+            used_bytes: store.used_bytes(),
+            reserved_bytes: store.reserved_bytes(),
+            superseded_bytes: store.superseded_bytes(),
+            values: store.values(),
+            tombstones: store.tombstone_count(),
+            entries_max: store.entries_max(),
+            connections: counters.connections,
+            sessions: self.sessions.len() as u64,
+            holds: store.holds(),
+            reservations: store.reservation_count(),
+            create_rows: counters.create_rows,
+            scatter_rows: counters.scatter_rows,
+            gather_rows: counters.gather_rows,
+            delete_rows: counters.delete_rows,
+            received_bytes: counters.received_bytes,
+            sent_bytes: counters.sent_bytes,
+            no_space_rows: store.counters.no_space_rows,
+            leases_ended: store.counters.leases_ended,
+            holds_broken: store.counters.holds_broken,
+            tombstones_discarded: store.counters.tombstones_discarded,
+            framing_errors: counters.framing_errors,
+            stalled_connections: counters.stalled_connections,
+            refused_connections: counters.refused_connections,
+            turn_us_max: counters.turn_us_max,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! One fixed block of memory, cut into pages. The pool knows no keys.
+
+mod body;
+#[expect(unsafe_code, reason = "maps memory and hands out slices of it")]
+mod mapping;
+mod runs;
+
+use std::io;
+
+use rampuddle_protocol::limits::PAGE_BYTES;
+
+pub(crate) use body::{Body, Cursor, Piece};
+pub(crate) use mapping::PoolRange;
+use mapping::Mapping;
+use runs::Runs;
+
+/// Pages of 64 KiB in one mapping.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    mapping: Mapping,
+    runs: Runs,
+}
+
+impl Pool {
+    /// Bookkeeping outside the mapping, per page.
+    pub(crate) const RECORD_BYTES_PER_PAGE: u64 = Runs::BYTES_PER_PAGE;
+
+    /// A pool of `bytes`, a multiple of the page size.
+    pub(crate) fn new(bytes: u64, huge_pages: bool) -> io::Result<Self> {
+        let pages = u32::try_from(bytes / PAGE_BYTES).map_err(io::Error::other)?;
+        Ok(Self { mapping: Mapping::new(bytes, huge_pages)?, runs: Runs::new(pages) })
+    }
+
+    /// See [`Mapping::prefault`].
+    pub(crate) fn prefault(&self) -> io::Result<()> {
+        self.mapping.prefault()
+    }
+
+    /// See [`Mapping::lock`].
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        self.mapping.lock()
+    }
+
+    pub(crate) fn total_pages(&self) -> u32 {
+        self.runs.total_pages()
+    }
+
+    pub(crate) fn free_pages(&self) -> u32 {
+        self.runs.free_pages()
+    }
+
+    /// The bytes at `range`.
+    #[inline]
+    pub(crate) fn bytes(&self, range: PoolRange) -> &[u8] {
+        self.mapping.bytes(range)
+    }
+
+    /// Hands out several ranges to be written at once.
+    pub(crate) fn each_mut<'a>(&'a mut self, ranges: &[PoolRange], each: impl FnMut(&'a mut [u8])) {
+        self.mapping.each_mut(ranges, each);
+    }
+
+    /// Asserts that runs and lists agree.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        self.runs.check_invariants();
+    }
+}

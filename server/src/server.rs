@@ -1,0 +1,139 @@
+//! A server from its options to its end.
+
+use std::net::SocketAddr;
+
+use rampuddle_protocol::{Incarnation, StoreId, self_test};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::core::{Core, Identity};
+use crate::error::StartError;
+use crate::event_loop::{Clock, EventLoop, Stopper};
+use crate::listener::Listener;
+use crate::machine::Machine;
+use crate::options::{MemorySum, Options};
+use crate::pool::Pool;
+use crate::session::Sessions;
+use crate::store::Store;
+
+/// A server that listens, and serves when [`Server::run`] is called.
+#[derive(Debug)]
+pub struct Server {
+    options: Options,
+    event_loop: EventLoop,
+    local_address: Option<SocketAddr>,
+    incarnation: Incarnation,
+    store_id: StoreId,
+}
+
+impl Server {
+    /// Checks the options, takes the memory and begins to listen.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left behind. Costs, unless told not to
+    /// prefault, a touch of every page: about a third of a second per GiB.
+    pub fn bind(options: Options) -> Result<Self, StartError> {
+        self_test().map_err(StartError::Checksum)?;
+        options.check(&Machine::read())?;
+        let mut listeners = Vec::new();
+        if let Some(address) = options.listen {
+            listeners.push(Listener::tcp(address)?);
+        }
+        if let Some(path) = &options.socket {
+            listeners.push(Listener::unix(path)?);
+        }
+        let local_address = listeners.iter().find_map(Listener::local_address);
+        let pool = take_pool(&options)?;
+        let (incarnation, store_id) = (Incarnation(random()?), StoreId(random()?));
+        let identity = Identity {
+            name: options.name.clone(),
+            cluster: options.cluster.clone(),
+            incarnation,
+            store_id,
+            tokens: options.tokens.clone(),
+        };
+        let clock = Clock::new();
+        let connections_max = options.connections_max as usize;
+        // A session outlives its last connection, so that there may be more.
+        let sessions = Sessions::new(2 * connections_max);
+        let seed = random()?;
+        let half = |at: usize| u64::from_le_bytes(seed[at..at + 8].try_into().expect("eight bytes"));
+        let core =
+            Core::new(identity, Store::new(pool), sessions, clock.now(), [half(0), half(8)]);
+        let event_loop =
+            EventLoop::new(listeners, core, clock, connections_max, options.busy_poll)
+                .map_err(StartError::System)?;
+        Ok(Self { options, event_loop, local_address, incarnation, store_id })
+    }
+
+    /// The address listened on, with its real port.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.local_address
+    }
+
+    /// Drawn for this start.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Names what is stored.
+    pub fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
+    /// The memory that the server takes at most.
+    pub fn memory(&self) -> MemorySum {
+        self.options.memory()
+    }
+
+    /// What stops the server from another thread.
+    pub fn stopper(&self) -> Stopper {
+        self.event_loop.stopper()
+    }
+
+    /// Serves until stopped.
+    ///
+    /// # Errors
+    /// When the processor asked for cannot be had, or the system refuses to
+    /// wait for events.
+    pub fn run(mut self) -> Result<(), StartError> {
+        if let Some(cpu) = self.options.cpu {
+            pin_to(cpu)?;
+        }
+        self.event_loop.run(self.options.stop_grace).map_err(StartError::System)
+    }
+}
+
+fn take_pool(options: &Options) -> Result<Pool, StartError> {
+    let bytes = options.pool_bytes;
+    let error = |what, advice| move |source| StartError::Pool { what, bytes, advice, source };
+    let reserve = if options.huge_pages {
+        ": reserve enough pages of 2 MiB (sysctl vm.nr_hugepages), or do without --huge-pages"
+    } else {
+        ""
+    };
+    let pool = Pool::new(bytes, options.huge_pages).map_err(error("map", reserve))?;
+    if options.prefault {
+        pool.prefault().map_err(error("prefault", reserve))?;
+    }
+    if options.mlock {
+        let raise = ": raise the limit of locked memory (ulimit -l), or do without --mlock";
+        pool.lock().map_err(error("lock", raise))?;
+    }
+    Ok(pool)
+}
+
+fn pin_to(cpu: usize) -> Result<(), StartError> {
+    let mut cpus = CpuSet::new();
+    if cpu >= CpuSet::MAX_CPU {
+        let source = std::io::Error::from(std::io::ErrorKind::InvalidInput);
+        return Err(StartError::Cpu { cpu, source });
+    }
+    cpus.set(cpu);
+    sched_setaffinity(None, &cpus).map_err(|error| StartError::Cpu { cpu, source: error.into() })
+}
+
+fn random() -> Result<[u8; 16], StartError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::System(std::io::Error::other(error)))?;
+    Ok(bytes)
+}

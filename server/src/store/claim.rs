@@ -1,0 +1,213 @@
+//! Values on their way in: claimed, filled, then published or abandoned.
+
+use rampuddle_protocol::limits::{
+    CLOCK_BOUND_MS, LEASE_MS_MAX, PAGE_BYTES, VALUE_BYTES_MAX, VALUE_BYTES_MIN,
+};
+use rampuddle_protocol::{CreateRow, Outcome, RowFlags, Status, Version};
+
+use super::entry::{EntryId, State};
+use super::{Now, Reply, Store};
+
+/// How long a writer is told to wait when too much is claimed already.
+const BUSY_RETRY_MS: u64 = 20;
+
+/// On what terms a claimed value may be published.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    if_version: Version,
+    flags: RowFlags,
+    lease_ms: u64,
+    /// The checksum is known already, so that the terms can be judged exactly.
+    crc_is_known: bool,
+}
+
+impl Terms {
+    fn of(row: &CreateRow) -> Self {
+        Self {
+            if_version: row.if_version,
+            flags: row.flags,
+            lease_ms: row.lease_ms,
+            crc_is_known: !row.flags.has(RowFlags::RESERVE),
+        }
+    }
+}
+
+impl Store {
+    /// CLOCK for versions too far ahead, BAD_ROW for none.
+    pub(super) fn refuse_version(&self, version: Version, now: Now) -> Option<Reply> {
+        if version.is_none() {
+            return Some(Reply::of(Status::BadRow));
+        }
+        let ahead = version.unix_ms().saturating_sub(now.unix_ms);
+        (ahead > CLOCK_BOUND_MS).then(|| Reply::with_detail(Status::Clock, ahead))
+    }
+
+    /// Begins a Create: judges the row and takes an entry and pages for it.
+    pub(crate) fn claim(
+        &mut self,
+        row: &CreateRow,
+        key: &[u8],
+        tag: &[u8],
+        now: Now,
+    ) -> Result<(EntryId, Terms), Reply> {
+        if row.value_bytes > row.length || row.lease_ms > LEASE_MS_MAX {
+            return Err(Reply::of(Status::BadRow));
+        }
+        if row.length > VALUE_BYTES_MAX {
+            return Err(Reply::with_detail(Status::TooLarge, VALUE_BYTES_MAX));
+        }
+        if let Some(refusal) = self.refuse_version(row.version, now) {
+            return Err(refusal);
+        }
+        let terms = Terms::of(row);
+        let has_crc = row.flags.has(RowFlags::CHECKSUM) && terms.crc_is_known;
+        let crc32c = if has_crc { row.crc32c } else { 0 };
+        self.judge(key, (row.version, crc32c), &terms, now)?;
+        let length = row.length.max(VALUE_BYTES_MIN);
+        let id = self.take_room(key, length)?;
+        let entry = &mut self.slab[id];
+        entry.set_tag(tag);
+        entry.replicas = row.replicas;
+        entry.flags = row.flags.among(RowFlags::STORED);
+        if !terms.crc_is_known {
+            // The checksum comes with Publish, which compares it.
+            entry.flags = entry.flags.without(RowFlags::CHECKSUM);
+        }
+        (entry.slot, entry.placement_bytes) = (row.slot, row.placement_bytes);
+        (entry.tenant, entry.crc32c) = (row.tenant, crc32c);
+        (entry.version, entry.set, entry.length) = (row.version, row.set, length);
+        Ok((id, terms))
+    }
+
+    fn take_room(&mut self, key: &[u8], length: u64) -> Result<EntryId, Reply> {
+        let bytes = length.next_multiple_of(PAGE_BYTES);
+        let quarter = self.total_bytes() / 4;
+        if self.unfilled_bytes > 0 && self.unfilled_bytes + bytes > quarter {
+            return Err(Reply::with_detail(Status::Busy, BUSY_RETRY_MS));
+        }
+        let Some(body) = self.pool.take_body(length) else {
+            self.counters.no_space_rows += 1;
+            return Err(Reply::of(Status::NoSpace));
+        };
+        let Some(id) = self.slab.take(key) else {
+            self.pool.give_back_body(body);
+            self.counters.no_space_rows += 1;
+            return Err(Reply::of(Status::NoIndex));
+        };
+        self.reserved_pages += body.pages;
+        self.unfilled_bytes += bytes;
+        let entry = &mut self.slab[id];
+        (entry.state, entry.body) = (State::Claimed, body);
+        Ok(id)
+    }
+
+    /// Whether a value of this rank may stand under `key` now.
+    fn judge(
+        &mut self,
+        key: &[u8],
+        rank: (Version, u32),
+        terms: &Terms,
+        now: Now,
+    ) -> Result<(), Reply> {
+        let held = self.find(key, now);
+        let value = held.filter(|id| self.slab[*id].state == State::Visible);
+        let value_version = value.map_or(Version::NONE, |id| self.slab[id].version);
+        if !terms.if_version.is_none() && terms.if_version != value_version {
+            let version = value_version;
+            return Err(Reply::from(Outcome { version, ..Outcome::of(Status::Mismatch) }));
+        }
+        let Some(id) = held else { return Ok(()) };
+        let held_rank = self.slab[id].rank();
+        let status = if value.is_some() && held_rank == rank {
+            if terms.flags.has(RowFlags::REWRITE) && !self.bytes_are_sound(id) {
+                return Ok(());
+            }
+            Status::Same
+        } else if held_rank.0 > rank.0
+            || (value.is_none() && held_rank.0 == rank.0)
+            || (terms.crc_is_known && held_rank > rank)
+        {
+            // Of one version a delete wins, in either order of arrival.
+            Status::Older
+        } else if value.is_some() && !terms.flags.has(RowFlags::REPLACE) {
+            Status::Exists
+        } else {
+            return Ok(());
+        };
+        Err(self.describe(id, status, true))
+    }
+
+    /// Ends a Create whose bytes are all in: makes the value visible, if that
+    /// is still allowed, and says what it displaced.
+    pub(crate) fn finish_claim(&mut self, id: EntryId, terms: &Terms, now: Now) -> Reply {
+        let key = KeyCopy::of(self.slab.key(id));
+        let rank = self.slab[id].rank();
+        let terms = Terms { crc_is_known: true, ..*terms };
+        if let Err(refusal) = self.judge(key.bytes(), rank, &terms, now) {
+            self.abandon(id);
+            return refusal;
+        }
+        let displaced = self.find(key.bytes(), now);
+        let mut reply = match displaced {
+            Some(old) if self.slab[old].state == State::Visible => {
+                let mut reply = self.describe(old, Status::Ok, true);
+                reply.outcome.flags |= RowFlags::DISPLACED;
+                self.remove(old);
+                reply
+            }
+            Some(tombstone) => {
+                self.forget_tombstone(tombstone);
+                Reply::of(Status::Ok)
+            }
+            None => Reply::of(Status::Ok),
+        };
+        reply.outcome.length = self.slab[id].length;
+        self.set_lease(id, terms.lease_ms, now);
+        self.publish(id);
+        reply
+    }
+
+    /// Gives up a claim; its pages come back when no request writes into it.
+    pub(crate) fn abandon(&mut self, id: EntryId) {
+        self.end_claim(id);
+        self.used_pages += self.slab[id].body.pages;
+        self.retire(id);
+    }
+
+    /// Takes a claim off the books of what is reserved.
+    pub(super) fn end_claim(&mut self, id: EntryId) {
+        let body = &self.slab[id].body;
+        assert!(self.slab[id].state == State::Claimed, "only claims are filled");
+        self.reserved_pages -= body.pages;
+        self.unfilled_bytes -= u64::from(body.pages) * PAGE_BYTES - body.prefix;
+    }
+
+    /// Gives back the pages of a claim that its final length does not need.
+    pub(super) fn shorten_claim(&mut self, id: EntryId, length: u64) {
+        let entry = &mut self.slab[id];
+        let pages = entry.body.pages;
+        self.pool.truncate_body(&mut entry.body, length);
+        entry.length = length;
+        let given_back = pages - entry.body.pages;
+        self.reserved_pages -= given_back;
+        self.unfilled_bytes -= u64::from(given_back) * PAGE_BYTES;
+    }
+}
+
+/// A key on the stack, so that the store can change while it is in use.
+struct KeyCopy {
+    bytes: [u8; rampuddle_protocol::limits::KEY_BYTES_MAX],
+    length: usize,
+}
+
+impl KeyCopy {
+    fn of(key: &[u8]) -> Self {
+        let mut bytes = [0; rampuddle_protocol::limits::KEY_BYTES_MAX];
+        bytes[..key.len()].copy_from_slice(key);
+        Self { bytes, length: key.len() }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
