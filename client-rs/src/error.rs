@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rampuddle_discovery::DiscoveryError;
-use rampuddle_protocol::limits::KEY_BYTES_MAX;
+use rampuddle_protocol::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX};
 use rampuddle_protocol::{FramingError, Opcode, Status, TableError};
 
 use crate::transport::Address;
@@ -132,7 +132,9 @@ pub enum Error {
         key_id: String,
     },
     /// The server's clock is too far off the other servers'. Set its clock.
-    #[error("the clock of server \"{server}\" is off the other servers' by {off_by_ms} ms, more than 5 min: set it")]
+    #[error(
+        "the clock of server \"{server}\" is off the other servers' by {off_by_ms} ms, more than 5 min: set it"
+    )]
     ClockOff {
         /// The server.
         server: Arc<str>,
@@ -155,7 +157,9 @@ pub enum Error {
     #[error("discovery failed: {0}")]
     Discovery(#[source] Arc<DiscoveryError>),
     /// The cluster is placed by a strategy that this client lacks: update it.
-    #[error("the cluster places keys by \"{strategy}\" over {slots} slots, which this client cannot do")]
+    #[error(
+        "the cluster places keys by \"{strategy}\" over {slots} slots, which this client cannot do"
+    )]
     UnsupportedPlacement {
         /// The strategy.
         strategy: String,
@@ -169,7 +173,9 @@ pub enum Error {
         bytes: usize,
     },
     /// The key belongs to the object layer: raw writes to it would break objects.
-    #[error("keys that begin with the byte {first:#04x} belong to objects: expected less than 0xf8")]
+    #[error(
+        "keys that begin with the byte {first:#04x} belong to objects: expected less than 0xf8"
+    )]
     ReservedKey {
         /// The first byte.
         first: u8,
@@ -183,6 +189,67 @@ pub enum Error {
         bytes: u64,
         /// The limit.
         limit: u64,
+    },
+    /// An object's name of impossible length.
+    #[error("an object's name of {bytes} bytes: expected 1 to {NAME_BYTES_MAX}")]
+    BadName {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Whether there is such an object cannot be said: a server that may have it
+    /// gave no answer. Try again when it is back.
+    #[error("whether \"{}\" exists is unknown: {}", .name.escape_ascii(), .problems.join("; "))]
+    Unknown {
+        /// The object.
+        name: Arc<[u8]>,
+        /// What each of those servers said.
+        problems: Vec<String>,
+    },
+    /// The object is there, but some of its bytes could not be read, whole and
+    /// right, from any server.
+    #[error("\"{}\" cannot be read: {}", .name.escape_ascii(), .problems.join("; "))]
+    Unreadable {
+        /// The object.
+        name: Arc<[u8]>,
+        /// What went wrong, a line each.
+        problems: Vec<String>,
+    },
+    /// The object was replaced again and again while it was looked at, or while
+    /// it was handed out. Try again.
+    #[error("\"{}\" was replaced or lost copies while it was read; try again", .name.escape_ascii())]
+    Unsettled {
+        /// The object.
+        name: Arc<[u8]>,
+    },
+    /// The object exists, and the caller asked not to replace one.
+    #[error("\"{}\" exists already", .name.escape_ascii())]
+    Exists {
+        /// The object.
+        name: Arc<[u8]>,
+    },
+    /// The write was not applied anywhere.
+    #[error("\"{}\" was not written: {}", .name.escape_ascii(), .problems.join("; "))]
+    Failed {
+        /// The object.
+        name: Arc<[u8]>,
+        /// What went wrong, a line each.
+        problems: Vec<String>,
+    },
+    /// The write may have been applied: a server took it and gave no answer.
+    #[error("whether \"{}\" was written is unknown: {}", .name.escape_ascii(), .problems.join("; "))]
+    Indeterminate {
+        /// The object.
+        name: Arc<[u8]>,
+        /// What went wrong, a line each.
+        problems: Vec<String>,
+    },
+    /// The caller's own source or destination failed.
+    #[error("{what}: {source}")]
+    Local {
+        /// What failed.
+        what: String,
+        /// Why.
+        source: Arc<io::Error>,
     },
     /// Options that cannot work: fix the settings.
     #[error("the option {option} is {found}: expected {expected}")]
@@ -296,6 +363,13 @@ impl Error {
             Self::Refused { status, .. } => *status == Status::Busy,
             _ => false,
         }
+    }
+}
+
+impl Error {
+    /// A failure of the caller's own source or destination.
+    pub(crate) fn local(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Local { what: what.into(), source: Arc::new(source) }
     }
 }
 

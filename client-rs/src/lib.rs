@@ -31,12 +31,15 @@
 //! ```
 
 #![deny(unsafe_code)]
+// Some of what the object layer builds on has no other user.
+#![allow(dead_code)]
 
 mod client;
 mod clocks;
 mod connection;
 mod environment;
 mod error;
+mod object;
 mod offsets;
 mod options;
 mod placement;
@@ -56,6 +59,10 @@ mod support;
 pub use client::{Client, Node};
 pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, SystemRandom};
 pub use error::{Error, Fate, Misbehaviour};
+pub use object::{
+    CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Listing, Located, ObjectStat,
+    Progress, PutOptions, PutReport, Source, Value,
+};
 pub use options::{DiscoverySource, Options, WritePolicy};
 pub use placement::Slot;
 pub use raw::{

@@ -40,6 +40,17 @@ pub enum WritePolicy {
     One,
 }
 
+impl WritePolicy {
+    /// Copies that make a write of `wanted` a success.
+    pub(crate) fn needed(self, wanted: usize) -> usize {
+        match self {
+            Self::All => wanted,
+            Self::Quorum => wanted / 2 + 1,
+            Self::One => wanted.min(1),
+        }
+    }
+}
+
 /// Options of a [`Client`](crate::Client), each with a default.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -95,7 +106,8 @@ impl Options {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let bad = |option, found: String, expected| Err(Error::BadOption { option, found, expected });
+        let bad =
+            |option, found: String, expected| Err(Error::BadOption { option, found, expected });
         if !(1..=1_024).contains(&self.connections_per_server) {
             let found = self.connections_per_server.to_string();
             return bad("connections_per_server", found, "1 to 1,024");

@@ -107,6 +107,18 @@ impl fmt::Debug for Stream {
     }
 }
 
+/// Calls until the socket is ready for it.
+macro_rules! when_ready {
+    ($ready:expr, $call:expr) => {
+        loop {
+            match $call {
+                Err(error) if is_not_ready(&error) => $ready.await?,
+                done => break done,
+            }
+        }
+    };
+}
+
 impl Stream {
     /// A stream that is no socket.
     pub fn other(duplex: impl Duplex + 'static) -> Self {
@@ -121,24 +133,8 @@ impl Stream {
     ) -> io::Result<usize> {
         consume_budget().await;
         match &mut self.0 {
-            Inner::Tcp(stream) => loop {
-                let read = |interest, call: &mut dyn FnMut() -> io::Result<()>| {
-                    stream.try_io(interest, call)
-                };
-                match receive(&*stream, read, slices) {
-                    Err(error) if is_not_ready(&error) => stream.readable().await?,
-                    done => return done,
-                }
-            },
-            Inner::Unix(stream) => loop {
-                let read = |interest, call: &mut dyn FnMut() -> io::Result<()>| {
-                    stream.try_io(interest, call)
-                };
-                match receive(&*stream, read, slices) {
-                    Err(error) if is_not_ready(&error) => stream.readable().await?,
-                    done => return done,
-                }
-            },
+            Inner::Tcp(stream) => when_ready!(stream.readable(), receive(stream, slices)),
+            Inner::Unix(stream) => when_ready!(stream.readable(), receive(stream, slices)),
             Inner::Other(duplex) => {
                 let duplex = unlocked(duplex);
                 poll_fn(|context| poll_read(duplex, context, slices)).await
@@ -151,24 +147,8 @@ impl Stream {
     pub(crate) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         consume_budget().await;
         match &mut self.0 {
-            Inner::Tcp(stream) => loop {
-                let write = |interest, call: &mut dyn FnMut() -> io::Result<()>| {
-                    stream.try_io(interest, call)
-                };
-                match transmit(&*stream, write, slices) {
-                    Err(error) if is_not_ready(&error) => stream.writable().await?,
-                    done => return done,
-                }
-            },
-            Inner::Unix(stream) => loop {
-                let write = |interest, call: &mut dyn FnMut() -> io::Result<()>| {
-                    stream.try_io(interest, call)
-                };
-                match transmit(&*stream, write, slices) {
-                    Err(error) if is_not_ready(&error) => stream.writable().await?,
-                    done => return done,
-                }
-            },
+            Inner::Tcp(stream) => when_ready!(stream.writable(), transmit(stream, slices)),
+            Inner::Unix(stream) => when_ready!(stream.writable(), transmit(stream, slices)),
             Inner::Other(duplex) => {
                 let duplex = unlocked(duplex);
                 poll_fn(|context| Pin::new(&mut **duplex).poll_write_vectored(context, slices))
@@ -204,33 +184,42 @@ fn is_not_ready(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// What both kinds of sockets of tokio have.
+trait Socket: AsFd {
+    fn try_io(&self, interest: Interest, call: impl FnOnce() -> io::Result<()>) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn try_io(&self, interest: Interest, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.try_io(interest, call)
+    }
+}
+
+impl Socket for UnixStream {
+    fn try_io(&self, interest: Interest, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.try_io(interest, call)
+    }
+}
+
 /// Reads from a socket. A short read has emptied it: telling the runtime so at
 /// once (as its own reads do) saves the next read a call that finds nothing.
-fn receive(
-    socket: impl AsFd,
-    try_io: impl Fn(Interest, &mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
-    slices: &mut [IoSliceMut<'_>],
-) -> io::Result<usize> {
+fn receive(socket: &impl Socket, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let capacity = slices.iter().map(|slice| slice.len()).sum();
     let mut done = 0;
-    let result = try_io(Interest::READABLE, &mut || {
-        done = rustix::io::readv(&socket, slices)?;
+    let result = socket.try_io(Interest::READABLE, || {
+        done = rustix::io::readv(socket, slices)?;
         settled(done, capacity)
     });
     if done > 0 { Ok(done) } else { result.map(|()| 0) }
 }
 
 /// Writes to a socket; as [`receive`], the other way. Never raises SIGPIPE.
-fn transmit(
-    socket: impl AsFd,
-    try_io: impl Fn(Interest, &mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
-    slices: &[IoSlice<'_>],
-) -> io::Result<usize> {
+fn transmit(socket: &impl Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let capacity = slices.iter().map(|slice| slice.len()).sum();
     let mut done = 0;
-    let result = try_io(Interest::WRITABLE, &mut || {
+    let result = socket.try_io(Interest::WRITABLE, || {
         let mut control = SendAncillaryBuffer::default();
-        done = rustix::net::sendmsg(&socket, slices, &mut control, SendFlags::NOSIGNAL)?;
+        done = rustix::net::sendmsg(socket, slices, &mut control, SendFlags::NOSIGNAL)?;
         settled(done, capacity)
     });
     if done > 0 { Ok(done) } else { result.map(|()| 0) }

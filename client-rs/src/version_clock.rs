@@ -43,7 +43,8 @@ impl VersionClock {
     pub(crate) fn draw(&self) -> Version {
         let now = Version::from_unix_ms(self.now_ms(), 0).time;
         let next = |seen: u64| now.max(seen.saturating_add(1));
-        let before = self.seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |s| Some(next(s)));
+        let before =
+            self.seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |s| Some(next(s)));
         let before = before.unwrap_or_else(|seen| seen);
         Version { time: next(before), writer: self.writer }
     }

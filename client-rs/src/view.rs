@@ -254,7 +254,8 @@ mod tests {
     #[test]
     fn a_registry_is_young_for_ten_seconds() {
         let mut snapshot = snapshot(&[]);
-        let young = |snapshot: &Snapshot, now| View::new(snapshot, "lab", None).unwrap().is_young(now);
+        let young =
+            |snapshot: &Snapshot, now| View::new(snapshot, "lab", None).unwrap().is_young(now);
         assert!(!young(&snapshot, 5));
         snapshot.settings = Some(Settings::new("lab", 1_000_000));
         assert!(young(&snapshot, 1_009_999) && !young(&snapshot, 1_010_000));

@@ -10,6 +10,13 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
+/// The CRC32C of two stretches one behind the other, from the CRC32C of each and
+/// the length of the second.
+pub fn crc32c_combine(first: u32, second: u32, second_bytes: u64) -> u32 {
+    let algorithm = CrcAlgorithm::Crc32Iscsi;
+    crc_fast::checksum_combine(algorithm, first.into(), second.into(), second_bytes) as u32
+}
+
 /// A CRC32C that is fed piece by piece.
 pub struct Checksum(Digest);
 
@@ -94,6 +101,16 @@ mod tests {
     #[test]
     fn the_checksum_passes_its_own_test() {
         self_test().unwrap();
+    }
+
+    #[test]
+    fn combined_checksums_are_those_of_the_whole() {
+        let whole: Vec<u8> = (0..70_000_u32).map(|index| (index * 7) as u8).collect();
+        for at in [0, 1, 32, 65_536, 70_000] {
+            let (first, second) = whole.split_at(at);
+            let combined = crc32c_combine(crc32c(first), crc32c(second), second.len() as u64);
+            assert_eq!(combined, crc32c(&whole));
+        }
     }
 
     #[test]

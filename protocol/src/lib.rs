@@ -49,7 +49,7 @@ mod table;
 mod version;
 
 pub use answer::{InfoRow, Outcome, StatRow};
-pub use checksum::{Checksum, crc32c, self_test};
+pub use checksum::{Checksum, crc32c, crc32c_combine, self_test};
 pub use field::{Field, Layout};
 pub use flags::{FrameFlags, RowFlags};
 pub use header::{FramingError, Header};

@@ -55,7 +55,8 @@ impl Connection {
         let answered_ms = clock.unix_ms();
         let answer = connection.welcome(&header, &introduction)?;
         let middle_ms = asked_ms.midpoint(answered_ms) as i64;
-        connection.greeting.clock_offset_ms = (answer.clock_unix_ms as i64).saturating_sub(middle_ms);
+        connection.greeting.clock_offset_ms =
+            (answer.clock_unix_ms as i64).saturating_sub(middle_ms);
         connection.prove(&hello, &answer, &introduction).await?;
         connection.written = 0;
         Ok(connection)
@@ -182,7 +183,12 @@ impl Connection {
             cluster: introduction.cluster,
         };
         let mac = prove(token.secret(), &input, true);
-        let proof = Proof { key_id: token.padded_key_id(), role: token.role() as u8, mac, ..Default::default() };
+        let proof = Proof {
+            key_id: token.padded_key_id(),
+            role: token.role() as u8,
+            mac,
+            ..Default::default()
+        };
         proof.frame(&mut self.out);
         let header = self.exchange(Opcode::Proof).await?;
         if header.status != Status::Ok as u8 {

@@ -191,7 +191,10 @@ impl Connection {
         let index = open.ok_or(Misbehaviour::UnknownRequest { request_id })?;
         let asked = &self.outstanding[index];
         if header.opcode != asked.opcode as u8 {
-            return Err(Misbehaviour::WrongOperation { wanted: asked.opcode, found: header.opcode });
+            return Err(Misbehaviour::WrongOperation {
+                wanted: asked.opcode,
+                found: header.opcode,
+            });
         }
         let is_refused = header.status != Status::Ok as u8;
         let wanted = match asked.opcode {

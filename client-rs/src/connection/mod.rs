@@ -20,6 +20,7 @@ mod incoming;
 mod outgoing;
 mod pace;
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +32,8 @@ use rampuddle_protocol::{Header, Incarnation, Opcode, Role, ServerHello, StoreId
 use tokio::time::Instant;
 
 pub(crate) use self::handshake::Introduction;
-pub(crate) use self::outgoing::{FrameSize, answer_head_bytes};
 use self::outgoing::Outstanding;
+pub(crate) use self::outgoing::{FrameSize, answer_head_bytes};
 use self::pace::{Pace, Waited};
 use crate::error::{Error, Fate, Misbehaviour};
 use crate::transport::{Address, Stream};
@@ -44,7 +45,6 @@ const INBOX_BYTES: usize = 16 << 10;
 const HEAD_BYTES_KEPT: usize = 64 << 10;
 
 /// A connection that shook hands.
-#[derive(Debug)]
 pub(crate) struct Connection {
     stream: Stream,
     server: Arc<str>,
@@ -264,6 +264,16 @@ impl Connection {
     }
 }
 
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut connection = formatter.debug_struct("Connection");
+        connection.field("server", &self.server).field("address", &self.address);
+        connection.field("outstanding", &self.outstanding.len());
+        connection.field("payload_left", &self.payload_left).field("failure", &self.failure);
+        connection.finish_non_exhaustive()
+    }
+}
+
 /// Whether an operation changes what later reads see.
 pub(crate) fn changes_values(opcode: Opcode) -> bool {
     match opcode {
@@ -285,3 +295,6 @@ pub(crate) fn changes_values(opcode: Opcode) -> bool {
         | Opcode::Ping => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,13 @@ pub(super) struct Outstanding {
     size: FrameSize,
 }
 
+#[cfg(test)]
+impl Outstanding {
+    pub(super) fn of_size(id: u64, opcode: Opcode, rows: u32, size: FrameSize) -> Self {
+        Self { id, opcode, rows, answer_payload_max: 0, decisive_at: 0, size }
+    }
+}
+
 /// What a request weighs, on its way out and as an answer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct FrameSize {
@@ -96,7 +103,14 @@ impl Connection {
         // A value becomes visible with its last byte; written into, with the first.
         let decisive_at = head_end + if opcode == Opcode::Create { first } else { 0 };
         let rows = count;
-        self.outstanding.push(Outstanding { id, opcode, rows, answer_payload_max, decisive_at, size });
+        self.outstanding.push(Outstanding {
+            id,
+            opcode,
+            rows,
+            answer_payload_max,
+            decisive_at,
+            size,
+        });
         id
     }
 
@@ -107,11 +121,12 @@ impl Connection {
             return true;
         }
         let open = self.outstanding.iter().map(|request| &request.size);
-        let open = open.fold(FrameSize::default(), |sum, size| sum.add(size));
+        let open = open.fold(FrameSize::default(), FrameSize::add);
         let all = open.add(next);
         let requests_hold = self.outstanding.len() < self.greeting.grants.outstanding_requests;
         let bytes = all.payload_bytes + all.answer_payload_bytes;
-        let server_never_waits = open.answer_head_bytes + open.answer_payload_bytes <= BUFFERED_BYTES;
+        let server_never_waits =
+            open.answer_head_bytes + open.answer_payload_bytes <= BUFFERED_BYTES;
         let client_never_waits = all.head_bytes + all.payload_bytes <= BUFFERED_BYTES;
         requests_hold
             && bytes <= self.greeting.grants.outstanding_bytes

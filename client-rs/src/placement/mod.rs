@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use rampuddle_discovery::Strategy;
 
-pub use self::pointer::Slot;
 use self::pointer::SLOTS;
+pub use self::pointer::Slot;
 use self::rendezvous::Contestant;
 use crate::error::Error;
 
@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn kept_ranks_are_the_computed_ones() {
-        let members = [("a", 1.0), ("b", 2.0), ("c", 4.0), ("d", 1.0), ("e", 1.0), ("f", 1.0), ("g", 9.0)];
+        let members =
+            [("a", 1.0), ("b", 2.0), ("c", 4.0), ("d", 1.0), ("e", 1.0), ("f", 1.0), ("g", 9.0)];
         let placement = placement(&members);
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -153,7 +154,9 @@ mod tests {
 
     #[test]
     fn strategies_that_are_not_there_yet_are_refused_by_name() {
-        for (strategy, slots) in [(Strategy::Ring, 65_536), (Strategy::Clone, 65_536), (Strategy::Rendezvous, 64)] {
+        for (strategy, slots) in
+            [(Strategy::Ring, 65_536), (Strategy::Clone, 65_536), (Strategy::Rendezvous, 64)]
+        {
             let error = Placement::new(strategy, slots, 3, [("a", 1.0)]).unwrap_err();
             assert!(error.to_string().contains(&strategy.to_string()), "{error}");
         }

@@ -28,11 +28,6 @@ impl<T> Results<T> {
         self.0[index] = Some(result);
     }
 
-    /// What is there of an item already.
-    pub(crate) fn slot(&mut self, index: usize) -> &mut Option<Result<T, Error>> {
-        &mut self.0[index]
-    }
-
     pub(crate) fn finish(self) -> Vec<Result<T, Error>> {
         let answered = |result: Option<_>| result.expect("every item is refused, sent or failed");
         self.0.into_iter().map(answered).collect()

@@ -17,7 +17,6 @@ type Answered = Vec<(usize, Result<Answer, Error>)>;
 
 /// A range longer than a frame, whose first piece is in.
 struct Long {
-    index: usize,
     item: GatherItem,
     /// The answer to the first piece, with its bytes.
     first: Answer,
@@ -49,7 +48,9 @@ impl RawClient {
 
     async fn gather_on(&self, name: Arc<str>, items: Vec<(usize, GatherItem)>) -> Answered {
         let grants = match self.server(&name) {
-            Ok(server) => server.grants(self.deadline_from_now()).await.map(|grants| (server, grants)),
+            Ok(server) => {
+                server.grants(self.deadline_from_now()).await.map(|grants| (server, grants))
+            }
             Err(error) => Err(error),
         };
         let (server, grants) = match grants {
@@ -69,7 +70,7 @@ impl RawClient {
         for ((index, item), (_, answer)) in items.into_iter().zip(firsts) {
             match answer {
                 Ok(first) if has_more(&item, &first, piece) => {
-                    let long = Long::new(index, item, first);
+                    let long = Long::new(item, first);
                     done.push((index, self.gather_rest(&server, long, piece).await));
                 }
                 answer => done.push((index, answer)),
@@ -114,13 +115,13 @@ impl RawClient {
 impl Long {
     /// The length is the caller's wish cut at the value's end, as the server
     /// states it, and at what a value may be.
-    fn new(index: usize, item: GatherItem, mut first: Answer) -> Self {
+    fn new(item: GatherItem, mut first: Answer) -> Self {
         let wanted = item.length.min(first.detail.saturating_sub(item.offset));
         let wanted = wanted.min(VALUE_BYTES_MAX).max(first.length);
         let mut bytes = vec![0; wanted as usize];
         bytes[..first.bytes.len()].copy_from_slice(&first.bytes);
         first.bytes = Bytes::new();
-        Self { index, item, first, bytes }
+        Self { item, first, bytes }
     }
 }
 

@@ -19,11 +19,7 @@ impl RawClient {
     ///
     /// # Errors
     /// Per key: keys of impossible length, failures of servers.
-    pub async fn stat(
-        &self,
-        target: &Target,
-        keys: Vec<Bytes>,
-    ) -> Vec<Result<StatAnswer, Error>> {
+    pub async fn stat(&self, target: &Target, keys: Vec<Bytes>) -> Vec<Result<StatAnswer, Error>> {
         let mut results = Results::new(keys.len());
         let key_of = key_of(|key: &Bytes| (key, 0));
         let check = |key: &Bytes| Self::check_readable(key);

@@ -18,7 +18,8 @@ impl RawClient {
     /// always goes forward, and ends.
     pub async fn list(&self, server: &str, query: &ListQuery) -> Result<ListPage, Error> {
         for (what, bytes) in [("a prefix", &query.prefix), ("a cursor", &query.cursor)] {
-            let (bytes, limit) = (bytes.len() as u64, rampuddle_protocol::limits::KEY_BYTES_MAX as u64);
+            let (bytes, limit) =
+                (bytes.len() as u64, rampuddle_protocol::limits::KEY_BYTES_MAX as u64);
             if bytes > limit {
                 return Err(Error::TooLarge { what, bytes, limit });
             }
@@ -47,8 +48,11 @@ async fn ask(connection: &mut Connection, query: &ListQuery) -> Result<ListPage,
     let table = connection.table::<StatRow>()?;
     let mut entries: Vec<StatAnswer> = table
         .iter()
-        .map(|(row, key, tag)| {
-            StatAnswer { status: row.status(), row, key: copied(key), tag: copied(tag) }
+        .map(|(row, key, tag)| StatAnswer {
+            status: row.status(),
+            row,
+            key: copied(key),
+            tag: copied(tag),
         })
         .collect();
     let next = entries.pop_if(|last| last.status == Status::Incomplete).map(|last| last.key);
@@ -64,7 +68,8 @@ fn is_in_order(query: &ListQuery, entries: &[StatAnswer], next: Option<&Bytes>) 
     // Keys have at least one byte, so the empty cursor lies before all of them.
     let mut last = &query.cursor;
     for entry in entries {
-        if entry.key <= *last || !entry.key.starts_with(&query.prefix) || entry.status != Status::Ok {
+        if entry.key <= *last || !entry.key.starts_with(&query.prefix) || entry.status != Status::Ok
+        {
             return false;
         }
         last = &entry.key;

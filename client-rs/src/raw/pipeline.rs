@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use rampuddle_protocol::limits::{TABLE_BYTES_MAX, TAG_BYTES_MAX};
+use rampuddle_protocol::limits::{STAT_ROWS_MAX, TABLE_BYTES_MAX, TAG_BYTES_MAX};
 use rampuddle_protocol::{Header, Opcode, Outcome, Row, StatRow, Status};
 
 use crate::connection::{Connection, FrameSize, Grants, changes_values};
@@ -210,7 +210,9 @@ fn first_frame<R: Row>(
     let mut size =
         FrameSize { head_bytes: header, answer_head_bytes: header, ..FrameSize::default() };
     let mut count = 0;
-    for row in rows.iter().take(grants.rows as usize) {
+    let rows_max =
+        if opcode == Opcode::Stat { grants.rows.min(STAT_ROWS_MAX) } else { grants.rows };
+    for row in rows.iter().take(rows_max as usize) {
         let mut next = size;
         next.head_bytes += row.table_bytes();
         next.answer_head_bytes += answer_table_bytes(opcode, row.key.len());

@@ -75,8 +75,9 @@ impl Upload {
         let flags = self.row.flags.without(RowFlags::CHECKSUM) | RowFlags::RESERVE;
         let row = CreateRow { flags, value_bytes: 0, crc32c: 0, ..self.row };
         let unpublished = |error: Error| error.with_fate(Fate::NotSent);
-        let reserved =
-            ask(connection, Opcode::Create, row, &self.key, &self.tag).await.map_err(unpublished)?;
+        let reserved = ask(connection, Opcode::Create, row, &self.key, &self.tag)
+            .await
+            .map_err(unpublished)?;
         if reserved.status != Status::Ok {
             return Ok(reserved);
         }

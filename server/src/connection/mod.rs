@@ -19,7 +19,9 @@ mod transfer;
 
 use std::io::{self, IoSlice, IoSliceMut};
 
-use rampuddle_protocol::limits::{HELLO_FRAME_BYTES, IDLE_CONNECTION_MS, TABLE_DEADLINE_MS};
+use rampuddle_protocol::limits::{
+    HELLO_FRAME_BYTES, IDLE_CONNECTION_MS, STAT_ROWS_MAX, TABLE_DEADLINE_MS,
+};
 use rampuddle_protocol::{FrameFlags, FramingError, Header, Opcode, Role, Status};
 
 pub(crate) use buffer::{BUFFERS_BYTES, Buffers};
@@ -625,7 +627,7 @@ fn judge(header: &Header, role: Role, table: &[u8]) -> Result<Opcode, Status> {
     } else if header.payload_bytes > 0 {
         return Err(Status::BadRow);
     }
-    if opcode == Opcode::Stat && header.rows > request::STAT_ROWS_MAX {
+    if opcode == Opcode::Stat && header.rows > STAT_ROWS_MAX {
         return Err(Status::TooLarge);
     }
     Ok(opcode)

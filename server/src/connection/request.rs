@@ -1,6 +1,6 @@
 //! Requests without payload: judged and answered at once.
 
-use rampuddle_protocol::limits::{KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, TAG_BYTES_MAX};
+use rampuddle_protocol::limits::{KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, STAT_ROWS_MAX, TAG_BYTES_MAX};
 use rampuddle_protocol::{
     CancelRow, DeleteRow, DropRow, GatherRow, Header, HoldRow, InfoRow, ListRow, Opcode,
     PublishRow, ReleaseRow, Row, RowFlags, StatRequestRow, StatRow, Status, Table, TableError,
@@ -37,9 +37,6 @@ pub(super) fn answer_bytes(opcode: Opcode, header: &Header) -> usize {
 }
 
 const STAT_ANSWER_BYTES: usize = StatRow::BYTES + KEY_BYTES_MAX + TAG_BYTES_MAX;
-/// Keys that one Stat may ask for.
-pub(super) const STAT_ROWS_MAX: u32 = 100;
-
 // The answer to the largest Stat fits a shared buffer.
 const _: () = assert!(
     Header::BYTES + STAT_ROWS_MAX as usize * STAT_ANSWER_BYTES <= ANSWER_BYTES

@@ -144,7 +144,7 @@ impl Transfer {
 
     /// Notes bytes that were read straight into the targets.
     pub(super) fn landed(&mut self, bytes: u64, core: &mut Core) {
-        if let Some(current) = &mut self.current {
+        if let Some(current) = self.current.as_mut().filter(|_| bytes > 0) {
             current.landed(bytes, self.session, core);
         }
     }

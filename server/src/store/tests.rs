@@ -38,7 +38,7 @@ fn fill(store: &mut Store, id: EntryId, bytes: &[u8]) {
 }
 
 fn create(store: &mut Store, row: &CreateRow, key: &[u8], bytes: &[u8]) -> Outcome {
-    let row = CreateRow { value_bytes: bytes.len() as u64, ..*row };
+    let row = CreateRow { length: row.length.max(bytes.len() as u64), value_bytes: bytes.len() as u64, ..*row };
     match store.claim(&row, key, b"tag", NOW) {
         Ok((id, terms)) => {
             fill(store, id, bytes);

@@ -1,60 +1,25 @@
 //! One server: its addresses, its pool of connections, its health.
 
+mod access;
+mod health;
+mod lease;
+
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rampuddle_discovery::Living;
-use rampuddle_protocol::{Incarnation, SessionId};
+use rampuddle_protocol::Incarnation;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use crate::clocks::Clocks;
-use crate::connection::{Connection, Failure, Grants, Greeting, Introduction};
-use crate::environment::Environment;
+pub(crate) use self::access::{Access, Class};
+pub(crate) use self::lease::Lease;
+use crate::connection::{Connection, Grants, Greeting, Introduction};
 use crate::error::{Error, Fate};
-use crate::token::Token;
 use crate::transport::{Address, Stream};
-
-const PROBE_FIRST: Duration = Duration::from_millis(100);
-const PROBE_LAST: Duration = Duration::from_secs(5);
-
-/// What every connection of a client shares.
-#[derive(Debug)]
-pub(crate) struct Access {
-    pub(crate) cluster: Arc<str>,
-    pub(crate) session: SessionId,
-    pub(crate) token: Option<Token>,
-    pub(crate) environment: Environment,
-    pub(crate) patience: Duration,
-    pub(crate) connections_per_server: usize,
-    /// The boot id of this machine: see [`rampuddle_discovery::host_id`].
-    pub(crate) host: String,
-    pub(crate) clocks: Clocks,
-    /// Where probes run.
-    pub(crate) runtime: tokio::runtime::Handle,
-}
-
-/// How much a request moves. A few connections are for small ones only, so that
-/// they never wait behind bulk transfers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    Small,
-    Bulk,
-}
-
-impl Class {
-    /// The most bytes, both ways together, of a small request.
-    pub(crate) const SMALL_BYTES_MAX: u64 = 256 << 10;
-
-    /// The class of a request that moves so many bytes.
-    pub(crate) fn of(bytes: u64) -> Self {
-        if bytes <= Self::SMALL_BYTES_MAX { Self::Small } else { Self::Bulk }
-    }
-}
 
 /// A server, by its member name. It stays the same through restarts and changes
 /// of address.
@@ -129,8 +94,7 @@ impl Server {
             None => self.connect(deadline).await?,
         };
         connection.set_limits(self.access.patience, deadline);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Lease { connection: Some(connection), server: Arc::clone(self), _permit: permit })
+        Ok(Lease::new(connection, Arc::clone(self), permit))
     }
 
     /// How large its frames may be: known since the first handshake, for which
@@ -304,66 +268,8 @@ impl Server {
         Ok(())
     }
 
-    fn give_back(&self, mut connection: Connection) {
-        connection.rest();
-        let mut state = self.state();
-        let current = state.greeting.as_ref().map(|greeting| greeting.incarnation);
-        let is_current = current == Some(connection.greeting().incarnation);
-        if is_current && state.idle.len() < self.access.connections_per_server {
-            state.idle.push(connection);
-        }
-    }
-
-    /// Notes that the server answered.
-    fn recovered(&self) {
-        if self.is_suspect.swap(false, Ordering::Relaxed) {
-            if let Some(probe) = self.state().probe.take() {
-                probe.abort();
-            }
-            tracing::info!(server = %self.name, "the server answers again");
-        }
-    }
-
-    /// Notes that the server failed, and begins to probe it.
-    fn suspect(self: &Arc<Self>) {
-        let mut state = self.state();
-        // What else waits in the pool would cost its user another time-out.
-        let idle = std::mem::take(&mut state.idle);
-        if state.probe.is_none() {
-            tracing::warn!(server = %self.name, "the server does not answer");
-            self.is_suspect.store(true, Ordering::Relaxed);
-            self.start_probe(&mut state, PROBE_FIRST);
-        }
-        drop(state);
-        drop(idle);
-    }
-
-    fn start_probe(self: &Arc<Self>, state: &mut State, first: Duration) {
-        let probe = self.access.runtime.spawn(probe(Arc::downgrade(self), first));
-        if let Some(before) = state.probe.replace(probe.abort_handle()) {
-            before.abort();
-        }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Connects to a suspect server again and again, ever more rarely, until it
-/// answers or is forgotten.
-async fn probe(server: Weak<Server>, first: Duration) {
-    let mut pause = first;
-    loop {
-        let jitter = |server: Arc<Server>| server.access.environment.jittered(pause / 2);
-        let Some(wait) = server.upgrade().map(jitter) else { return };
-        sleep(pause / 2 + wait).await;
-        let Some(server) = server.upgrade() else { return };
-        if let Ok(connection) = server.connect(None).await {
-            server.give_back(connection);
-            return;
-        }
-        pause = (pause * 2).clamp(PROBE_FIRST, PROBE_LAST);
     }
 }
 
@@ -383,49 +289,5 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A connection lent to one operation. [`Lease::finish`] returns it; dropping it
-/// closes it, which tells the server to give up whatever is under way.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    connection: Option<Connection>,
-    server: Arc<Server>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Lease {
-    /// Returns the connection to the pool, unless something is owed on it.
-    pub(crate) fn finish(mut self) {
-        if let Some(connection) = self.connection.take_if(|connection| connection.is_reusable()) {
-            self.server.recovered();
-            self.server.give_back(connection);
-        }
-    }
-
-    /// Whose connection it is.
-    pub(crate) fn server(&self) -> &Arc<Server> {
-        &self.server
-    }
-}
-
-impl Deref for Lease {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
-        self.connection.as_ref().expect("only finish and drop take it")
-    }
-}
-
-impl DerefMut for Lease {
-    fn deref_mut(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect("only finish and drop take it")
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.server.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let failure = self.connection.as_ref().and_then(|connection| connection.failure());
-        if matches!(failure, Some(Failure::Lost | Failure::Misbehaved)) {
-            self.server.suspect();
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! How an object lies in values: keys, the head's tag, the block table.
+//! `docs/object-format.md` has the tables.
+
+use bytes::Bytes;
+use rampuddle_protocol::limits::{KIB, MIB, TAG_BYTES_MAX};
+use rampuddle_protocol::{Checksum, Field, SetId, Version, crc32c, crc32c_combine};
+
+/// First byte of the key of a head.
+pub(crate) const HEAD_KIND: u8 = 0xF8;
+/// First byte of the key of a stripe.
+pub(crate) const STRIPE_KIND: u8 = 0xF9;
+/// What a checksum covers.
+pub(crate) const BLOCK_BYTES: u64 = MIB;
+/// Objects up to this lie in their head.
+pub(crate) const INLINE_BYTES_MAX: u64 = MIB;
+/// The version of the format that this library writes.
+const FORMAT: u8 = 1;
+/// The bytes lie in the head.
+const INLINE: u8 = 1;
+/// A block's stored length, when it is stored as it is.
+const PLAIN: u32 = 1 << 31;
+
+// An inline object is one block.
+const _: () = assert!(INLINE_BYTES_MAX <= BLOCK_BYTES);
+const _: () = assert!(Tag::BYTES == TAG_BYTES_MAX);
+const _: () = assert!(BLOCK_BYTES > 64 * KIB);
+
+/// The key of an object's head.
+pub(crate) fn head_key(name: &[u8]) -> Bytes {
+    let mut key = Vec::with_capacity(1 + name.len());
+    key.push(HEAD_KIND);
+    key.extend_from_slice(name);
+    key.into()
+}
+
+/// The key of a stripe: the index is big-endian, so that stripes list in order.
+pub(crate) fn stripe_key(upload: SetId, stripe: u64) -> Bytes {
+    let mut key = Vec::with_capacity(25);
+    key.push(STRIPE_KIND);
+    key.extend_from_slice(&upload.0);
+    key.extend_from_slice(&stripe.to_be_bytes());
+    key.into()
+}
+
+/// The version of every stripe of an upload. Its key is the upload's alone, so
+/// any fixed version does; it is never drawn by a clock.
+pub(crate) fn stripe_version(upload: SetId) -> Version {
+    Version { time: 1, writer: u64::take(&upload.0) }
+}
+
+/// The fixed part of a head: the tag of its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag {
+    /// Copies wanted, as the writer said; 255 = on every member.
+    pub(crate) replicas: u8,
+    /// 0, or the length of every stripe but the last.
+    pub(crate) stripe_bytes: u32,
+    pub(crate) object_bytes: u64,
+    pub(crate) upload: SetId,
+    pub(crate) version: Version,
+    /// Length of the variable part behind the data, 0 = none.
+    pub(crate) variable_bytes: u32,
+    /// Checksum of the variable part, or without one that of the only block.
+    pub(crate) crc32c: u32,
+}
+
+impl Tag {
+    pub(crate) const BYTES: usize = 64;
+    const CRC_OFFSET: usize = Self::BYTES - 4;
+
+    /// Whether the object's bytes lie in the head.
+    pub(crate) fn is_inline(&self) -> bool {
+        self.stripe_bytes == 0
+    }
+
+    /// Number of stripes.
+    pub(crate) fn stripes(&self) -> u64 {
+        match self.stripe_bytes {
+            0 => 0,
+            bytes => self.object_bytes.div_ceil(bytes.into()),
+        }
+    }
+
+    /// Number of blocks.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.object_bytes.div_ceil(BLOCK_BYTES)
+    }
+
+    /// Length of the object's bytes in the head.
+    pub(crate) fn inline_bytes(&self) -> u64 {
+        if self.is_inline() { self.object_bytes } else { 0 }
+    }
+
+    /// Its bytes; the last field is a checksum over the head's key and them.
+    pub(crate) fn encode(&self, key: &[u8]) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let inline = if self.is_inline() { INLINE } else { 0 };
+        bytes[..4].copy_from_slice(&[FORMAT, self.replicas, 0, inline]);
+        self.stripe_bytes.put(&mut bytes[4..]);
+        self.object_bytes.put(&mut bytes[8..]);
+        self.upload.put(&mut bytes[16..]);
+        self.version.put(&mut bytes[32..]);
+        self.variable_bytes.put(&mut bytes[48..]);
+        self.crc32c.put(&mut bytes[52..]);
+        let crc = Self::checksum(key, &bytes);
+        crc.put(&mut bytes[Self::CRC_OFFSET..]);
+        bytes
+    }
+
+    fn checksum(key: &[u8], bytes: &[u8; Self::BYTES]) -> u32 {
+        let mut checksum = Checksum::new();
+        checksum.update(key);
+        checksum.update(&bytes[..Self::CRC_OFFSET]);
+        checksum.value()
+    }
+
+    /// Reads a tag; says what is wrong with it.
+    pub(crate) fn decode(key: &[u8], tag: &[u8]) -> Result<Self, &'static str> {
+        let bytes: &[u8; Self::BYTES] =
+            tag.try_into().map_err(|_| "its tag does not have 64 bytes")?;
+        if u32::take(&bytes[Self::CRC_OFFSET..]) != Self::checksum(key, bytes) {
+            return Err("its tag does not have its checksum");
+        }
+        if bytes[0] != FORMAT || bytes[2] != 0 {
+            return Err("it is of a format or codec that this client does not know");
+        }
+        let tag = Self {
+            replicas: bytes[1],
+            stripe_bytes: u32::take(&bytes[4..]),
+            object_bytes: u64::take(&bytes[8..]),
+            upload: SetId::take(&bytes[16..]),
+            version: Version::take(&bytes[32..]),
+            variable_bytes: u32::take(&bytes[48..]),
+            crc32c: u32::take(&bytes[52..]),
+        };
+        tag.check().map(|()| tag)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let is_whole_blocks = u64::from(self.stripe_bytes).is_multiple_of(BLOCK_BYTES);
+        if self.is_inline() && self.object_bytes > INLINE_BYTES_MAX || !is_whole_blocks {
+            return Err("its lengths contradict each other");
+        }
+        let table = self.blocks().saturating_mul(BlockEntry::BYTES as u64);
+        if !self.is_inline() && table > self.variable_bytes.into() {
+            return Err("its block table is too short");
+        }
+        Ok(())
+    }
+}
+
+/// What the block table says of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockEntry {
+    /// Length as stored.
+    pub(crate) stored_bytes: u32,
+    /// Checksum of the stored bytes, seeded with their place.
+    pub(crate) crc32c: u32,
+}
+
+impl BlockEntry {
+    pub(crate) const BYTES: usize = 8;
+
+    /// The entry of a block that is stored as it is.
+    pub(crate) fn plain(seed: &Seed, bytes: u64, crc: u32) -> Self {
+        Self { stored_bytes: bytes as u32, crc32c: seed.apply(crc, bytes) }
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.stored_bytes | PLAIN).to_le_bytes());
+        out.extend_from_slice(&self.crc32c.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let stored = u32::take(bytes);
+        if stored & PLAIN == 0 {
+            return Err("it has compressed blocks, which this client does not know");
+        }
+        Ok(Self { stored_bytes: stored & !PLAIN, crc32c: u32::take(&bytes[4..]) })
+    }
+}
+
+/// The block table of an object of many blocks.
+pub(crate) fn encode_table(entries: &[BlockEntry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len() * BlockEntry::BYTES);
+    entries.iter().for_each(|entry| entry.encode(&mut bytes));
+    bytes
+}
+
+/// Reads and checks the block table that a head's variable part begins with.
+pub(crate) fn decode_table(tag: &Tag, variable: &[u8]) -> Result<Vec<BlockEntry>, &'static str> {
+    if variable.len() as u64 != u64::from(tag.variable_bytes) || crc32c(variable) != tag.crc32c {
+        return Err("its block table does not have its checksum");
+    }
+    let table = variable.chunks_exact(BlockEntry::BYTES).take(tag.blocks() as usize);
+    let entries = table.map(BlockEntry::decode).collect::<Result<Vec<_>, _>>()?;
+    let length = |index: u64| (tag.object_bytes - index * BLOCK_BYTES).min(BLOCK_BYTES);
+    let fits = |(index, entry): (usize, &BlockEntry)| {
+        u64::from(entry.stored_bytes) == length(index as u64)
+    };
+    if entries.len() as u64 != tag.blocks() || !entries.iter().enumerate().all(fits) {
+        return Err("its block table does not fit its length");
+    }
+    Ok(entries)
+}
+
+/// Where a block belongs; its checksum begins with it, so that a block in the
+/// wrong place, or of another object, is seen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seed([u8; 32]);
+
+impl Seed {
+    /// The `block`th block of a stripe.
+    pub(crate) fn new(upload: SetId, stripe: u64, block: u64) -> Self {
+        let mut seed = [0; 32];
+        upload.put(&mut seed);
+        stripe.put(&mut seed[16..]);
+        block.put(&mut seed[24..]);
+        Self(seed)
+    }
+
+    /// The seeded checksum of bytes with this plain one.
+    pub(crate) fn apply(&self, crc: u32, bytes: u64) -> u32 {
+        crc32c_combine(crc32c(&self.0), crc, bytes)
+    }
+
+    /// A checksum that has the seed in it already.
+    pub(crate) fn begin(&self) -> Checksum {
+        let mut checksum = Checksum::new();
+        checksum.update(&self.0);
+        checksum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag() -> Tag {
+        Tag {
+            replicas: 2,
+            stripe_bytes: 4 << 20,
+            object_bytes: (9 << 20) + 5,
+            upload: SetId([7; 16]),
+            version: Version { time: 3, writer: 4 },
+            variable_bytes: 80,
+            crc32c: 9,
+        }
+    }
+
+    #[test]
+    fn a_tag_reads_back_under_its_own_key_only() {
+        let bytes = tag().encode(b"key");
+        assert_eq!(Tag::decode(b"key", &bytes), Ok(tag()));
+        assert!(Tag::decode(b"kez", &bytes).is_err());
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Tag::decode(b"key", &damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn stripes_and_blocks_are_counted_up() {
+        assert_eq!((tag().stripes(), tag().blocks()), (3, 10));
+    }
+
+    #[test]
+    fn a_seeded_checksum_is_that_of_seed_and_bytes() {
+        let seed = Seed::new(SetId([1; 16]), 2, 3);
+        let mut checksum = seed.begin();
+        checksum.update(b"block");
+        assert_eq!(checksum.value(), seed.apply(crc32c(b"block"), 5));
+        let elsewhere = Seed::new(SetId([1; 16]), 2, 4);
+        assert_ne!(checksum.value(), elsewhere.apply(crc32c(b"block"), 5));
+    }
+
+    #[test]
+    fn a_block_table_that_does_not_fit_the_object_is_refused() {
+        let entries: Vec<BlockEntry> = (0..10)
+            .map(|index| BlockEntry {
+                stored_bytes: if index < 9 { 1 << 20 } else { 5 },
+                crc32c: index,
+            })
+            .collect();
+        let bytes = encode_table(&entries);
+        let good = Tag { crc32c: crc32c(&bytes), ..tag() };
+        assert_eq!(decode_table(&good, &bytes).unwrap(), entries);
+        assert!(decode_table(&tag(), &bytes).is_err(), "wrong checksum");
+        let longer = Tag { object_bytes: good.object_bytes + 1, ..good };
+        assert!(decode_table(&longer, &bytes).is_err(), "wrong length");
+    }
+}

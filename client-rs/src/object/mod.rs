@@ -1,0 +1,28 @@
+//! The object layer: immutable, versioned, checksummed objects of any length,
+//! striped and replicated over servers that know nothing of it.
+//!
+//! An object is one *head* value, which places it, and as many *stripes* as its
+//! length asks for, each placed by itself. Up to 1 MiB the bytes lie in the
+//! head. The format is in `docs/object-format.md`.
+
+mod cleanup;
+mod copies;
+mod delete;
+mod format;
+mod get;
+mod head;
+mod hold;
+mod list;
+mod opened;
+mod put;
+mod read;
+mod report;
+mod source;
+mod stat;
+mod verifier;
+
+pub use self::list::Listing;
+pub use self::report::{
+    CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located, ObjectStat, Progress,
+    PutOptions, PutReport, Source, Value,
+};

@@ -1,0 +1,247 @@
+//! An object that is being read: its head, and the holds that keep it readable.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::try_join;
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::copies::answers;
+use super::format::Tag;
+use super::head::{Head, Part, find, find_greatest};
+use super::hold::Hold;
+use super::read::{Piece, Reading, Unread, pieces};
+use super::report::{GetOptions, GetReport};
+use crate::client::Core;
+use crate::error::Error;
+
+/// Pieces read at once, each of at most 4 MiB.
+const PIECES_AT_ONCE: usize = 8;
+/// Times that opening begins anew because the object was replaced meanwhile.
+const RESTARTS_MAX: usize = 5;
+
+/// An object with a head that was found, and held when it has stripes.
+#[derive(Debug)]
+pub(super) struct Opened {
+    core: Arc<Core>,
+    pub(super) head: Head,
+    restarts: usize,
+    _hold: Option<Hold>,
+}
+
+impl Opened {
+    /// Finds an object and holds it. `None` = Absent.
+    pub(super) async fn open(core: &Arc<Core>, key: &Bytes) -> Result<Option<Self>, Error> {
+        let head = find(core, key, Part::All).await?;
+        Self::settle(core, key, head, 0).await
+    }
+
+    /// Holds what was found, and looks whether it still stands: what is held and
+    /// stands can be read to its end, whatever becomes of it.
+    async fn settle(
+        core: &Arc<Core>,
+        key: &Bytes,
+        mut found: Option<Head>,
+        restarts: usize,
+    ) -> Result<Option<Self>, Error> {
+        for restarts in restarts..RESTARTS_MAX {
+            let Some(head) = found else { return Ok(None) };
+            let core = Arc::clone(core);
+            if head.tag.is_inline() {
+                return Ok(Some(Self { core, head, restarts, _hold: None }));
+            }
+            let members = core.views.current();
+            let servers = members.members().iter().filter(|member| member.state.is_read_from());
+            let servers = servers.filter(|member| answers(&core, &member.name));
+            let servers = servers.map(|member| Arc::clone(&member.name)).collect();
+            let hold = Hold::take(&core, servers, head.tag.upload).await;
+            let still = find(&core, key, Part::Tag).await?;
+            if still.as_ref().is_some_and(|still| still.tag == head.tag) {
+                return Ok(Some(Self { core, head, restarts, _hold: Some(hold) }));
+            }
+            found = find(&core, key, Part::All).await?;
+        }
+        Err(Error::Unsettled { name: key[1..].into() })
+    }
+
+    /// Begins anew after stripes were found missing: another head may be newer
+    /// than the one that was read.
+    pub(super) async fn reopen(self, unread: Unread) -> Result<Option<Self>, Error> {
+        let Self { core, head, restarts, _hold } = self;
+        let name = || head.key[1..].into();
+        match unread {
+            Unread::Failed(problems) => Err(Error::Unreadable { name: name(), problems }),
+            Unread::Missing => {
+                let greatest = find_greatest(&core, &head.key, Part::All).await?;
+                if greatest.as_ref().is_some_and(|found| found.tag == head.tag) {
+                    let problems = vec!["no server has a copy of one of its stripes".to_owned()];
+                    return Err(Error::Unreadable { name: name(), problems });
+                }
+                Self::settle(&core, &head.key, greatest, restarts + 1).await
+            }
+        }
+    }
+
+    pub(super) fn tag(&self) -> &Tag {
+        &self.head.tag
+    }
+
+    fn reading<'r>(&'r self, options: &'r GetOptions) -> Reading<'r> {
+        Reading {
+            core: &self.core,
+            tag: self.head.tag,
+            table: &self.head.table,
+            verify: options.verify,
+            progress: options.progress.as_deref(),
+            served: Default::default(),
+        }
+    }
+
+    fn report(&self, bytes: u64, served: Vec<(String, u64)>) -> GetReport {
+        let Tag { object_bytes, version, .. } = self.head.tag;
+        GetReport { bytes, object_bytes, version, served }
+    }
+
+    fn inline_report(&self, bytes: u64, options: &GetOptions) -> GetReport {
+        if let Some(progress) = &options.progress {
+            progress.add(bytes);
+        }
+        self.report(bytes, vec![(self.head.server.to_string(), bytes)])
+    }
+
+    /// Reads a range into new memory.
+    pub(super) async fn read(
+        &self,
+        range: &Range<u64>,
+        options: &GetOptions,
+    ) -> Result<(Bytes, GetReport), Unread> {
+        if self.tag().is_inline() {
+            let bytes = self.head.inline.slice(range.start as usize..range.end as usize);
+            let report = self.inline_report(bytes.len() as u64, options);
+            return Ok((bytes, report));
+        }
+        let (begin, pieces) = pieces(self.tag(), range);
+        let region: u64 = pieces.iter().map(|piece| piece.bytes).sum();
+        let mut bytes = vec![0; region as usize];
+        let reading = self.reading(options);
+        read_all(&reading, pieces, &mut bytes).await?;
+        let within = range.start.saturating_sub(begin) as usize;
+        let length = (range.end - range.start) as usize;
+        let bytes = Bytes::from(bytes).slice(within..within + length);
+        Ok((bytes, self.report(length as u64, reading.served.list())))
+    }
+
+    /// Reads the whole object into memory of just its length.
+    pub(super) async fn read_into(
+        &self,
+        out: &mut [u8],
+        options: &GetOptions,
+    ) -> Result<GetReport, Unread> {
+        let length = out.len() as u64;
+        if self.tag().is_inline() {
+            out.copy_from_slice(&self.head.inline);
+            return Ok(self.inline_report(length, options));
+        }
+        let reading = self.reading(options);
+        read_all(&reading, pieces(self.tag(), &(0..length)).1, out).await?;
+        Ok(self.report(length, reading.served.list()))
+    }
+
+    /// Hands a range to `take` in order, piece by piece. While `take` is slow,
+    /// nothing is asked of servers that would wait for it.
+    pub(super) async fn stream<F: Future<Output = Result<(), Error>>>(
+        &self,
+        range: &Range<u64>,
+        options: &GetOptions,
+        mut take: impl FnMut(Bytes) -> F,
+    ) -> Result<GetReport, StreamError> {
+        let length = range.end - range.start;
+        if self.tag().is_inline() {
+            let bytes = self.head.inline.slice(range.start as usize..range.end as usize);
+            take(bytes).await.map_err(StreamError::Taker)?;
+            return Ok(self.inline_report(length, options));
+        }
+        let (mut begin, pieces) = pieces(self.tag(), range);
+        let reading = &self.reading(options);
+        // A permit stands for the memory of a piece, from when it is asked for
+        // until it is taken.
+        let permits = Arc::new(Semaphore::new(PIECES_AT_ONCE));
+        let (sender, mut receiver) = mpsc::unbounded_channel::<(Bytes, OwnedSemaphorePermit)>();
+        let read = async move {
+            let reads = stream::iter(pieces).map(|piece| {
+                let permits = Arc::clone(&permits);
+                async move {
+                    let permit = permits.acquire_owned().await.expect("never closed");
+                    let mut bytes = vec![0; piece.bytes as usize];
+                    reading.piece(&piece, &mut bytes).await?;
+                    Ok::<_, Unread>((Bytes::from(bytes), permit))
+                }
+            });
+            let mut reads = std::pin::pin!(reads.buffered(PIECES_AT_ONCE));
+            while let Some(read) = reads.next().await {
+                let _ = sender.send(read.map_err(StreamError::Unread)?);
+            }
+            Ok(())
+        };
+        let write = async {
+            while let Some((bytes, permit)) = receiver.recv().await {
+                let end = begin + bytes.len() as u64;
+                let from = range.start.max(begin) - begin;
+                let to = range.end.min(end) - begin;
+                take(bytes.slice(from as usize..to as usize)).await.map_err(StreamError::Taker)?;
+                drop(permit);
+                begin = end;
+            }
+            Ok(())
+        };
+        try_join(read, write).await?;
+        Ok(self.report(length, reading.served.list()))
+    }
+}
+
+/// Why a stream ended early.
+#[derive(Debug)]
+pub(super) enum StreamError {
+    Unread(Unread),
+    Taker(Error),
+}
+
+/// Reads all pieces, several at once, in an order of this reader's own, so that
+/// readers who begin together do not all ask the same server first.
+async fn read_all(
+    reading: &Reading<'_>,
+    pieces: Vec<Piece>,
+    mut out: &mut [u8],
+) -> Result<(), Unread> {
+    let mut waiting: Vec<(Piece, &mut [u8])> = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let (slice, rest) = out.split_at_mut(piece.bytes as usize);
+        waiting.push((piece, slice));
+        out = rest;
+    }
+    shuffle(reading.core, &mut waiting);
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        while under_way.len() < PIECES_AT_ONCE {
+            let Some((piece, slice)) = waiting.pop() else { break };
+            under_way.push(async move { reading.piece(&piece, slice).await });
+        }
+        match under_way.next().await {
+            Some(read) => read?,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Fisher and Yates' shuffle.
+fn shuffle<T>(core: &Core, items: &mut [T]) {
+    let random = &core.servers.access().environment.random;
+    for last in (1..items.len()).rev() {
+        let mut draw = [0; 8];
+        random.fill(&mut draw);
+        items.swap(last, (u64::from_le_bytes(draw) % (last as u64 + 1)) as usize);
+    }
+}

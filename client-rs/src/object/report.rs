@@ -1,0 +1,295 @@
+//! What the object operations take and return.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use rampuddle_protocol::{SetId, Version};
+use tokio::io::AsyncRead;
+
+use crate::options::WritePolicy;
+
+/// How an object is written. Start from the default.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct PutOptions {
+    /// Copies wanted; the client's own number when `None`, 255 = on every member.
+    pub replicas: Option<u8>,
+    /// Copies that make the put a success; the client's own policy when `None`.
+    pub write: Option<WritePolicy>,
+    /// Length of a stripe: whole MiB, up to 1 GiB; 4 MiB when `None`.
+    pub stripe_bytes: Option<u64>,
+    /// Refuse to replace an object that is there.
+    pub no_clobber: bool,
+    /// Told how far it is.
+    pub progress: Option<Arc<Progress>>,
+}
+
+/// How an object is read. Start from the default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GetOptions {
+    /// Compare every block with its checksum. True unless set otherwise.
+    pub verify: bool,
+    /// Told how far it is.
+    pub progress: Option<Arc<Progress>>,
+}
+
+impl Default for GetOptions {
+    fn default() -> Self {
+        Self { verify: true, progress: None }
+    }
+}
+
+/// How far an operation is: read it from another task while it goes on.
+#[derive(Debug, Default)]
+pub struct Progress {
+    done: AtomicU64,
+    /// The total, plus one; 0 = not known.
+    total: AtomicU64,
+}
+
+impl Progress {
+    /// Nothing done, the total not known.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Bytes of the object that are done.
+    pub fn done_bytes(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in all, once they are known.
+    pub fn total_bytes(&self) -> Option<u64> {
+        self.total.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    pub(crate) fn add(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_total(&self, bytes: u64) {
+        self.total.store(bytes + 1, Ordering::Relaxed);
+    }
+}
+
+/// Where the bytes of an object come from.
+#[non_exhaustive]
+pub enum Source {
+    /// Memory.
+    Bytes(Bytes),
+    /// A reader of unknown length.
+    Reader(Box<dyn AsyncRead + Send + Unpin>),
+    /// A file, read to its end.
+    File(PathBuf),
+}
+
+impl Source {
+    /// A reader of unknown length.
+    pub fn reader(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        Self::Reader(Box::new(reader))
+    }
+
+    /// A file, read to its end.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::File(path.into())
+    }
+}
+
+impl<B: Into<Bytes>> From<B> for Source {
+    fn from(bytes: B) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(formatter, "Bytes({} bytes)", bytes.len()),
+            Self::Reader(_) => formatter.write_str("Reader"),
+            Self::File(path) => write!(formatter, "File({})", path.display()),
+        }
+    }
+}
+
+/// What became of a put that was applied.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PutReport {
+    /// Length of the object.
+    pub bytes: u64,
+    /// Its version.
+    pub version: Version,
+    /// Copies asked for.
+    pub replicas: u8,
+    /// Copies wanted: those asked for, as far as there are members.
+    pub wanted: u32,
+    /// Copies that make it a success, by the write policy.
+    pub needed: u32,
+    /// Copies made of the head and of every stripe, at least.
+    pub copies: u32,
+    /// Stripes, 0 when the object lies in its head.
+    pub stripes: u64,
+    /// Servers that keep copies in the place of owners which did not take them.
+    pub stand_ins: Vec<String>,
+    /// What went wrong on the way, a line each.
+    pub problems: Vec<String>,
+}
+
+impl PutReport {
+    /// Whether there are fewer copies than the write policy wants. The object is
+    /// there all the same.
+    pub fn is_short(&self) -> bool {
+        self.copies < self.needed
+    }
+}
+
+/// What became of a get that was written somewhere.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct GetReport {
+    /// Bytes given.
+    pub bytes: u64,
+    /// Length of the object.
+    pub object_bytes: u64,
+    /// Its version.
+    pub version: Version,
+    /// Bytes by the server that they came from, by name.
+    pub served: Vec<(String, u64)>,
+}
+
+/// An object's bytes, or a range of them.
+#[derive(Clone)]
+pub struct Value {
+    bytes: Bytes,
+    report: GetReport,
+}
+
+impl Value {
+    pub(crate) fn new(bytes: Bytes, report: GetReport) -> Self {
+        Self { bytes, report }
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The bytes in order, as one slice or a few.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(&self.bytes[..])
+    }
+
+    /// The bytes in one piece. Costs a copy only when they are in several.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Where they came from.
+    pub fn report(&self) -> &GetReport {
+        &self.report
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.report.version;
+        write!(formatter, "Value({} bytes, version {version})", self.len())
+    }
+}
+
+/// What is known of an object without its bytes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ObjectStat {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// Its length.
+    pub bytes: u64,
+    /// Its version.
+    pub version: Version,
+    /// Copies asked for.
+    pub replicas: u8,
+    /// Stripes, 0 when it lies in its head.
+    pub stripes: u64,
+    /// Length of every stripe but the last.
+    pub stripe_bytes: u64,
+    /// Names the values of its upload.
+    pub upload: SetId,
+}
+
+/// An object and where its copies lie.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Located {
+    /// The object.
+    pub stat: ObjectStat,
+    /// Every place that has a copy or should have one: the head's first, then
+    /// the stripes' in order.
+    pub copies: Vec<CopyPlace>,
+}
+
+/// One place of one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyPlace {
+    /// The stripe; `None` = the head.
+    pub stripe: Option<u64>,
+    /// The server.
+    pub server: String,
+    /// Whether placement puts a copy there.
+    pub is_owner: bool,
+    /// What is there.
+    pub state: CopyState,
+}
+
+/// What is at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CopyState {
+    /// The copy.
+    Whole,
+    /// Nothing.
+    Missing,
+    /// Another version.
+    Other,
+    /// The server gave no answer.
+    Unreachable,
+}
+
+/// What became of a delete that was applied.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct DeleteReport {
+    /// Whether there was such an object.
+    pub existed: bool,
+    /// Owners that must know of the delete.
+    pub wanted: u32,
+    /// Owners that do.
+    pub applied: u32,
+    /// What went wrong on the way, a line each.
+    pub problems: Vec<String>,
+}
+
+impl DeleteReport {
+    /// Whether an owner missed the delete: until repair, it may serve the object.
+    pub fn is_short(&self) -> bool {
+        self.applied < self.wanted
+    }
+}
+
+/// Cuts a range at the end of an object.
+pub(crate) fn cut(range: Option<Range<u64>>, object_bytes: u64) -> Range<u64> {
+    let range = range.unwrap_or(0..object_bytes);
+    let end = range.end.min(object_bytes);
+    range.start.min(end)..end
+}
