@@ -233,7 +233,10 @@ mod tests {
         ] {
             let mut bytes = [0; Header::BYTES];
             header.encode(&mut bytes);
-            assert!(matches!(Header::parse(&bytes), Err(FramingError::Length { .. })), "{header:?}");
+            assert!(
+                matches!(Header::parse(&bytes), Err(FramingError::Length { .. })),
+                "{header:?}"
+            );
         }
     }
 

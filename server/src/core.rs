@@ -20,7 +20,12 @@ pub struct Token {
 impl std::fmt::Debug for Token {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let key_id = String::from_utf8_lossy(&self.key_id);
-        write!(formatter, "Token({}, {:?})", key_id.trim_end_matches('\0').escape_debug(), self.role)
+        write!(
+            formatter,
+            "Token({}, {:?})",
+            key_id.trim_end_matches('\0').escape_debug(),
+            self.role
+        )
     }
 }
 

@@ -227,7 +227,8 @@ impl EventLoop {
         for only_small in [true, false] {
             for _ in 0..self.ready.len() {
                 let Some(number) = self.ready.pop_front() else { break };
-                let backlog = self.peers[number].as_ref().map(|peer| peer.connection.backlog_bytes());
+                let backlog =
+                    self.peers[number].as_ref().map(|peer| peer.connection.backlog_bytes());
                 match backlog {
                     None => {}
                     Some(bytes) if only_small && bytes > SMALL_BYTES => {

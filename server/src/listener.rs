@@ -92,8 +92,9 @@ fn remove_stale(path: &Path) -> Result<(), StartError> {
         return Ok(());
     }
     match StdUnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|source| StartError::Socket { path: path.into(), source }),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| StartError::Socket { path: path.into(), source })
+        }
         _ => Err(StartError::SocketTaken { path: path.into() }),
     }
 }

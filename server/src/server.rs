@@ -56,12 +56,11 @@ impl Server {
         // A session outlives its last connection, so that there may be more.
         let sessions = Sessions::new(2 * connections_max);
         let seed = random()?;
-        let half = |at: usize| u64::from_le_bytes(seed[at..at + 8].try_into().expect("eight bytes"));
-        let core =
-            Core::new(identity, Store::new(pool), sessions, clock.now(), [half(0), half(8)]);
-        let event_loop =
-            EventLoop::new(listeners, core, clock, connections_max, options.busy_poll)
-                .map_err(StartError::System)?;
+        let half =
+            |at: usize| u64::from_le_bytes(seed[at..at + 8].try_into().expect("eight bytes"));
+        let core = Core::new(identity, Store::new(pool), sessions, clock.now(), [half(0), half(8)]);
+        let event_loop = EventLoop::new(listeners, core, clock, connections_max, options.busy_poll)
+            .map_err(StartError::System)?;
         Ok(Self { options, event_loop, local_address, incarnation, store_id })
     }
 
@@ -134,6 +133,7 @@ fn pin_to(cpu: usize) -> Result<(), StartError> {
 
 fn random() -> Result<[u8; 16], StartError> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| StartError::System(std::io::Error::other(error)))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| StartError::System(std::io::Error::other(error)))?;
     Ok(bytes)
 }

@@ -1,8 +1,8 @@
 //! Hello and Proof, as the server sees them.
 
 use rampuddle_protocol::limits::{
-    HELLO_FRAME_BYTES, OUTSTANDING_BYTES_MAX, OUTSTANDING_REQUESTS_MAX, PAYLOAD_BYTES_MAX, ROWS_MAX,
-    TABLE_BYTES_MAX,
+    HELLO_FRAME_BYTES, OUTSTANDING_BYTES_MAX, OUTSTANDING_REQUESTS_MAX, PAYLOAD_BYTES_MAX,
+    ROWS_MAX, TABLE_BYTES_MAX,
 };
 use rampuddle_protocol::{
     ClientHello, Header, Nonce, Opcode, Proof, ProofAnswer, ProofInput, Role, ServerHello,
@@ -85,8 +85,7 @@ pub(super) fn greet(core: &mut Core, header: &Header, table: &[u8]) -> Step {
         return Step::Refuse(frame(status));
     }
     if proof_wanted {
-        let greeting =
-            Greeting { client_nonce: hello.nonce, server_nonce, session: hello.session };
+        let greeting = Greeting { client_nonce: hello.nonce, server_nonce, session: hello.session };
         return Step::Prove(greeting, frame(Status::Ok));
     }
     match core.sessions.join(hello.session, &mut core.store) {

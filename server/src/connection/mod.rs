@@ -516,8 +516,8 @@ impl Connection {
             unreachable!("requests are dispatched when the handshake is done");
         };
         let is_handshake = matches!(header.operation(), Some(Opcode::Hello | Opcode::Proof));
-        let is_answer = header.flags.has(FrameFlags::ANSWER)
-            || header.flags.has(FrameFlags::FRAMING_ERROR);
+        let is_answer =
+            header.flags.has(FrameFlags::ANSWER) || header.flags.has(FrameFlags::FRAMING_ERROR);
         if is_handshake || is_answer {
             if let Some((buffer, _)) = large {
                 core.buffers.give_back(buffer);
@@ -525,7 +525,8 @@ impl Connection {
             self.refuse_framing(header, Status::OutOfOrder, core);
             return false;
         }
-        let (mut buffer, filled) = large.map_or((None, 0), |(buffer, filled)| (Some(buffer), filled));
+        let (mut buffer, filled) =
+            large.map_or((None, 0), |(buffer, filled)| (Some(buffer), filled));
         let head = buffer.as_ref().map_or(&self.own_head[..], |buffer| buffer.head());
         let judged = judge(header, role, header.table(head));
         let bytes = judged.map_or(Header::BYTES, |opcode| request::answer_bytes(opcode, header));
@@ -632,3 +633,6 @@ fn judge(header: &Header, role: Role, table: &[u8]) -> Result<Opcode, Status> {
     }
     Ok(opcode)
 }
+
+#[cfg(test)]
+mod tests;

@@ -318,7 +318,8 @@ mod tests {
                     continue;
                 };
                 assert!(at + bytes <= RING_BYTES);
-                let free = |(start, length): &(usize, usize)| at + bytes <= *start || start + length <= at;
+                let free =
+                    |(start, length): &(usize, usize)| at + bytes <= *start || start + length <= at;
                 assert!(pieces.iter().all(free), "{at}+{bytes} in {pieces:?}");
                 pieces.push_back((at, bytes));
                 taken += 1;

@@ -38,13 +38,16 @@ pub(super) fn answer_bytes(opcode: Opcode, header: &Header) -> usize {
 
 const STAT_ANSWER_BYTES: usize = StatRow::BYTES + KEY_BYTES_MAX + TAG_BYTES_MAX;
 // The answer to the largest Stat fits a shared buffer.
-const _: () = assert!(
-    Header::BYTES + STAT_ROWS_MAX as usize * STAT_ANSWER_BYTES <= ANSWER_BYTES
-);
+const _: () = assert!(Header::BYTES + STAT_ROWS_MAX as usize * STAT_ANSWER_BYTES <= ANSWER_BYTES);
 
 /// BAD_ROW for keys of no bytes or too many, UNSUPPORTED for flags of a newer
 /// peer, BAD_ROW for flags that have no meaning here.
-pub(super) fn check_row(key: &[u8], tag: &[u8], flags: RowFlags, allowed: RowFlags) -> Option<Reply> {
+pub(super) fn check_row(
+    key: &[u8],
+    tag: &[u8],
+    flags: RowFlags,
+    allowed: RowFlags,
+) -> Option<Reply> {
     let status = if !flags.only(RowFlags::KNOWN) {
         Status::Unsupported
     } else if !(1..=KEY_BYTES_MAX).contains(&key.len())
@@ -157,17 +160,15 @@ impl Request<'_> {
     }
 
     fn drop_versions(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
-        let check = |row: &DropRow, key: &[u8], tag: &[u8]| {
-            check_row(key, tag, row.flags, RowFlags::NONE)
-        };
+        let check =
+            |row: &DropRow, key: &[u8], tag: &[u8]| check_row(key, tag, row.flags, RowFlags::NONE);
         self.each_row(out, check, |row, key| core.store.drop_version(row, key, core.now))
     }
 
     fn publish(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
-        let check = |row: &PublishRow, _: &[u8], _: &[u8]| check_flags(row.flags, RowFlags::PUBLISH);
-        self.each_row(out, check, |row, _| {
-            core.store.publish_reserved(row, self.session, core.now)
-        })
+        let check =
+            |row: &PublishRow, _: &[u8], _: &[u8]| check_flags(row.flags, RowFlags::PUBLISH);
+        self.each_row(out, check, |row, _| core.store.publish_reserved(row, self.session, core.now))
     }
 
     fn hold(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
@@ -208,7 +209,9 @@ impl Request<'_> {
             let late = self.is_late.then(|| Reply::of(Status::Expired));
             let refusal = late.or_else(|| check_row(key, tag, row.flags, RowFlags::NONE));
             let (stat, tag) = match refusal {
-                Some(reply) => (StatRow { status: reply.outcome.status, ..StatRow::default() }, &[][..]),
+                Some(reply) => {
+                    (StatRow { status: reply.outcome.status, ..StatRow::default() }, &[][..])
+                }
                 None => core.store.stat(key, core.now),
             };
             rows.push(out, &stat, key, tag);
@@ -230,12 +233,11 @@ impl Request<'_> {
         // Rows are written from the front, keys and tags collected behind the
         // longest run of rows that could fit; moved together at the end.
         let mut page = ListPage::new(out.len());
-        let more = core.store.list(&row, prefix, cursor, core.now, |stat, key, tag| {
-            page.push(out, stat, key, tag)
-        });
+        let more = core
+            .store
+            .list(&row, prefix, cursor, core.now, |stat, key, tag| page.push(out, stat, key, tag));
         if let Some(last) = more {
-            let incomplete =
-                StatRow { status: Status::Incomplete as u8, ..StatRow::default() };
+            let incomplete = StatRow { status: Status::Incomplete as u8, ..StatRow::default() };
             page.push_last(out, &incomplete, core.store.key(last));
         }
         Ok(Written::head(page.finish(out, self.header)))
@@ -359,4 +361,3 @@ impl ListPage {
         seal(out, &answer_header(request, self.rows, StatRow::BYTES, table_bytes))
     }
 }
-

@@ -152,7 +152,12 @@ impl Transfer {
     /// Ends the rows whose bytes are all in, and begins those that follow.
     /// `own_head` is the head of a request that needed no shared buffer. True
     /// when the last row has ended.
-    pub(super) fn advance(&mut self, own_head: &[u8], core: &mut Core, outbox: &mut Outbox) -> bool {
+    pub(super) fn advance(
+        &mut self,
+        own_head: &[u8],
+        core: &mut Core,
+        outbox: &mut Outbox,
+    ) -> bool {
         loop {
             match self.current.take() {
                 Some(current) if current.left() > 0 => {
@@ -317,15 +322,20 @@ impl Current {
         let target = self.target.as_mut().expect("bytes land only in a target");
         while bytes > 0 {
             let end = target.end.min(target.offset + bytes);
-            let room =
-                core.store.write_room(target.entry, &mut target.cursor, target.offset, end);
+            let room = core.store.write_room(target.entry, &mut target.cursor, target.offset, end);
             let length = room.end - room.start;
             match &mut self.sink {
                 Sink::Claim { checksum: Some((checksum, _)), .. } => {
                     checksum.update(core.store.pool.bytes(room));
                 }
                 Sink::Reservation(handle) => {
-                    core.store.reservation_progress(*handle, session, target.offset, &room, core.now);
+                    core.store.reservation_progress(
+                        *handle,
+                        session,
+                        target.offset,
+                        &room,
+                        core.now,
+                    );
                 }
                 Sink::Claim { .. } | Sink::Value | Sink::Drain => {}
             }

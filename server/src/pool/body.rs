@@ -53,8 +53,7 @@ impl Piece {
 
 impl Body {
     /// No pages.
-    pub(crate) const EMPTY: Self =
-        Self { first: NO_PAGE, pages: 0, runs: 0, prefix: 0, filled: 0 };
+    pub(crate) const EMPTY: Self = Self { first: NO_PAGE, pages: 0, runs: 0, prefix: 0, filled: 0 };
 
     /// A cursor at the value's begin.
     pub(crate) fn begin(&self) -> Cursor {
@@ -141,7 +140,13 @@ impl Pool {
 
     /// The first stretch of `offset..end`, to be written; a prefix of what was
     /// asked, within one run.
-    pub(crate) fn room(&self, body: &Body, cursor: &mut Cursor, offset: u64, end: u64) -> PoolRange {
+    pub(crate) fn room(
+        &self,
+        body: &Body,
+        cursor: &mut Cursor,
+        offset: u64,
+        end: u64,
+    ) -> PoolRange {
         self.locate(body, cursor, offset, end)
     }
 

@@ -62,7 +62,9 @@ impl Mapping {
             let step = PREFAULT_STEP.min(self.bytes - at);
             // SAFETY: the range lies within the mapping; populating does not
             // change its contents.
-            unsafe { madvise(self.base.as_ptr().add(at).cast(), step, Advice::LinuxPopulateWrite) }?;
+            unsafe {
+                madvise(self.base.as_ptr().add(at).cast(), step, Advice::LinuxPopulateWrite)
+            }?;
             at += step;
         }
         Ok(())
@@ -126,8 +128,7 @@ impl Mapping {
     ) {
         for (index, range) in ranges.iter().enumerate() {
             self.check(range);
-            let overlaps =
-                |other: &PoolRange| other.start < range.end && range.start < other.end;
+            let overlaps = |other: &PoolRange| other.start < range.end && range.start < other.end;
             assert!(!ranges[..index].iter().any(overlaps), "{ranges:?} overlap");
             // SAFETY: the range lies within the mapping and, by the assertion
             // above, overlaps no other slice handed out here; `&'a mut self`

@@ -10,8 +10,8 @@ use std::io;
 use rampuddle_protocol::limits::PAGE_BYTES;
 
 pub(crate) use body::{Body, Cursor, Piece};
-pub(crate) use mapping::PoolRange;
 use mapping::Mapping;
+pub(crate) use mapping::PoolRange;
 use runs::Runs;
 
 /// Pages of 64 KiB in one mapping.

@@ -33,7 +33,8 @@ impl KeyOrder {
         let mut link = Link::Root;
         let mut node = self.root;
         while node != NO_ENTRY && slab[node].order.priority >= priority {
-            link = if compare(slab, id, node).is_lt() { Link::Left(node) } else { Link::Right(node) };
+            link =
+                if compare(slab, id, node).is_lt() { Link::Left(node) } else { Link::Right(node) };
             node = self.follow(slab, link);
         }
         let (left, right) = split(slab, node, id);
@@ -47,7 +48,8 @@ impl KeyOrder {
         let mut node = self.root;
         while node != id {
             assert!(node != NO_ENTRY, "entry {id} is not in the ordered index");
-            link = if compare(slab, id, node).is_lt() { Link::Left(node) } else { Link::Right(node) };
+            link =
+                if compare(slab, id, node).is_lt() { Link::Left(node) } else { Link::Right(node) };
             node = self.follow(slab, link);
         }
         let merged = merge(slab, slab[id].order.left, slab[id].order.right);

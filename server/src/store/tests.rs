@@ -38,7 +38,11 @@ fn fill(store: &mut Store, id: EntryId, bytes: &[u8]) {
 }
 
 fn create(store: &mut Store, row: &CreateRow, key: &[u8], bytes: &[u8]) -> Outcome {
-    let row = CreateRow { length: row.length.max(bytes.len() as u64), value_bytes: bytes.len() as u64, ..*row };
+    let row = CreateRow {
+        length: row.length.max(bytes.len() as u64),
+        value_bytes: bytes.len() as u64,
+        ..*row
+    };
     match store.claim(&row, key, b"tag", NOW) {
         Ok((id, terms)) => {
             fill(store, id, bytes);
@@ -48,7 +52,12 @@ fn create(store: &mut Store, row: &CreateRow, key: &[u8], bytes: &[u8]) -> Outco
     }
 }
 
-fn gather(store: &mut Store, key: &[u8], set: SetId, session: SessionIndex) -> Result<Vec<u8>, Status> {
+fn gather(
+    store: &mut Store,
+    key: &[u8],
+    set: SetId,
+    session: SessionIndex,
+) -> Result<Vec<u8>, Status> {
     let row = GatherRow { length: u64::MAX, flags: RowFlags::FILLED, set, ..GatherRow::default() };
     let (reply, place) = store.begin_gather(&row, key, u64::MAX, session, NOW);
     if reply.outcome.status() != Status::Ok {
@@ -420,8 +429,11 @@ fn random_operations_agree_with_a_plain_map() {
             }
         }
         store.check_invariants();
-        let pages_held: u64 =
-            model.values.values().map(|value| (value.1.len() as u64).div_ceil(PAGE_BYTES).max(1)).sum();
+        let pages_held: u64 = model
+            .values
+            .values()
+            .map(|value| (value.1.len() as u64).div_ceil(PAGE_BYTES).max(1))
+            .sum();
         assert_eq!(store.used_bytes(), pages_held * PAGE_BYTES);
         assert_eq!(store.values(), model.values.len() as u64);
         assert_eq!(store.tombstone_count(), model.tombstones.len() as u64);

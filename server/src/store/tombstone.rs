@@ -86,11 +86,8 @@ impl Store {
         if let Some(refusal) = self.refuse_version(row.version, now) {
             return refusal;
         }
-        let place = Place {
-            slot: row.slot,
-            placement_bytes: row.placement_bytes,
-            tenant: row.tenant,
-        };
+        let place =
+            Place { slot: row.slot, placement_bytes: row.placement_bytes, tenant: row.tenant };
         let held = self.find(key, now);
         let value = held.filter(|id| self.slab[*id].state == State::Visible);
         let value_version = value.map_or(Version::NONE, |id| self.slab[id].version);

@@ -1,0 +1,349 @@
+//! Connections joined to a client in memory, under a clock that the test moves.
+
+use std::io;
+
+use rampuddle_protocol::limits::{MIB, PAGE_BYTES};
+use rampuddle_protocol::{
+    CancelRow, ClientHello, CreateRow, DeleteRow, GatherRow, Incarnation, ListRow, Nonce, Outcome,
+    RowFlags, ScatterRow, SessionId, StoreId, Table, TableBuilder, Version, crc32c,
+};
+
+use super::*;
+use crate::core::{Core, Identity};
+use crate::pool::Pool;
+use crate::session::Sessions;
+use crate::store::{Now, Store};
+use crate::testing::Seeded;
+
+const UNIX_MS: u64 = 1_700_000_000_000;
+
+/// One server side, fed and drained by hand.
+struct Joined {
+    core: Core,
+    connection: Connection,
+    /// What the client has sent and the connection not yet received.
+    wire: Vec<u8>,
+    /// What the connection has sent.
+    answers: Vec<u8>,
+}
+
+impl Joined {
+    fn new(pages: u64) -> Self {
+        let identity = Identity {
+            name: "server".into(),
+            cluster: "cluster".into(),
+            incarnation: Incarnation([1; 16]),
+            store_id: StoreId([2; 16]),
+            tokens: Vec::new(),
+        };
+        let now = Now { monotonic_ms: 0, unix_ms: UNIX_MS };
+        let store = Store::new(Pool::new(pages * PAGE_BYTES, false).unwrap());
+        let core = Core::new(identity, store, Sessions::new(4), now, [3, 4]);
+        let connection = Connection::new(0, 0);
+        Self { core, connection, wire: Vec::new(), answers: Vec::new() }
+    }
+
+    fn greeted(pages: u64) -> Self {
+        let mut joined = Self::new(pages);
+        joined.wire.extend(hello());
+        joined.run(usize::MAX, usize::MAX);
+        assert_eq!(joined.answers.len(), HELLO_FRAME_BYTES);
+        joined.answers.clear();
+        joined
+    }
+
+    /// Moves bytes both ways, at most so many at once, until nothing moves.
+    fn run(&mut self, receive_step: usize, send_step: usize) {
+        loop {
+            let mut moved = 0;
+            if self.connection.has_output() {
+                let answers = &mut self.answers;
+                let sent = self.connection.send_with(&mut self.core, u64::MAX, |slices| {
+                    let mut left = send_step;
+                    for slice in slices {
+                        let now = slice.len().min(left);
+                        answers.extend_from_slice(&slice[..now]);
+                        left -= now;
+                    }
+                    Ok(send_step - left)
+                });
+                moved += sent.unwrap().0;
+            }
+            if self.connection.wants_input() && !self.wire.is_empty() {
+                moved += self.receive(receive_step);
+            }
+            self.core.store.check_books();
+            if moved == 0 {
+                return;
+            }
+        }
+    }
+
+    fn receive(&mut self, step: usize) -> usize {
+        let wire = &mut self.wire;
+        let received = self.connection.receive_with(&mut self.core, u64::MAX, |slices| {
+            let mut taken = 0;
+            for slice in slices {
+                let now = slice.len().min(wire.len()).min(step - taken);
+                slice[..now].copy_from_slice(&wire[..now]);
+                wire.drain(..now);
+                taken += now;
+            }
+            if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+        });
+        received.map_or(0, |(bytes, _)| bytes)
+    }
+}
+
+fn hello() -> Vec<u8> {
+    let hello = ClientHello {
+        version_min: 1,
+        version_max: 1,
+        nonce: Nonce([5; 16]),
+        session: SessionId([6; 16]),
+        ..ClientHello::default()
+    };
+    let mut frame = Vec::new();
+    hello.frame("cluster", "", &mut frame);
+    frame
+}
+
+fn version(step: u64) -> Version {
+    Version::from_unix_ms(UNIX_MS + step, 1)
+}
+
+/// A conversation that takes every path: whole, padded, refused, cut and missing
+/// rows, large heads and answers, payload that is drained.
+fn conversation() -> Vec<u8> {
+    let mut wire = hello();
+    let body = |length: usize, salt: u8| -> Vec<u8> {
+        (0..length).map(|index| (index as u8).wrapping_mul(7) ^ salt).collect()
+    };
+    let create = |wire: &mut Vec<u8>, id: u64, rows: &[(&[u8], u64, Vec<u8>, RowFlags)]| {
+        let mut table = TableBuilder::request(wire, Opcode::Create, id);
+        for (key, step, bytes, flags) in rows {
+            let row = CreateRow {
+                flags: *flags | RowFlags::CHECKSUM,
+                length: bytes.len() as u64,
+                value_bytes: bytes.len() as u64,
+                version: version(*step),
+                crc32c: crc32c(bytes),
+                ..CreateRow::default()
+            };
+            table.push(&row, key, b"tag");
+        }
+        let payload: u64 = rows.iter().map(|row| row.2.len() as u64).sum();
+        table.finish(payload);
+        rows.iter().for_each(|row| wire.extend_from_slice(&row.2));
+    };
+    let none = RowFlags::NONE;
+    create(
+        &mut wire,
+        1,
+        &[
+            (b"a", 1, body(10, 1), none),
+            (b"b", 1, body(200_000, 2), none),
+            (b"a", 2, body(30, 3), none),
+            (b"a", 3, body(70_000, 4), RowFlags::REPLACE),
+            (b"", 1, body(20, 5), none),
+            (b"c", 1, Vec::new(), none),
+        ],
+    );
+    let mut table = TableBuilder::request(&mut wire, Opcode::Scatter, 2);
+    let bytes = body(150_000, 6);
+    let row = ScatterRow { offset: 100, value_bytes: 100_000, ..ScatterRow::default() };
+    table.push(&row, b"c", b"");
+    table.push(&ScatterRow { value_bytes: 50_000, ..ScatterRow::default() }, b"none", b"");
+    table.finish(150_000);
+    wire.extend_from_slice(&bytes);
+    let mut table = TableBuilder::request(&mut wire, Opcode::Gather, 3);
+    for (key, offset, length) in
+        [(&b"a"[..], 0, 1 << 40), (b"none", 0, 10), (b"b", 199_000, 5_000), (b"c", 0, 1 << 20)]
+    {
+        let row = GatherRow { offset, length, flags: RowFlags::TAG, ..GatherRow::default() };
+        table.push(&row, key, b"");
+    }
+    table.finish(0);
+    // Heads and answers that need a shared buffer.
+    let mut table = TableBuilder::request(&mut wire, Opcode::Gather, 4);
+    for index in 0..300_u64 {
+        let row = GatherRow { offset: index, length: 10, ..GatherRow::default() };
+        table.push(&row, b"b", b"");
+    }
+    table.finish(0);
+    let mut table = TableBuilder::request(&mut wire, Opcode::List, 5);
+    table.push(&ListRow::default(), b"", b"");
+    table.finish(0);
+    let mut table = TableBuilder::request(&mut wire, Opcode::Delete, 6);
+    table.push(&DeleteRow { version: version(9), ..DeleteRow::default() }, b"a", b"");
+    table.finish(0);
+    // A reserved number, whose payload is drained.
+    let mut header = Header::new(64, 7);
+    header.payload_bytes = 5_000;
+    let mut head = vec![0; Header::BYTES];
+    header.encode(&mut head);
+    Header::seal(&mut head);
+    wire.extend(head);
+    wire.extend(body(5_000, 8));
+    let table = TableBuilder::request(&mut wire, Opcode::Ping, 8);
+    table.finish(0);
+    wire
+}
+
+#[test]
+fn any_split_of_the_stream_gives_the_same_answers() {
+    let mut whole = Joined::new(64);
+    whole.wire = conversation();
+    whole.run(usize::MAX, usize::MAX);
+    assert!(whole.answers.len() > 150_000, "{}", whole.answers.len());
+    let mut random = Seeded::from_environment();
+    let mut steps: Vec<(usize, usize)> = vec![(1, 1), (63, 65), (64, 64), (4_096, 1)];
+    steps.extend(
+        (0..20).map(|_| (1 + random.below(40_000) as usize, 1 + random.below(40_000) as usize)),
+    );
+    for (receive_step, send_step) in steps {
+        let mut split = Joined::new(64);
+        split.wire = conversation();
+        split.run(receive_step, send_step);
+        assert!(split.wire.is_empty());
+        assert!(split.answers == whole.answers, "split by {receive_step} and {send_step}");
+        split.core.store.check_invariants();
+    }
+}
+
+#[test]
+fn a_framing_error_gets_one_short_frame_after_the_handshake_and_nothing_before() {
+    for greeted in [false, true] {
+        let mut joined = if greeted { Joined::greeted(4) } else { Joined::new(4) };
+        joined.wire.extend(b"GET / HTTP/1.1\r\n\r\n");
+        joined.run(usize::MAX, usize::MAX);
+        assert_eq!(joined.connection.over(), Some(Over::Framing));
+        assert_eq!(joined.answers.len(), if greeted { Header::BYTES } else { 0 });
+        if greeted {
+            let header = Header::parse(&joined.answers).unwrap();
+            assert_eq!(header.status, Status::BadMagic as u8);
+            assert!(header.flags.has(FrameFlags::FRAMING_ERROR));
+        }
+    }
+}
+
+#[test]
+fn a_connection_whose_answers_are_not_read_is_not_read_either() {
+    let mut joined = Joined::greeted(64);
+    for id in 0..5_000 {
+        let mut table = TableBuilder::request(&mut joined.wire, Opcode::Gather, id);
+        table.push(&GatherRow { length: 10, ..GatherRow::default() }, b"none", b"");
+        table.finish(0);
+    }
+    while joined.connection.wants_input() && joined.receive(usize::MAX) > 0 {}
+    assert!(joined.wire.len() > 200_000, "most requests wait outside");
+    joined.run(usize::MAX, usize::MAX);
+    assert_eq!(joined.answers.len(), 5_000 * (Header::BYTES + Outcome::BYTES));
+}
+
+#[test]
+fn a_cancelled_answer_leaves_as_cancelled_and_the_others_whole() {
+    let mut joined = Joined::greeted(64);
+    let mut table = TableBuilder::request(&mut joined.wire, Opcode::Create, 1);
+    let row =
+        CreateRow { length: MIB, value_bytes: 4, version: version(1), ..CreateRow::default() };
+    table.push(&row, b"k", b"");
+    table.finish(4);
+    joined.wire.extend(b"abcd");
+    joined.run(usize::MAX, usize::MAX);
+    joined.answers.clear();
+    for id in 2..5 {
+        let mut table = TableBuilder::request(&mut joined.wire, Opcode::Gather, id);
+        table.push(&GatherRow { length: MIB, ..GatherRow::default() }, b"k", b"");
+        table.finish(0);
+    }
+    let mut table = TableBuilder::request(&mut joined.wire, Opcode::Cancel, 5);
+    table.push(&CancelRow { request_id: 3 }, b"", b"");
+    table.push(&CancelRow { request_id: 77 }, b"", b"");
+    table.finish(0);
+    while joined.receive(usize::MAX) > 0 {}
+    joined.run(usize::MAX, usize::MAX);
+    let mut rest = &joined.answers[..];
+    let mut seen = Vec::new();
+    while !rest.is_empty() {
+        let header = Header::parse(rest).unwrap();
+        let table = Table::<Outcome>::parse(&header, header.table(rest)).unwrap();
+        seen.push((header.request_id, header.status, table.len(), header.payload_bytes));
+        rest = &rest[header.head_bytes() + header.payload_bytes as usize..];
+    }
+    let cancelled = Status::Cancelled as u8;
+    assert_eq!(seen, [(2, 0, 1, MIB), (3, cancelled, 0, 0), (4, 0, 1, MIB), (5, 0, 2, 0)]);
+    joined.core.store.check_invariants();
+}
+
+#[test]
+fn a_connection_that_ends_anywhere_gives_everything_back() {
+    let whole = conversation();
+    let mut random = Seeded::from_environment();
+    for _ in 0..200 {
+        let cut = random.below(whole.len() as u64) as usize;
+        let mut joined = Joined::new(64);
+        joined.wire = whole[..cut].to_vec();
+        joined.run(1 + random.below(20_000) as usize, 1 + random.below(9_000) as usize);
+        let Joined { mut core, connection, .. } = joined;
+        connection.release(&mut core);
+        assert_eq!(core.store.reserved_bytes(), 0, "cut at {cut}");
+        assert_eq!(core.buffers.free_count(), buffer::BUFFERS, "cut at {cut}");
+        core.store.check_invariants();
+    }
+}
+
+#[test]
+fn silence_slow_heads_stalled_payload_and_unread_answers_end_a_connection() {
+    let wait = |joined: &mut Joined, ms| {
+        joined.core.now.monotonic_ms += ms;
+        joined.connection.handle_time(&mut joined.core);
+        joined.connection.over()
+    };
+    let mut silent = Joined::new(4);
+    assert_eq!(wait(&mut silent, 9_999), None);
+    assert_eq!(wait(&mut silent, 1), Some(Over::Stalled));
+
+    let mut slow_head = Joined::greeted(4);
+    slow_head.wire.extend(&conversation()[HELLO_FRAME_BYTES..][..70]);
+    for _ in 0..9 {
+        slow_head.receive(1);
+        assert_eq!(wait(&mut slow_head, 1_000), None);
+    }
+    assert_eq!(wait(&mut slow_head, 1_000), Some(Over::Stalled), "one byte a second is not enough");
+
+    let mut stalled = Joined::greeted(64);
+    stalled.wire.extend(&conversation()[HELLO_FRAME_BYTES..][..100_000]);
+    stalled.run(usize::MAX, usize::MAX);
+    assert!(stalled.core.store.reserved_bytes() > 0);
+    assert_eq!(wait(&mut stalled, 10_000), Some(Over::Stalled));
+    assert_eq!(stalled.core.store.reserved_bytes(), 0);
+
+    let mut unread = Joined::greeted(64);
+    unread.wire.extend(&conversation()[HELLO_FRAME_BYTES..]);
+    while unread.connection.wants_input() && unread.receive(usize::MAX) > 0 {}
+    assert_eq!(wait(&mut unread, 10_000), Some(Over::Stalled));
+
+    let mut idle = Joined::greeted(4);
+    assert_eq!(wait(&mut idle, 599_999), None);
+    assert_eq!(wait(&mut idle, 1), Some(Over::Done));
+}
+
+#[test]
+fn a_request_that_waited_past_its_deadline_is_not_begun() {
+    let mut joined = Joined::greeted(4);
+    let mut frame = Vec::new();
+    let mut table = TableBuilder::request(&mut frame, Opcode::Delete, 1);
+    table.deadline_ms(50);
+    table.push(&DeleteRow { version: version(1), ..DeleteRow::default() }, b"k", b"");
+    table.finish(0);
+    joined.wire.extend(&frame[..100]);
+    joined.run(usize::MAX, usize::MAX);
+    joined.core.now.monotonic_ms += 51;
+    joined.wire.extend(&frame[100..]);
+    joined.run(usize::MAX, usize::MAX);
+    let header = Header::parse(&joined.answers).unwrap();
+    let table = Table::<Outcome>::parse(&header, header.table(&joined.answers)).unwrap();
+    assert_eq!(table.iter().next().unwrap().0.status(), Status::Expired);
+    assert_eq!(joined.core.store.tombstone_count(), 0);
+}
