@@ -31,8 +31,6 @@
 //! ```
 
 #![deny(unsafe_code)]
-// Some of what the object layer builds on has no other user.
-#![allow(dead_code)]
 
 mod client;
 mod clocks;

@@ -174,11 +174,6 @@ impl Views {
         Arc::clone(&self.latest.borrow())
     }
 
-    /// Tells of later views.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<View>> {
-        self.latest.subscribe()
-    }
-
     /// Follows discovery for ever. `on_view` sees each new view before it is
     /// handed out. A snapshot that cannot be used leaves the view as it is.
     pub(crate) async fn follow(&self, mut discovery: Watch, on_view: impl Fn(&View)) {

@@ -104,6 +104,7 @@ impl Connection {
     }
 
     /// Payload of the current answer that was not received yet.
+    #[cfg(test)]
     pub(crate) fn payload_left(&self) -> u64 {
         self.payload_left
     }

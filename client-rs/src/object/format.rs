@@ -86,11 +86,6 @@ impl Tag {
         self.object_bytes.div_ceil(BLOCK_BYTES)
     }
 
-    /// Length of the object's bytes in the head.
-    pub(crate) fn inline_bytes(&self) -> u64 {
-        if self.is_inline() { self.object_bytes } else { 0 }
-    }
-
     /// Its bytes; the last field is a checksum over the head's key and them.
     pub(crate) fn encode(&self, key: &[u8]) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];

@@ -110,7 +110,7 @@ impl Reading<'_> {
             let mut missing = 0;
             for server in owners.iter().chain(stand_ins) {
                 let before = verifier.reached();
-                let outcome = self.from_server(server, &key, piece, out, &mut verifier).await;
+                let outcome = self.ask_server(server, &key, piece, out, &mut verifier).await;
                 let gained = verifier.reached() - before;
                 self.served.add(server, gained);
                 match outcome {
@@ -141,7 +141,7 @@ impl Reading<'_> {
         Err(Unread::Failed(problems))
     }
 
-    async fn from_server(
+    async fn ask_server(
         &self,
         name: &Arc<str>,
         key: &[u8],

@@ -87,7 +87,7 @@ mod tests {
         std::fs::write(&path, &all).unwrap();
         let sources = [
             Source::from(all.clone()),
-            Source::reader(std::io::Cursor::new(all.clone())),
+            Source::reader(io::Cursor::new(all.clone())),
             Source::file(&path),
         ];
         for source in sources {

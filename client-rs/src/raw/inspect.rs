@@ -70,15 +70,6 @@ impl RawClient {
         lease.finish();
         Ok(info)
     }
-
-    /// Keeps this client's session on a server alive.
-    pub(crate) async fn ping(&self, server: &str) -> Result<(), Error> {
-        let deadline = self.deadline_from_now();
-        let mut lease = self.server(server)?.acquire(Class::Small, deadline).await?;
-        ask_without_rows(&mut lease, Opcode::Ping).await?;
-        lease.finish();
-        Ok(())
-    }
 }
 
 async fn ask_info(connection: &mut Connection) -> Result<Info, Error> {

@@ -35,11 +35,6 @@ impl Lease {
             self.server.give_back(connection);
         }
     }
-
-    /// Whose connection it is.
-    pub(crate) fn server(&self) -> &Arc<Server> {
-        &self.server
-    }
 }
 
 impl Deref for Lease {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rampuddle_discovery::Living;
+#[cfg(test)]
 use rampuddle_protocol::Incarnation;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -57,11 +58,6 @@ impl Server {
             is_suspect: AtomicBool::new(false),
             state: Mutex::default(),
         }
-    }
-
-    /// Its name.
-    pub(crate) fn name(&self) -> &Arc<str> {
-        &self.name
     }
 
     /// Takes what discovery knows of it now. Connections to another address are
@@ -133,11 +129,13 @@ impl Server {
     }
 
     /// Its incarnation as of the latest handshake.
+    #[cfg(test)]
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
         self.state().greeting.as_ref().map(|greeting| greeting.incarnation)
     }
 
     /// Restarts seen since this client looks.
+    #[cfg(test)]
     pub(crate) fn restarts(&self) -> u64 {
         self.state().restarts
     }

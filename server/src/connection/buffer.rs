@@ -38,15 +38,15 @@ impl Buffer {
         self.head = head;
     }
 
-    fn new() -> Box<Self> {
-        Box::new(Self { head: vec![0; HEAD_BYTES].into(), answer: vec![0; ANSWER_BYTES].into() })
+    fn new() -> Self {
+        Self { head: vec![0; HEAD_BYTES].into(), answer: vec![0; ANSWER_BYTES].into() }
     }
 }
 
 /// The shared buffers that are free, and who waits for one.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    free: Vec<Box<Buffer>>,
+    free: Vec<Buffer>,
     waiting: Vec<usize>,
     woken: Vec<usize>,
 }
@@ -58,7 +58,7 @@ impl Buffers {
     }
 
     /// A buffer, or `None`; then the connection is woken when one comes back.
-    pub(super) fn borrow(&mut self, connection: usize) -> Option<Box<Buffer>> {
+    pub(super) fn borrow(&mut self, connection: usize) -> Option<Buffer> {
         let buffer = self.free.pop();
         if buffer.is_none() && !self.waiting.contains(&connection) {
             self.waiting.push(connection);
@@ -66,7 +66,7 @@ impl Buffers {
         buffer
     }
 
-    pub(super) fn give_back(&mut self, buffer: Box<Buffer>) {
+    pub(super) fn give_back(&mut self, buffer: Buffer) {
         self.free.push(buffer);
         self.woken.append(&mut self.waiting);
     }

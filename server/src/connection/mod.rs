@@ -66,7 +66,7 @@ enum Receiving {
     /// The head of a request.
     Head,
     /// The head of a request, in a shared buffer; so many bytes are in.
-    LargeHead { header: Header, buffer: Box<Buffer>, filled: usize },
+    LargeHead { header: Header, buffer: Buffer, filled: usize },
     /// The payload of a request.
     Payload(Transfer),
     /// The payload of a request that was refused.
@@ -509,7 +509,7 @@ impl Connection {
     fn dispatch(
         &mut self,
         header: &Header,
-        large: Option<(Box<Buffer>, usize)>,
+        large: Option<(Buffer, usize)>,
         core: &mut Core,
     ) -> bool {
         let Phase::Open { session, role } = self.phase else {

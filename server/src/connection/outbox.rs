@@ -36,7 +36,7 @@ pub(super) enum Place {
     /// In the ring: begin and length of what was set aside.
     Ring(usize, usize),
     /// In a shared buffer.
-    Borrowed(Box<Buffer>),
+    Borrowed(Buffer),
 }
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Outbox {
         &mut self,
         bytes: usize,
         rows: u32,
-        buffer: &mut Option<Box<Buffer>>,
+        buffer: &mut Option<Buffer>,
     ) -> Option<Place> {
         let has_room = self.answers.len() < OUTSTANDING_REQUESTS_MAX as usize
             && self.payload_bytes < OUTSTANDING_BYTES_MAX
