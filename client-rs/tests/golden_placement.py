@@ -23,7 +23,7 @@ def hash_of(slot, name):
 
 
 def score(slot, name, weight):
-    return weight / -math.log(((hash_of(slot, name) >> 11) + 0.5) * 2.0**-53)
+    return weight / -math.log(((hash_of(slot, name) >> 12) + 0.5) * 2.0**-52)
 
 
 for slot in SLOTS:

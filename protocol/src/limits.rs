@@ -24,10 +24,10 @@ pub const NAME_BYTES_MAX: usize = 900;
 pub const TAG_BYTES_MAX: usize = 64;
 /// Rows in one frame.
 pub const ROWS_MAX: u32 = 1_024;
-/// Bytes of a frame's table (rows, keys and tags).
-pub const TABLE_BYTES_MAX: u32 = MIB as u32;
 /// Rows of one Stat: its answer must fit the room of any other answer.
 pub const STAT_ROWS_MAX: u32 = 100;
+/// Bytes of a frame's table (rows, keys and tags).
+pub const TABLE_BYTES_MAX: u32 = MIB as u32;
 /// Payload bytes of a frame, in either direction.
 pub const PAYLOAD_BYTES_MAX: u64 = 4 * MIB;
 /// Requests that one connection may have unanswered.

@@ -60,6 +60,7 @@ const SIZES: &[(&str, u64)] = numbers![
     NAME_BYTES_MAX,
     TAG_BYTES_MAX,
     ROWS_MAX,
+    STAT_ROWS_MAX,
     TABLE_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     OUTSTANDING_REQUESTS_MAX,
@@ -448,7 +449,7 @@ fn ranked(members: &[(String, f64, u64)], slot: u64) -> Vec<(f64, &str, u64)> {
         .iter()
         .map(|(name, weight, seed)| {
             let h = mix(seed.wrapping_add((slot + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-            let u = ((h >> 11) as f64 + 0.5) * (-53_f64).exp2();
+            let u = ((h >> 12) as f64 + 0.5) * (-52_f64).exp2();
             (weight / -u.ln(), name.as_str(), h)
         })
         .collect();

@@ -65,7 +65,7 @@ async fn delete_once(core: &Arc<Core>, key: &Bytes) -> Result<Option<DeleteRepor
                 }
                 Status::Older => older += 1,
                 status => {
-                    report.problems.push(format!("server \"{}\" answered {status}", ranks[rank]))
+                    report.problems.push(format!("server \"{}\" answered {status}", ranks[rank]));
                 }
             },
             Err(error) => {

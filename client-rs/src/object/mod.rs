@@ -9,6 +9,8 @@ mod cleanup;
 mod copies;
 mod delete;
 mod format;
+#[cfg(test)]
+mod format_dumps;
 mod get;
 mod head;
 mod hold;

@@ -3,7 +3,7 @@
 //! ```text
 //! seed(member)    = first 8 bytes of SHA-512(name), little-endian
 //! h(slot, member) = mix(seed + (slot + 1) x 0x9E3779B97F4A7C15)
-//! u               = ((h >> 11) + 0.5) x 2^-53
+//! u               = ((h >> 12) + 0.5) x 2^-52
 //! score           = weight / -ln(u)
 //! ```
 //!
@@ -37,8 +37,8 @@ impl Contestant {
 
     /// How strongly the member claims the slot.
     pub(crate) fn score(&self, slot: Slot) -> f64 {
-        const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
-        let unit = ((self.hash(slot) >> 11) as f64 + 0.5) * UNIT;
+        const UNIT: f64 = 1.0 / (1_u64 << 52) as f64;
+        let unit = ((self.hash(slot) >> 12) as f64 + 0.5) * UNIT;
         self.weight / -libm::log(unit)
     }
 }

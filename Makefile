@@ -1,0 +1,49 @@
+# Needs Rust, a C compiler and make; everything else is fetched or built here.
+#
+#   make demo    see it work: three servers, a large file, four readers, one kill -9
+#   make test    all set-up and the tests
+#   make check   what CI runs: formatting, lints, documents, tests
+#   make soak    the long runs, by hand
+#   make install puddle into ~/.cargo/bin (PREFIX=... for elsewhere)
+
+CARGO ?= cargo
+# One profile for the tests and for the binaries that they start.
+TEST_BINARY := target/debug/puddle
+DEMO_BINARY := target/release/puddle
+
+.PHONY: demo test check format lint documents soak audit install clean
+
+demo:
+	$(CARGO) build --release --locked --package puddle
+	$(DEMO_BINARY) demo $(FILE)
+
+test:
+	$(CARGO) build --locked --package puddle
+	PUDDLE_BINARY=$(CURDIR)/$(TEST_BINARY) $(CARGO) test --locked --workspace
+
+check: format lint documents test
+
+format:
+	$(CARGO) fmt --all -- --check
+
+lint:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+documents:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+# The commands that prove the points of an issue, at their full size.
+soak:
+	$(CARGO) build --release --locked --package puddle
+	PUDDLE_BINARY=$(CURDIR)/$(DEMO_BINARY) PUDDLE_SOAK=1 \
+		$(CARGO) test --locked --package rampuddle-harness --test system -- --nocapture --test-threads=1 soak
+
+# Licences and known vulnerabilities; needs cargo-deny.
+audit:
+	$(CARGO) deny check
+
+install:
+	$(CARGO) install --locked --path cli $(if $(PREFIX),--root $(PREFIX))
+
+clean:
+	$(CARGO) clean
