@@ -293,7 +293,7 @@ fn flag_name(flags: &impl std::fmt::Debug) -> String {
 #[test]
 fn every_limit_stands_in_the_document() {
     let document = Document::read();
-    for (heading, numbers, count) in [("Sizes and counts", SIZES, 18), ("Times", TIMES, 10)] {
+    for (heading, numbers, count) in [("Sizes and counts", SIZES, 19), ("Times", TIMES, 10)] {
         let rows = document.table(heading, &["constant", "value", "meaning"]);
         let stated: Vec<(&str, u64)> =
             rows.iter().map(|row| (row[0].as_str(), number(&row[1]))).collect();
