@@ -37,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) deadline: Option<Duration>,
     pub(crate) replicas: u8,
     pub(crate) write: WritePolicy,
+    pub(crate) upload_lease: Duration,
     follower: AbortHandle,
 }
 
@@ -95,6 +96,7 @@ impl Client {
             deadline: options.deadline,
             replicas: options.replicas,
             write: options.write,
+            upload_lease: options.upload_lease,
             follower: follower.abort_handle(),
         };
         Ok(Self { core: Arc::new(core) })

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rampuddle_discovery::Backend;
 
+use rampuddle_protocol::limits::{HEAD_LEASE_MS, UPLOAD_LEASE_MS};
+
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::token::Token;
@@ -27,6 +29,9 @@ impl fmt::Debug for DiscoverySource {
         }
     }
 }
+
+/// The shortest lease that can be renewed in time.
+const UPLOAD_LEASE_MIN: Duration = Duration::from_secs(1);
 
 /// How many owners must have an object before a write counts as acked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -75,6 +80,8 @@ pub struct Options {
     pub replicas: u8,
     /// When a write counts as acked.
     pub write: WritePolicy,
+    /// How long the stripes of an unfinished upload outlive a client that died.
+    pub upload_lease: Duration,
     /// Time, randomness and connections.
     pub environment: Environment,
 }
@@ -93,7 +100,7 @@ impl Options {
     fn with_source(discovery: DiscoverySource) -> Self {
         Self {
             discovery,
-            cluster: "rampuddle".to_owned(),
+            cluster: "default".to_owned(),
             token: None,
             connections_per_server: 8,
             patience: Duration::from_secs(5),
@@ -101,6 +108,7 @@ impl Options {
             discovery_patience: Duration::from_secs(10),
             replicas: 2,
             write: WritePolicy::All,
+            upload_lease: Duration::from_millis(UPLOAD_LEASE_MS),
             environment: Environment::default(),
         }
     }
@@ -114,6 +122,10 @@ impl Options {
         }
         if self.patience.is_zero() {
             return bad("patience", "0 s".to_owned(), "more than nothing");
+        }
+        if !(UPLOAD_LEASE_MIN..=Duration::from_millis(HEAD_LEASE_MS)).contains(&self.upload_lease) {
+            let found = format!("{:?}", self.upload_lease);
+            return bad("upload_lease", found, "1 s to 24 h");
         }
         if self.replicas == 0 {
             return bad("replicas", "0".to_owned(), "1 to 255");

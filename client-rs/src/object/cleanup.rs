@@ -35,6 +35,14 @@ impl Cleanup {
         self.stripes = self.stripes.max(stripe + 1);
     }
 
+    /// Removes the stripes now.
+    pub(super) async fn run(&mut self) {
+        if let Some(core) = self.core.upgrade().filter(|_| self.is_armed) {
+            drop_stripes(&core, self.upload, self.stripes).await;
+        }
+        self.disarm();
+    }
+
     /// The stripes belong to an object now.
     pub(super) fn disarm(&mut self) {
         self.is_armed = false;

@@ -90,10 +90,10 @@ async fn delete_once(core: &Arc<Core>, key: &Bytes) -> Result<Option<DeleteRepor
     report.wanted = owners as u32;
     let told = applied_by_rank[..owners].iter().filter(|applied| **applied).count();
     report.applied = (told + older).min(owners) as u32;
-    if !report.is_short() {
-        displaced.dedup();
-        drop_displaced(core, &displaced, Default::default()).await;
-    }
+    // An owner that missed the delete may serve what it has; a reader that finds
+    // stripes missing asks all owners, and learns of the delete.
+    displaced.dedup();
+    drop_displaced(core, &displaced, Default::default()).await;
     Ok(Some(report))
 }
 

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use rampuddle_protocol::limits::{HEAD_LEASE_MS, UPLOAD_LEASE_MS, VALUE_BYTES_MAX};
+use rampuddle_protocol::limits::{HEAD_LEASE_MS, VALUE_BYTES_MAX};
 use rampuddle_protocol::{RowFlags, SetId, Status, crc32c, crc32c_combine};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at};
@@ -17,7 +16,7 @@ use super::copies::{Candidates, Copies, Copy, wanted_of, write, write_ranks};
 use super::format::{
     BLOCK_BYTES, BlockEntry, INLINE_BYTES_MAX, Seed, Tag, encode_table, stripe_key, stripe_version,
 };
-use super::head::check_name;
+use super::head::{Part, check_name, find};
 use super::report::{Progress, PutOptions, PutReport, Source};
 use super::source::Stripes;
 use crate::client::{Client, Core};
@@ -30,8 +29,8 @@ use crate::raw::{CreateItem, GatherItem, RawClient, Target};
 const STRIPE_BYTES: u64 = 4 << 20;
 /// Stripes being written at once.
 const STRIPES_AT_ONCE: usize = 4;
-/// How often the lease of an upload is renewed.
-const RENEW_EVERY: Duration = Duration::from_millis(UPLOAD_LEASE_MS / 5);
+/// Renewals of an upload's lease within its length.
+const RENEWALS_PER_LEASE: u32 = 5;
 /// Times that a head refused as older is written with a greater version.
 const REDRAWS_MAX: usize = 8;
 
@@ -53,6 +52,11 @@ impl Client {
     ) -> Result<PutReport, Error> {
         let key = check_name(name)?;
         let put = Put::new(self.core(), key, options)?;
+        if options.no_clobber && matches!(find(self.core(), &put.key, Part::Tag).await, Ok(Some(_)))
+        {
+            // Said before anything is moved; the servers say it again at the end.
+            return Err(Error::Exists { name: put.name() });
+        }
         let mut stripes = Stripes::new(source.into());
         if let (Some(progress), Some(total)) = (&options.progress, stripes.length()) {
             progress.set_total(total);
@@ -134,6 +138,10 @@ impl<'p> Put<'p> {
         }
     }
 
+    fn lease_ms(&self) -> u64 {
+        self.core.upload_lease.as_millis() as u64
+    }
+
     fn name(&self) -> Arc<[u8]> {
         self.key[1..].into()
     }
@@ -165,12 +173,28 @@ impl<'p> Put<'p> {
     }
 
     /// An object of stripes.
-    async fn striped(self, first: Bytes, stripes: Stripes) -> Result<PutReport, Error> {
-        // Whatever ends the put early, an error or a dropped future, ends the
-        // stripes too.
+    async fn striped(self, first: Bytes, source: Stripes) -> Result<PutReport, Error> {
+        // A future that is dropped ends the stripes as well as an error does.
         let mut cleanup = Cleanup::new(self.core, self.upload);
+        let written = self.write_striped(first, source, &mut cleanup).await;
+        match &written {
+            Ok(_) => cleanup.disarm(),
+            // Whoever may have the head needs the stripes; else they end with
+            // their lease.
+            Err(Error::Indeterminate { .. }) => cleanup.disarm(),
+            Err(_) => cleanup.run().await,
+        }
+        written
+    }
+
+    async fn write_striped(
+        &self,
+        first: Bytes,
+        source: Stripes,
+        cleanup: &mut Cleanup,
+    ) -> Result<PutReport, Error> {
         let mut uploaded = Uploaded::default();
-        self.write_stripes(first, stripes, &mut uploaded, &mut cleanup).await?;
+        self.write_stripes(first, source, &mut uploaded, cleanup).await?;
         self.secure(&mut uploaded).await?;
         let entries: Vec<BlockEntry> =
             uploaded.stripes.iter().flat_map(|placed| placed.blocks.iter().copied()).collect();
@@ -189,7 +213,6 @@ impl<'p> Put<'p> {
         };
         let head = self.write_head(tag, table.into(), crc).await?;
         self.make_permanent(&mut uploaded).await;
-        cleanup.disarm();
         Ok(self.report(&head, uploaded))
     }
 
@@ -216,7 +239,8 @@ impl<'p> Put<'p> {
         };
         let write = async {
             let mut under_way = FuturesUnordered::new();
-            let mut renewal = interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
+            let renew_every = self.core.upload_lease / RENEWALS_PER_LEASE;
+            let mut renewal = interval_at(Instant::now() + renew_every, renew_every);
             let (mut index, mut has_ended) = (0_u64, false);
             while !has_ended || !under_way.is_empty() {
                 let wants_more = !has_ended && under_way.len() < STRIPES_AT_ONCE;
@@ -233,7 +257,7 @@ impl<'p> Put<'p> {
                         }
                         None => has_ended = true,
                     },
-                    _ = renewal.tick() => { self.touch(uploaded, UPLOAD_LEASE_MS).await; }
+                    _ = renewal.tick() => { self.touch(uploaded, self.lease_ms()).await; }
                 }
             }
             Ok(())
@@ -285,7 +309,7 @@ impl<'p> Put<'p> {
         item.flags = RowFlags::SEALED;
         item.crc32c = Some(crc);
         item.set = self.upload;
-        item.lease_ms = UPLOAD_LEASE_MS;
+        item.lease_ms = self.lease_ms();
         item.replicas = self.replicas;
         item
     }

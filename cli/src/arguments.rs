@@ -1,0 +1,329 @@
+//! The flags as they are given. What they mean is decided in `settings`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{BoolishValueParser, UnknownArgumentValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::size::{ByteRange, Size};
+
+/// The memory of a cluster as one shared place for large files.
+///
+/// Exit codes: 0 done; 1 not there; 2 usage, or refused before anything was
+/// done; 3 failed, or not known whether it was done.
+#[derive(Debug, Parser)]
+#[command(name = "puddle", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: GlobalArguments,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
+pub(crate) struct GlobalArguments {
+    /// Where the members are kept: dir:PATH, file:PATH or
+    /// static:NAME=HOST:PORT,... [default: dir: in the user's runtime directory]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "PUDDLE_DISCOVERY",
+        hide_env_values = true
+    )]
+    pub(crate) discovery: Option<String>,
+    /// The cluster's name [default: default]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "PUDDLE_CLUSTER",
+        hide_env_values = true
+    )]
+    pub(crate) cluster: Option<String>,
+    /// Copies of each object, 1 to 255; 255 = one on every member [default: 2]
+    #[arg(long, global = true, value_name = "N", env = "PUDDLE_REPLICAS", hide_env_values = true,
+          value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) replicas: Option<u8>,
+    /// How many owners must have an object before it counts as written
+    /// [default: all]
+    #[arg(long, global = true, env = "PUDDLE_WRITE", hide_env_values = true)]
+    pub(crate) write: Option<WriteChoice>,
+    /// One compact JSON object per line on stdout
+    #[arg(long, global = true, env = "PUDDLE_JSON", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+    /// Nothing on stderr but errors
+    #[arg(long, short, global = true, env = "PUDDLE_QUIET", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) quiet: bool,
+    /// Settings in TOML; flags and PUDDLE_* come before them
+    #[arg(long, global = true, value_name = "FILE", env = "PUDDLE_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// The token, as a line KEY_ID:ROLE:SECRET in a file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PUDDLE_TOKEN_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    /// There is no such option; only to say so well.
+    #[arg(long, global = true, hide = true, num_args = 0..=1, default_missing_value = "",
+          value_parser = UnknownArgumentValueParser::suggest_arg("--token-file")
+              .and_suggest("everybody on this machine can read a command line: put the token into a file"))]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WriteChoice {
+    /// All of them
+    All,
+    /// More than half
+    Quorum,
+    /// One
+    One,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a server
+    Serve(Box<ServeArguments>),
+    /// Run a cluster on this machine until Ctrl-C
+    Up(UpArguments),
+    /// Store a file as an object
+    Put(PutArguments),
+    /// Read an object into a file
+    Get(GetArguments),
+    /// List objects in the order of their names
+    Ls(LsArguments),
+    /// Show an object, and where its copies lie
+    Stat(StatArguments),
+    /// Delete objects
+    Rm(RmArguments),
+    /// List the servers: what is written of them, and what they say themselves
+    Nodes,
+    /// The four operations on values
+    #[command(subcommand)]
+    Raw(RawCommand),
+    /// See it work: three servers, a large file, four readers, one kill -9
+    Demo(DemoArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// The member's name [default: the name of the host]
+    #[arg(long, env = "PUDDLE_NAME", hide_env_values = true)]
+    pub(crate) name: Option<String>,
+    /// Where to listen; port 0 = any free one [default: 127.0.0.1:7117]
+    #[arg(long, value_name = "ADDR:PORT", env = "PUDDLE_LISTEN", hide_env_values = true)]
+    pub(crate) listen: Option<String>,
+    /// Listen on this unix socket too
+    #[arg(long, value_name = "PATH", env = "PUDDLE_SOCKET", hide_env_values = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// Size of the pool, a multiple of 64KiB [default: a quarter of the
+    /// memory]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "PUDDLE_POOL",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) pool: Option<Size>,
+    /// Where others reach the server; port 0 = the one listened on [default:
+    /// the address listened on]
+    #[arg(long, value_name = "ADDR:PORT", env = "PUDDLE_ADVERTISE", hide_env_values = true)]
+    pub(crate) advertise: Option<String>,
+    /// Share of the keys relative to the other members [default: the pool's
+    /// GiB]
+    #[arg(
+        long,
+        value_name = "W",
+        env = "PUDDLE_WEIGHT",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) weight: Option<f64>,
+    /// What fails together with it, a rack or a room
+    #[arg(long, value_name = "Z", env = "PUDDLE_ZONE", hide_env_values = true)]
+    pub(crate) zone: Option<String>,
+    /// Run on this processor
+    #[arg(long, value_name = "N", env = "PUDDLE_CPU", hide_env_values = true)]
+    pub(crate) cpu: Option<usize>,
+    /// Never sleep: ask the sockets again and again
+    #[arg(long, env = "PUDDLE_BUSY_POLL", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) busy_poll: bool,
+    /// Take the pool from reserved pages of 2 MiB
+    #[arg(long, env = "PUDDLE_HUGE_PAGES", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) huge_pages: bool,
+    /// Do not touch the pool's pages before serving
+    #[arg(long, env = "PUDDLE_NO_PREFAULT", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) no_prefault: bool,
+    /// Keep the pool from being swapped out
+    #[arg(long, env = "PUDDLE_MLOCK", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) mlock: bool,
+    /// Listen beyond this machine without a token
+    #[arg(long, env = "PUDDLE_INSECURE_PUBLIC", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) insecure_public: bool,
+    /// Connections at once [default: 2048]
+    #[arg(long, value_name = "N", env = "PUDDLE_CONNECTIONS", hide_env_values = true,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: Option<u32>,
+    /// Copies that an object may ask for, if this is the cluster's first
+    /// server [default: 3]
+    #[arg(long, value_name = "N", env = "PUDDLE_REPLICAS_MAX", hide_env_values = true,
+          value_parser = clap::value_parser!(u8).range(1..=254))]
+    pub(crate) replicas_max: Option<u8>,
+    /// Print the settings in force as a config file, and do nothing else
+    #[arg(long)]
+    pub(crate) print_config: bool,
+    /// Stop when the process that started this one ends.
+    #[arg(long, hide = true, value_name = "PID", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    pub(crate) exit_with_parent: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// How many servers
+    #[arg(short = 'n', long = "servers", value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) servers: u16,
+    /// Size of each server's pool
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", allow_hyphen_values = true)]
+    pub(crate) pool: Size,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PutArguments {
+    /// The file, or - for stdin
+    pub(crate) source: PathBuf,
+    /// The object's name, 1 to 900 bytes [default: the file's]
+    pub(crate) name: Option<OsString>,
+    /// Refuse to replace an object
+    #[arg(long)]
+    pub(crate) no_clobber: bool,
+    /// Length of a stripe, whole MiB up to 1GiB [default: 4MiB]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub(crate) stripe: Option<Size>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArguments {
+    /// The object's name
+    pub(crate) name: OsString,
+    /// The file or folder to write to, or - for stdout [default: a file here,
+    /// called as the name's last part]
+    pub(crate) dest: Option<PathBuf>,
+    /// Only these bytes; sizes such as 1MiB:64KiB are fine
+    #[arg(long, value_name = "OFFSET:LENGTH", allow_hyphen_values = true)]
+    pub(crate) range: Option<ByteRange>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArguments {
+    /// Only names that begin with this
+    pub(crate) prefix: Option<OsString>,
+    /// Bytes, copies wanted and time of writing too
+    #[arg(short, long)]
+    pub(crate) long: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatArguments {
+    /// The object's name
+    pub(crate) name: OsString,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArguments {
+    /// The objects' names
+    #[arg(required_unless_present = "prefix", conflicts_with = "prefix")]
+    pub(crate) names: Vec<OsString>,
+    /// All objects whose names begin with this
+    #[arg(long, value_name = "P")]
+    pub(crate) prefix: Option<OsString>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// The file [default: one of 1.1 GiB, made up]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RawCommand {
+    /// Make a value of fixed length
+    Create(RawCreateArguments),
+    /// Write into a value; what lies behind its end is cut
+    Scatter(RawScatterArguments),
+    /// Read from a value to stdout; what lies behind its end is cut
+    Gather(RawGatherArguments),
+    /// Delete a key
+    Delete(RawDeleteArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RawKey {
+    /// The key, 1 to 1,024 bytes
+    pub(crate) key: OsString,
+    /// This server, instead of the one that the key is placed on
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RawCreateArguments {
+    #[command(flatten)]
+    pub(crate) key: RawKey,
+    /// The value's length, raised to 64KiB [default: that of --value]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        allow_hyphen_values = true,
+        required_unless_present = "value"
+    )]
+    pub(crate) length: Option<Size>,
+    /// Its first bytes, from a file or from stdin (-); the rest reads as zero
+    #[arg(long, value_name = "FILE|-", allow_hyphen_values = true)]
+    pub(crate) value: Option<PathBuf>,
+    /// Replace what is there
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RawScatterArguments {
+    #[command(flatten)]
+    pub(crate) key: RawKey,
+    /// Where the bytes go
+    #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true)]
+    pub(crate) offset: Size,
+    /// The bytes, from a file or from stdin (-)
+    #[arg(long, value_name = "FILE|-", allow_hyphen_values = true)]
+    pub(crate) value: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RawGatherArguments {
+    #[command(flatten)]
+    pub(crate) key: RawKey,
+    /// The first byte wanted
+    #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true)]
+    pub(crate) offset: Size,
+    /// Bytes wanted
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(crate) length: Size,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RawDeleteArguments {
+    #[command(flatten)]
+    pub(crate) key: RawKey,
+}

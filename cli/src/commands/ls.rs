@@ -1,0 +1,67 @@
+//! `puddle ls`: the objects in the order of their names.
+
+use std::os::unix::ffi::OsStrExt as _;
+
+use rampuddle_client::{Listing, ObjectStat};
+use serde::Serialize;
+
+use crate::arguments::LsArguments;
+use crate::exit::Exit;
+use crate::output::{JsonName, complain, escape, escape_text};
+use crate::runtime::{block_on, connect};
+use crate::settings::Settings;
+use crate::time::utc;
+
+/// Prints a line per object.
+pub(crate) fn run(settings: &Settings, given: &LsArguments) -> anyhow::Result<Exit> {
+    let prefix = given.prefix.as_ref().map(|prefix| prefix.as_bytes()).unwrap_or_default();
+    block_on(async {
+        let mut listing = connect(settings).await?.list(prefix);
+        while let Some(object) = listing.next().await {
+            let object = object?;
+            settings.output.result(&JsonObject::new(&object), || text(&object, given.long))?;
+        }
+        Ok(incomplete(&listing))
+    })
+}
+
+/// Says which servers gave no answer: their objects may be missing.
+pub(crate) fn incomplete(listing: &Listing) -> Exit {
+    if listing.unreachable().is_empty() {
+        return Exit::Done;
+    }
+    let servers: Vec<_> = listing.unreachable().iter().map(|name| escape_text(name)).collect();
+    complain(&format!("objects may be missing: no answer from {}", servers.join(", ")));
+    Exit::Failed
+}
+
+fn text(object: &ObjectStat, is_long: bool) -> String {
+    let name = escape(&object.name);
+    if !is_long {
+        return name;
+    }
+    let time = utc(object.version.unix_ms());
+    format!("{:>14}  {:>3}  {time}  {name}", object.bytes, object.replicas)
+}
+
+#[derive(Debug, Serialize)]
+struct JsonObject {
+    #[serde(flatten)]
+    name: JsonName,
+    bytes: u64,
+    version: String,
+    replicas: u8,
+    stripes: u64,
+}
+
+impl JsonObject {
+    fn new(object: &ObjectStat) -> Self {
+        Self {
+            name: JsonName::new(&object.name),
+            bytes: object.bytes,
+            version: object.version.to_string(),
+            replicas: object.replicas,
+            stripes: object.stripes,
+        }
+    }
+}

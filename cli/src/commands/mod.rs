@@ -1,0 +1,12 @@
+//! One file per command.
+
+pub(crate) mod demo;
+pub(crate) mod get;
+pub(crate) mod ls;
+pub(crate) mod nodes;
+pub(crate) mod put;
+pub(crate) mod raw;
+pub(crate) mod rm;
+pub(crate) mod serve;
+pub(crate) mod stat;
+pub(crate) mod up;

@@ -1,0 +1,124 @@
+//! `puddle put`: a file, or stdin, into an object.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use rampuddle_client::{Progress, PutOptions, PutReport, Source};
+use serde::Serialize;
+
+use crate::arguments::PutArguments;
+use crate::exit::{BeforeAnythingExt as _, Exit, refusal};
+use crate::output::{JsonName, complain, counted, escape, escape_text};
+use crate::progress::Bar;
+use crate::runtime::{block_on, connect};
+use crate::settings::Settings;
+use crate::size::rounded;
+
+/// Stores the source under a name.
+pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<Exit> {
+    block_on(async {
+        let source = open_source(&given.source).await?;
+        let name = object_name(given)?;
+        let client = connect(settings).await?;
+        let progress = Progress::new();
+        let mut options = PutOptions::default();
+        options.no_clobber = given.no_clobber;
+        options.stripe_bytes = given.stripe.map(|size| size.0);
+        options.progress = Some(progress.clone());
+        let bar = Bar::follow(settings.output, name, &progress);
+        let begin = Instant::now();
+        let report = client.put(name, source, &options).await?;
+        let seconds = begin.elapsed().as_secs_f64();
+        drop(bar);
+        tell(settings, name, &report, seconds)
+    })
+}
+
+fn object_name(given: &PutArguments) -> anyhow::Result<&[u8]> {
+    let name = given.name.as_deref().or_else(|| {
+        let is_stdin = given.source.as_os_str() == OsStr::new("-");
+        if is_stdin { None } else { given.source.file_name() }
+    });
+    let name = name.map(OsStrExt::as_bytes);
+    name.ok_or_else(|| refusal("the source has no name: give one, as in `puddle put - NAME`"))
+}
+
+/// A file by its path, anything else that can be read as a reader.
+async fn open_source(path: &Path) -> anyhow::Result<Source> {
+    if path.as_os_str() == OsStr::new("-") {
+        return Ok(Source::reader(tokio::io::stdin()));
+    }
+    let cannot = || format!("cannot read {}", path.display());
+    let metadata = std::fs::metadata(path).with_context(cannot).before_anything()?;
+    if metadata.is_dir() {
+        return Err(refusal(format!(
+            "{}: it is a directory; put its files one by one, or a tar of it",
+            cannot()
+        )));
+    }
+    let file = tokio::fs::File::open(path).await.with_context(cannot).before_anything()?;
+    Ok(if metadata.is_file() { Source::file(path) } else { Source::reader(file) })
+}
+
+#[derive(Debug, Serialize)]
+struct JsonPut<'a> {
+    #[serde(flatten)]
+    name: JsonName,
+    bytes: u64,
+    version: String,
+    replicas: u8,
+    stripes: u64,
+    seconds: f64,
+    copies: u32,
+    wanted: u32,
+    stand_ins: &'a [String],
+    problems: &'a [String],
+}
+
+fn tell(
+    settings: &Settings,
+    name: &[u8],
+    report: &PutReport,
+    seconds: f64,
+) -> anyhow::Result<Exit> {
+    let shown = escape(name);
+    for problem in &report.problems {
+        settings.output.remark(&format!("puddle: {}", escape_text(problem)));
+    }
+    if report.is_short() {
+        complain(&format!(
+            "\"{shown}\" is stored, but in {} of {} copies: put it again when more servers are \
+             up",
+            report.copies, report.wanted
+        ));
+    }
+    let json = JsonPut {
+        name: JsonName::new(name),
+        bytes: report.bytes,
+        version: report.version.to_string(),
+        replicas: report.replicas,
+        stripes: report.stripes,
+        seconds,
+        copies: report.copies,
+        wanted: report.wanted,
+        stand_ins: &report.stand_ins,
+        problems: &report.problems,
+    };
+    if settings.output.json {
+        settings.output.json_line(&json)?;
+    } else {
+        let copies = match report.copies {
+            1 => "1 copy".to_owned(),
+            copies => format!("{copies} copies"),
+        };
+        settings.output.remark(&format!(
+            "{shown}: {} in {seconds:.2} s, {copies}, {}",
+            rounded(report.bytes),
+            counted(report.stripes, "stripe")
+        ));
+    }
+    Ok(if report.is_short() { Exit::Failed } else { Exit::Done })
+}

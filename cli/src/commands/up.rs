@@ -1,0 +1,109 @@
+//! `puddle up`: a cluster on this machine, in the foreground.
+
+use serde::Serialize;
+
+use crate::arguments::UpArguments;
+use crate::cluster::{Cluster, Plan, ReadyLine};
+use crate::exit::Exit;
+use crate::output::{complain, counted, escape_text};
+use crate::runtime::block_on;
+use crate::settings::Settings;
+use crate::signals::EndSignals;
+
+/// Runs servers until a signal comes. Their memory, and all objects, go with
+/// them.
+pub(crate) fn run(settings: &Settings, given: &UpArguments) -> anyhow::Result<Exit> {
+    let discovery = settings.chosen_discovery().map(str::to_owned);
+    let plan = Plan { servers: given.servers, pool: given.pool, discovery };
+    block_on(async {
+        let mut signals = EndSignals::new()?;
+        let mut cluster = tokio::select! {
+            cluster = Cluster::start(settings, &plan) => cluster?,
+            () = signals.next() => return Ok(Exit::Done),
+        };
+        tell_ready(settings, &cluster);
+        let exit = watch(settings, &mut cluster, &mut signals).await?;
+        tokio::select! {
+            stopped = cluster.stop() => stopped?,
+            // Dropping the cluster kills its servers and removes the folder.
+            () = signals.next() => return Ok(Exit::Failed),
+        }
+        settings.output.remark("all servers have stopped");
+        Ok(exit)
+    })
+}
+
+/// Reports servers that die; returns when a signal comes or none is left.
+async fn watch(
+    settings: &Settings,
+    cluster: &mut Cluster,
+    signals: &mut EndSignals,
+) -> anyhow::Result<Exit> {
+    while cluster.servers.iter().any(|server| !server.has_ended) {
+        tokio::select! {
+            () = signals.next() => return Ok(Exit::Done),
+            (name, status) = cluster.next_death() => {
+                complain(&format!("server \"{name}\" has died ({status})"));
+                if settings.output.json {
+                    let status = status.to_string();
+                    let _ = settings.output.json_line(&Died { event: "died", name, status });
+                }
+            }
+        }
+    }
+    anyhow::bail!("no server is left")
+}
+
+#[derive(Debug, Serialize)]
+struct Up<'a> {
+    event: &'static str,
+    discovery: &'a str,
+    cluster: &'a str,
+    servers: Vec<&'a ReadyLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct Died {
+    event: &'static str,
+    name: String,
+    status: String,
+}
+
+/// Nobody may be reading; the servers are up all the same.
+fn tell_ready(settings: &Settings, cluster: &Cluster) {
+    let servers = cluster.servers.iter().map(|server| &server.ready).collect();
+    let (discovery, name) = (&cluster.discovery, &settings.cluster);
+    let up = Up { event: "ready", discovery, cluster: name, servers };
+    let _ = settings.output.result(&up, || text(settings, &up));
+}
+
+fn text(settings: &Settings, up: &Up<'_>) -> String {
+    let count = counted(up.servers.len() as u64, "server");
+    let verb = if up.servers.len() == 1 { "is" } else { "are" };
+    let mut lines = vec![format!("{count} {verb} up:")];
+    for server in &up.servers {
+        let pool = crate::size::rounded(server.pool_bytes);
+        lines.push(format!("  {}  {}  {pool}", server.name, server.address));
+    }
+    lines.push("To use them from another terminal:".to_owned());
+    lines.push(format!("  export PUDDLE_DISCOVERY={}", shell_word(up.discovery)));
+    if !settings.is_usual_cluster() {
+        lines.push(format!("  export PUDDLE_CLUSTER={}", shell_word(up.cluster)));
+    }
+    if let Some(path) = &settings.token_file {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        lines.push(format!("  export PUDDLE_TOKEN_FILE={}", shell_word(&path.to_string_lossy())));
+    }
+    lines.push("  puddle put FILE; puddle ls; puddle nodes".to_owned());
+    lines.push("Ctrl-C stops them; what they hold is gone then.".to_owned());
+    lines.join("\n")
+}
+
+/// A text as one word of a shell.
+fn shell_word(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:._-=,*@+".contains(&byte);
+    if text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", escape_text(text).replace('\'', "'\\''"))
+}

@@ -1,0 +1,61 @@
+//! Progress bars on stderr, for puts and gets that take a while.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rampuddle_client::Progress;
+use tokio::task::JoinHandle;
+use tokio::time::interval;
+
+use crate::output::{Output, escape};
+
+const REDRAW_EVERY: Duration = Duration::from_millis(100);
+const KNOWN: &str = "{msg} [{bar:30}] {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
+const UNKNOWN: &str = "{msg} {spinner} {bytes}, {binary_bytes_per_sec}";
+
+/// A bar that follows a transfer until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    shown: Option<(ProgressBar, JoinHandle<()>)>,
+}
+
+impl Bar {
+    /// Shows a bar when stderr is a terminal and remarks are welcome.
+    pub(crate) fn follow(output: Output, name: &[u8], progress: &Arc<Progress>) -> Self {
+        if output.quiet || output.json || !std::io::stderr().is_terminal() {
+            return Self { shown: None };
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(style(UNKNOWN));
+        bar.set_message(escape(name));
+        let task = tokio::spawn(redraw(bar.clone(), Arc::clone(progress)));
+        Self { shown: Some((bar, task)) }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some((bar, task)) = self.shown.take() {
+            task.abort();
+            bar.finish_and_clear();
+        }
+    }
+}
+
+async fn redraw(bar: ProgressBar, progress: Arc<Progress>) {
+    let mut ticks = interval(REDRAW_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Some(total) = progress.total_bytes().filter(|_| bar.length().is_none()) {
+            bar.set_length(total);
+            bar.set_style(style(KNOWN));
+        }
+        bar.set_position(progress.done_bytes());
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates of this file are well formed")
+}

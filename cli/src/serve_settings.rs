@@ -1,0 +1,226 @@
+//! The settings of `puddle serve`, checked.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use rampuddle_client::Token as ClientToken;
+use rampuddle_discovery::validate;
+use rampuddle_protocol::limits::PAGE_BYTES;
+use rampuddle_server::{Options, Token};
+
+use crate::arguments::ServeArguments;
+use crate::exit::{BeforeAnythingExt as _, refusal};
+use crate::machine;
+use crate::settings::{ConfigFile, ServeSection, Settings};
+use crate::size::Size;
+
+/// Where a server listens unless told otherwise.
+const LISTEN: &str = "127.0.0.1:7117";
+/// The longest token file that is read.
+const TOKEN_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// What a server is told, with every default filled in.
+#[derive(Debug)]
+pub(crate) struct ServeSettings {
+    /// For the server itself.
+    pub(crate) options: Options,
+    /// Where the members are kept.
+    pub(crate) discovery: String,
+    /// Where others reach the server; `None` = where it listens.
+    pub(crate) advertise: Option<String>,
+    /// Its share of the keys.
+    pub(crate) weight: f64,
+    /// Whether somebody chose the weight.
+    pub(crate) is_weight_chosen: bool,
+    /// What fails together with it.
+    pub(crate) zone: String,
+    /// For a new cluster.
+    pub(crate) replicas_max: Option<u8>,
+}
+
+impl ServeSettings {
+    /// Checks what was given, and fills in the defaults.
+    ///
+    /// # Errors
+    /// When something makes no sense: nothing was done then.
+    pub(crate) fn new(settings: &Settings, given: &ServeArguments) -> anyhow::Result<Self> {
+        let given = Given { flags: given, file: &settings.serve };
+        let options = given.options(settings)?;
+        let advertise = given.advertise();
+        check_advertise(&options, advertise.as_deref())?;
+        let chosen_weight = given.flags.weight.or(given.file.weight);
+        let pool_gib = options.pool_bytes as f64 / (1_u64 << 30) as f64;
+        Ok(Self {
+            discovery: settings.discovery_url()?,
+            advertise,
+            weight: chosen_weight.unwrap_or(pool_gib),
+            is_weight_chosen: chosen_weight.is_some(),
+            zone: given.flags.zone.clone().or_else(|| given.file.zone.clone()).unwrap_or_default(),
+            replicas_max: given.flags.replicas_max.or(given.file.replicas_max),
+            options,
+        })
+    }
+
+    /// Where others reach a server that listens at `listened`.
+    pub(crate) fn advertised(&self, listened: SocketAddr) -> String {
+        match &self.advertise {
+            None => listened.to_string(),
+            Some(address) => match address.strip_suffix(":0") {
+                Some(host) => format!("{host}:{}", listened.port()),
+                None => address.clone(),
+            },
+        }
+    }
+
+    /// The config file that gives these settings.
+    pub(crate) fn as_config(&self, settings: &Settings) -> ConfigFile {
+        let options = &self.options;
+        ConfigFile {
+            discovery: Some(self.discovery.clone()),
+            cluster: Some(options.cluster.clone()),
+            replicas: settings.replicas,
+            write: settings.write,
+            json: settings.output.json.then_some(true),
+            quiet: settings.output.quiet.then_some(true),
+            token_file: settings.token_file.clone(),
+            serve: ServeSection {
+                name: Some(options.name.clone()),
+                listen: options.listen.map(|address| address.to_string()),
+                socket: options.socket.clone(),
+                pool: Some(Size(options.pool_bytes)),
+                advertise: self.advertise.clone(),
+                weight: self.is_weight_chosen.then_some(self.weight),
+                zone: Some(self.zone.clone()).filter(|zone| !zone.is_empty()),
+                cpu: options.cpu,
+                busy_poll: Some(options.busy_poll),
+                huge_pages: Some(options.huge_pages),
+                no_prefault: Some(!options.prefault),
+                mlock: Some(options.mlock),
+                insecure_public: Some(options.insecure_public),
+                connections: Some(options.connections_max),
+                replicas_max: self.replicas_max,
+            },
+        }
+    }
+}
+
+/// Flags (or environment) before the config file.
+struct Given<'a> {
+    flags: &'a ServeArguments,
+    file: &'a ServeSection,
+}
+
+impl Given<'_> {
+    fn options(&self, settings: &Settings) -> anyhow::Result<Options> {
+        let (flags, file) = (self.flags, self.file);
+        let pool = flags.pool.or(file.pool).unwrap_or_else(default_pool);
+        let name = flags.name.clone().or_else(|| file.name.clone());
+        let name = name.map_or_else(host_name, Ok)?;
+        validate::name(&name).before_anything()?;
+        validate::name(&settings.cluster).before_anything()?;
+        let listen = flags.listen.as_deref().or(file.listen.as_deref()).unwrap_or(LISTEN);
+        let socket = flags.socket.as_ref().or(file.socket.as_ref());
+        let on = |flag: bool, file: Option<bool>| flag || file.unwrap_or(false);
+
+        let mut options = Options::new(name, &settings.cluster, pool.0);
+        options.listen = Some(listen_address(listen)?);
+        options.socket = socket.map(absolute).transpose()?;
+        options.connections_max =
+            flags.connections.or(file.connections).unwrap_or(options.connections_max);
+        options.huge_pages = on(flags.huge_pages, file.huge_pages);
+        options.prefault = !on(flags.no_prefault, file.no_prefault);
+        options.mlock = on(flags.mlock, file.mlock);
+        options.cpu = flags.cpu.or(file.cpu);
+        options.busy_poll = on(flags.busy_poll, file.busy_poll);
+        options.insecure_public = on(flags.insecure_public, file.insecure_public);
+        options.tokens = settings.token_file.as_ref().map_or(Ok(Vec::new()), read_tokens)?;
+        Ok(options)
+    }
+
+    fn advertise(&self) -> Option<String> {
+        self.flags.advertise.clone().or_else(|| self.file.advertise.clone())
+    }
+}
+
+/// A quarter of the memory, in whole pages.
+fn default_pool() -> Size {
+    let quarter = machine::memory_bytes() / 4;
+    Size((quarter / PAGE_BYTES).max(1) * PAGE_BYTES)
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let checked = validate::name(&name).map(|()| name);
+    checked.context("the name of this host cannot be the server's; give --name").before_anything()
+}
+
+/// An address, or a name that is looked up once.
+fn listen_address(text: &str) -> anyhow::Result<SocketAddr> {
+    let wanted =
+        || format!("cannot listen on \"{text}\": expected ADDR:PORT, for example {LISTEN}");
+    let mut found = text.to_socket_addrs().with_context(wanted).before_anything()?;
+    found.next().ok_or_else(|| refusal(wanted()))
+}
+
+fn absolute(path: &PathBuf) -> anyhow::Result<PathBuf> {
+    let absolute = std::path::absolute(path);
+    absolute.with_context(|| format!("the unix socket {}", path.display())).before_anything()
+}
+
+fn check_advertise(options: &Options, advertise: Option<&str>) -> anyhow::Result<()> {
+    if let Some(address) = advertise {
+        // Port 0 stands for the real one.
+        let checked = address.strip_suffix(":0").map(|host| format!("{host}:1"));
+        let checked = validate::address(checked.as_deref().unwrap_or(address));
+        return checked.context("--advertise").before_anything();
+    }
+    match options.listen {
+        Some(listen) if listen.ip().is_unspecified() => Err(refusal(format!(
+            "{listen} is no address at which others reach the server: \
+             say which one with --advertise ADDR:{}",
+            listen.port()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The tokens of which clients must show one: a file with one per line.
+fn read_tokens(path: &PathBuf) -> anyhow::Result<Vec<Token>> {
+    let text = read_bounded(path)
+        .with_context(|| format!("cannot read the token file {}", path.display()))
+        .before_anything()?;
+    let mut tokens = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if !line.is_empty() && !line.starts_with('#') {
+            let place = || format!("line {} of the token file {}", number + 1, path.display());
+            let token = ClientToken::parse(line).with_context(place).before_anything()?;
+            tokens.push(server_token(&token));
+        }
+    }
+    if tokens.is_empty() {
+        let path = path.display();
+        return Err(refusal(format!(
+            "the token file {path} has no token: expected lines KEY_ID:ROLE:SECRET"
+        )));
+    }
+    Ok(tokens)
+}
+
+fn read_bounded(path: &PathBuf) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
+        return Err(std::io::Error::other("it has more than 64 KiB"));
+    }
+    Ok(text)
+}
+
+fn server_token(token: &ClientToken) -> Token {
+    let mut key_id = [0; 16];
+    key_id[..token.key_id().len()].copy_from_slice(token.key_id().as_bytes());
+    Token { key_id, secret: token.secret().to_vec(), role: token.role() }
+}

@@ -1,0 +1,251 @@
+//! `put`, `get`, `ls`, `stat`, `rm` against real servers.
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::Stdio;
+
+use common::{Lab, left_in, run, run_with, text};
+use rustix::process::Signal;
+
+#[test]
+fn files_of_all_lengths_come_back_whole() {
+    let lab = Lab::with_servers(3);
+    const MIB: usize = 1 << 20;
+    for bytes in [0, 1, 65_535, 65_536, 65_537, MIB - 1, MIB, MIB + 1, 4 * MIB, 4 * MIB + 1] {
+        let file = lab.file("file", bytes);
+        let put = lab.run(["put", "file", "--json"]).expect(0).json();
+        assert_eq!((&put[0]["name"], &put[0]["bytes"]), (&"file".into(), &bytes.into()));
+        assert_eq!((&put[0]["replicas"], &put[0]["copies"]), (&2.into(), &2.into()));
+        lab.run(["get", "file", "back"]).expect(0);
+        assert!(fs::read(&file).unwrap() == fs::read(lab.path("back")).unwrap(), "{bytes}");
+        let read = lab.run(["get", "file", "-", "-q"]).expect(0);
+        assert!(fs::read(&file).unwrap() == read.stdout, "{bytes}");
+    }
+}
+
+#[test]
+fn ranges_are_cut_at_the_end() {
+    let lab = Lab::with_servers(2);
+    let file = fs::read(lab.file("file", 6_000_000)).unwrap();
+    lab.run(["put", "file"]).expect(0);
+    let range =
+        |range: &str| lab.run(["get", "file", "-", "-q", "--range", range]).expect(0).stdout;
+    assert!(range("4MiB:1KiB") == file[4 << 20..(4 << 20) + 1024]);
+    assert!(range("4194300:100") == file[4_194_300..4_194_400]);
+    assert!(range("5999990:1GiB") == file[5_999_990..]);
+    assert_eq!(range("6000000:5"), b"");
+    assert_eq!(range("18446744073709551615:5"), b"");
+    assert_eq!(range("0:0"), b"");
+    lab.run(["get", "file", "part", "--range", "10:5"]).expect(0);
+    assert_eq!(fs::read(lab.path("part")).unwrap(), file[10..15]);
+}
+
+#[test]
+fn stdin_and_pipes_are_sources_and_directories_are_not() {
+    let lab = Lab::with_servers(2);
+    let bytes = fs::read(lab.file("file", 5_000_000)).unwrap();
+    run_with(lab.puddle(["put", "-", "a/stdin"]), &bytes).expect(0);
+    assert!(lab.run(["get", "a/stdin", "-"]).expect(0).stdout == bytes);
+
+    let pipe = lab.path("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
+    let writer = std::thread::spawn({
+        let bytes = bytes.clone();
+        move || fs::write(pipe, bytes)
+    });
+    lab.run(["put", "pipe"]).expect(0);
+    writer.join().unwrap().unwrap();
+    assert!(lab.run(["get", "pipe", "-"]).expect(0).stdout == bytes);
+
+    lab.run(["put", "-"]).expect(2).says("has no name");
+    lab.run(["put", "."]).expect(2).says("is a directory");
+    lab.run(["put", "nonexistent"]).expect(2).says("No such file");
+    lab.run(["put", "file", &"n".repeat(901)]).expect(2).says("1 to 900");
+    lab.run(["put", "file", "--stripe", "100KiB"]).expect(2).says("stripe");
+    lab.run(["put", "file", "--replicas", "4"]).expect(2).says("at most 3");
+}
+
+#[test]
+fn get_writes_to_files_folders_links_and_devices() {
+    let lab = Lab::with_servers(1);
+    lab.file("file", 100_000);
+    lab.run(["put", "--replicas", "1", "file", "x/y/name"]).expect(0);
+    let is_whole =
+        |path: &str| fs::read(lab.path(path)).unwrap() == fs::read(lab.path("file")).unwrap();
+    lab.run(["get", "x/y/name"]).expect(0);
+    assert!(is_whole("name"));
+    fs::create_dir(lab.path("folder")).unwrap();
+    lab.run(["get", "x/y/name", "folder"]).expect(0);
+    assert!(is_whole("folder/name"));
+    fs::write(lab.path("target"), "before").unwrap();
+    std::os::unix::fs::symlink("target", lab.path("link")).unwrap();
+    lab.run(["get", "x/y/name", "link"]).expect(0);
+    assert!(is_whole("target") && lab.path("link").is_symlink());
+    lab.run(["get", "x/y/name", "/dev/null"]).expect(0);
+    assert!(
+        fs::metadata("/dev/null").unwrap().file_type()
+            != fs::metadata(lab.path("target")).unwrap().file_type()
+    );
+    lab.run(["get", "x/y/name", "/dev/full"]).expect(3).says("No space left");
+    lab.run(["get", "x/y/name", "nowhere/file"]).expect(3);
+    assert_eq!(left_in(&lab.path("folder")), ["name"]);
+}
+
+#[test]
+fn a_failed_get_leaves_no_file_and_does_not_touch_the_old_one() {
+    let lab = Lab::with_servers(1);
+    fs::write(lab.path("old"), "old").unwrap();
+    let mut command = lab.puddle(["get", "absent", "old"]);
+    command.env("PUDDLE_DISCOVERY", lab.static_list());
+    run(command).expect(1).says("there is no object \"absent\"");
+    assert_eq!(fs::read(lab.path("old")).unwrap(), b"old");
+    let mut left = left_in(lab.folder.path());
+    left.sort();
+    assert_eq!(left, ["members", "old"]);
+}
+
+#[test]
+fn what_is_not_there_exits_with_1_and_what_cannot_be_known_with_3() {
+    let mut lab = Lab::with_servers(1);
+    let list = lab.static_list();
+    for arguments in [&["get", "a", "-"][..], &["stat", "a"], &["rm", "a"]] {
+        run({
+            let mut command = lab.puddle(arguments);
+            command.env("PUDDLE_DISCOVERY", &list);
+            command
+        })
+        .expect(1);
+    }
+    lab.run(["rm", "--prefix", "a", "--yes"]).expect(1);
+    lab.servers[0].0.signal(Signal::KILL);
+    lab.servers[0].0.wait();
+    for arguments in
+        [&["get", "a", "-"][..], &["stat", "a"], &["rm", "a"], &["ls"], &["put", "members"]]
+    {
+        let code = if arguments[0] == "put" { 2 } else { 3 };
+        run({
+            let mut command = lab.puddle(arguments);
+            command.env("PUDDLE_DISCOVERY", &list);
+            command
+        })
+        .expect(code);
+    }
+    lab.file("file", 10);
+    lab.run(["put", "file"]).expect(3);
+}
+
+#[test]
+fn no_clobber_refuses_and_leaves_the_object() {
+    let lab = Lab::with_servers(2);
+    run_with(lab.puddle(["put", "-", "a"]), b"one").expect(0);
+    run_with(lab.puddle(["put", "-", "a", "--no-clobber"]), b"two")
+        .expect(2)
+        .says("exists already");
+    assert_eq!(lab.run(["get", "a", "-"]).expect(0).stdout, b"one");
+    run_with(lab.puddle(["put", "-", "a"]), b"three").expect(0);
+    assert_eq!(lab.run(["get", "a", "-"]).expect(0).stdout, b"three");
+}
+
+#[test]
+fn listing_is_in_order_by_prefix_and_escaped() {
+    let lab = Lab::with_servers(3);
+    let names: [&[u8]; 5] = [b"-dash", b"a", b"a/1", b"a\xff\x1b[2J", b"b"];
+    for name in names {
+        let arguments =
+            [OsStr::new("put"), OsStr::new("--"), OsStr::new("-"), OsStr::from_bytes(name)];
+        run_with(lab.puddle(arguments), b"xyz").expect(0);
+    }
+    assert_eq!(lab.run(["ls"]).expect(0).text(), "-dash\na\na/1\na\\xff\\x1b[2J\nb\n");
+    assert_eq!(lab.run(["ls", "a/"]).expect(0).text(), "a/1\n");
+    assert_eq!(lab.run(["ls", "--", "-"]).expect(0).text(), "-dash\n");
+    assert_eq!(lab.run(["ls", "zzz"]).expect(0).text(), "");
+    let json = lab.run(["ls", "--json", "a"]).expect(0).json();
+    assert_eq!((&json[0]["name"], &json[0]["bytes"]), (&"a".into(), &3.into()));
+    assert!(json[0].get("name_hex").is_none() && text(&json[0]["version"]).len() == 33);
+    assert_eq!(json[2]["name_hex"], "61ff1b5b324a");
+    assert!(lab.run(["ls", "-l", "b"]).expect(0).text().ends_with("Z  b\n"));
+}
+
+#[test]
+fn stat_tells_where_each_copy_lies_and_what_is_missing() {
+    let mut lab = Lab::with_servers(3);
+    lab.file("file", 9_000_000);
+    let put = lab.run(["put", "file", "--json"]).expect(0).json().remove(0);
+    let stat = lab.run(["stat", "file", "--json"]).expect(0).json().remove(0);
+    for field in ["name", "bytes", "version", "replicas", "stripes"] {
+        assert_eq!(stat[field], put[field], "{field}");
+    }
+    let copies = stat["copies"].as_array().unwrap();
+    assert_eq!(copies.len(), 2 * (1 + 3));
+    assert!(copies.iter().all(|copy| copy["owner"] == true && copy["state"] == "whole"));
+    assert!(copies[0]["stripe"].is_null() && copies[7]["stripe"] == 2);
+    assert!(lab.run(["stat", "file"]).expect(0).text().contains("stripe 2"));
+
+    let victim = text(&copies[7]["server"]).to_owned();
+    let at = lab.servers.iter().position(|(_, ready)| ready["name"] == *victim).unwrap();
+    lab.servers[at].0.signal(Signal::KILL);
+    lab.servers[at].0.wait();
+    let stat = lab.run(["stat", "file", "--json"]).expect(0).json().remove(0);
+    let copies = stat["copies"].as_array().unwrap();
+    let of_victim = copies.iter().filter(|copy| copy["server"] == *victim);
+    assert!(of_victim.clone().count() > 0);
+    assert!(of_victim.clone().all(|copy| copy["state"] == "unreachable"));
+    lab.run(["get", "file", "back"]).expect(0);
+    assert!(fs::read(lab.path("file")).unwrap() == fs::read(lab.path("back")).unwrap());
+}
+
+#[test]
+fn rm_deletes_by_name_and_by_prefix_and_asks_where_it_can() {
+    let lab = Lab::with_servers(2);
+    for name in ["a/1", "a/2", "b", "c", "-d"] {
+        let mut command = lab.puddle(["put", "--", "-", name]);
+        command.stdin(Stdio::null());
+        run(command).expect(0);
+    }
+    lab.run(["rm", "--prefix", "a/"]).expect(2).says("--yes");
+    assert_eq!(lab.run(["ls", "a/"]).expect(0).text(), "a/1\na/2\n");
+    let gone = lab.run(["rm", "--prefix", "a/", "--yes", "--json"]).expect(0).json();
+    assert_eq!((gone.len(), &gone[0]["existed"]), (2, &true.into()));
+    lab.run(["rm", "b", "nothing", "c"]).expect(1).says("there is no object \"nothing\"");
+    lab.run(["rm", "--", "-d"]).expect(0);
+    assert_eq!(lab.run(["ls"]).expect(0).text(), "");
+}
+
+#[test]
+fn a_closed_stdout_ends_quietly() {
+    let lab = Lab::with_servers(1);
+    lab.file("file", 8_000_000);
+    lab.run(["put", "file", "--replicas", "1"]).expect(0);
+    for arguments in [
+        &["get", "file", "-", "-q"][..],
+        &["ls"],
+        &["ls", "--json"],
+        &["nodes"],
+        &["stat", "file"],
+        &["raw", "delete", "k", "--json", "-q"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = lab.puddle(arguments);
+        command.stdout(writer).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_put_with_too_few_servers_up_says_so() {
+    let mut lab = Lab::with_servers(2);
+    lab.servers[1].0.signal(Signal::KILL);
+    lab.servers[1].0.wait();
+    lab.file("file", 100);
+    let put = lab.run(["put", "file", "--json"]).expect(3).says("in 1 of 2 copies");
+    assert_eq!((&put.json()[0]["copies"], &put.json()[0]["wanted"]), (&1.into(), &2.into()));
+    lab.run(["put", "file", "--write", "one"]).expect(0);
+    assert_eq!(lab.run(["get", "file", "-"]).expect(0).stdout, fs::read(lab.path("file")).unwrap());
+}

@@ -1,0 +1,163 @@
+//! `puddle serve` from its start to its end, and `puddle nodes`.
+
+mod common;
+
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use common::{Lab, Running, run, text, until};
+use rustix::process::Signal;
+use serde_json::Value;
+
+fn node(lab: &Lab, name: &str) -> Option<Value> {
+    let nodes = lab.run(["nodes", "--json"]).expect(0).json();
+    nodes.into_iter().find(|node| node["name"] == name)
+}
+
+#[test]
+fn a_server_prints_its_real_address_and_stops_with_0_when_asked() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut lab = Lab::new();
+        let socket = lab.path("s.sock");
+        let (server, ready) = lab.serve("a", &["--socket", socket.to_str().unwrap()]);
+        assert_eq!((&ready["name"], &ready["announced"]), (&"a".into(), &true.into()));
+        assert_eq!(
+            (text(&ready["socket"]), &ready["pool_bytes"]),
+            (socket.to_str().unwrap(), &(32 << 20).into())
+        );
+        assert!(!text(&ready["address"]).ends_with(":0"));
+        TcpStream::connect(text(&ready["address"])).unwrap();
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0));
+        assert!(!socket.exists());
+        let node = node(&lab, "a").unwrap();
+        assert_eq!((&node["alive"], &node["state"]), (&false.into(), &"ready".into()));
+    }
+}
+
+#[test]
+fn nodes_tells_what_is_written_and_what_the_server_says() {
+    let mut lab = Lab::new();
+    let (_, ready) = lab.serve("a", &["--zone", "rack-1", "--weight", "2"]);
+    let ready = ready.clone();
+    let node = node(&lab, "a").unwrap();
+    for field in ["name", "address", "incarnation", "pool_bytes"] {
+        assert_eq!(node[field], ready[field], "{field}");
+    }
+    assert_eq!((&node["alive"], &node["state"]), (&true.into(), &"ready".into()));
+    assert_eq!((&node["used_bytes"], &node["values"]), (&0.into(), &0.into()));
+    assert_eq!((&node["zone"], &node["weight"]), (&"rack-1".into(), &2.0.into()));
+    let table = lab.run(["nodes"]).expect(0).text();
+    assert!(table.contains("ALIVE") && table.contains("rack-1") && table.contains("32MiB"));
+    Lab::new().run(["nodes"]).expect(0).says("has no servers");
+}
+
+#[test]
+fn a_killed_server_is_not_alive_at_once() {
+    let mut lab = Lab::with_servers(1);
+    lab.servers[0].0.signal(Signal::KILL);
+    lab.servers[0].0.wait();
+    let node = node(&lab, "s1").unwrap();
+    assert_eq!((&node["alive"], &node["state"]), (&false.into(), &"ready".into()));
+}
+
+#[test]
+fn a_name_that_a_living_server_has_is_refused() {
+    let lab = Lab::with_servers(1);
+    run(lab.serve_command("s1", &[])).expect(2).says("is taken by a living server");
+    assert_eq!(node(&lab, "s1").unwrap()["incarnation"], lab.servers[0].1["incarnation"]);
+}
+
+#[test]
+fn a_name_is_free_again_when_its_server_was_killed() {
+    let mut lab = Lab::with_servers(1);
+    lab.servers[0].0.signal(Signal::KILL);
+    lab.servers[0].0.wait();
+    let before = lab.servers.pop().unwrap().1;
+    let (_, after) = lab.serve("s1", &[]);
+    assert_ne!(before["incarnation"], after["incarnation"]);
+    assert_eq!(node(&lab, "s1").unwrap()["alive"], true);
+}
+
+#[test]
+fn a_server_is_announced_again_when_the_directory_was_wiped() {
+    let lab = Lab::with_servers(1);
+    std::fs::remove_dir_all(lab.path("members")).unwrap();
+    until("announced again", || node(&lab, "s1").is_some_and(|node| node["alive"] == true));
+}
+
+#[test]
+fn a_server_serves_while_discovery_cannot_be_reached_and_joins_later() {
+    let lab = Lab::new();
+    let blocked = lab.path("members");
+    std::fs::write(&blocked, "a file where the folder should be").unwrap();
+    let mut server = Running::start(lab.serve_command("a", &[]));
+    let ready = server.line();
+    assert_eq!((&ready["event"], &ready["announced"]), (&"ready".into(), &false.into()));
+    TcpStream::connect(text(&ready["address"])).unwrap();
+    std::fs::remove_file(&blocked).unwrap();
+    until("announced later", || node(&lab, "a").is_some_and(|node| node["alive"] == true));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let stderr = server.stderr();
+    assert_eq!(stderr.matches("serving all the same").count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_server_whose_stdout_is_closed_serves() {
+    let lab = Lab::new();
+    let mut server = Running::start(lab.serve_command("a", &[]));
+    server.close_stdout();
+    until("announced", || node(&lab, "a").is_some_and(|node| node["alive"] == true));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_a_server_that_waits_for_a_client() {
+    let mut lab = Lab::new();
+    let (server, ready) = lab.serve("a", &[]);
+    // A request of which only a part has come keeps the connection busy.
+    let mut client = TcpStream::connect(text(&ready["address"])).unwrap();
+    client.write_all(&[0; 10]).unwrap();
+    server.signal(Signal::TERM);
+    let _ = rustix::process::kill_process(
+        rustix::process::Pid::from_raw(server.id() as i32).unwrap(),
+        Signal::TERM,
+    );
+    // At once or after finishing: never by the signal's own hand.
+    assert!(matches!(server.wait().code(), Some(0 | 3)));
+}
+
+#[test]
+fn the_memory_is_printed_line_by_line_unless_quiet() {
+    for (flags, is_told) in [(&[][..], true), (&["--quiet"], false)] {
+        let mut lab = Lab::new();
+        let (server, _) = lab.serve("a", flags);
+        server.signal(Signal::TERM);
+        server.wait();
+        let stderr = server.stderr();
+        assert_eq!(stderr.contains("pool") && stderr.contains("in all"), is_told, "{stderr}");
+    }
+}
+
+#[test]
+fn a_server_with_tokens_takes_only_who_has_one() {
+    let mut lab = Lab::new();
+    let (tokens, other) = (lab.path("tokens"), lab.path("other"));
+    let ours = lab.path("ours");
+    std::fs::write(&tokens, "r:read:0123456789abcdef0\nw:write:fedcba9876543210f\n").unwrap();
+    std::fs::write(&ours, "w:write:fedcba9876543210f\n").unwrap();
+    std::fs::write(&other, "w:write:wrongwrongwrongwrong\n").unwrap();
+    lab.serve("a", &["--token-file", tokens.to_str().unwrap()]);
+    let create = |token: Option<&std::path::Path>| {
+        let mut command = lab.puddle(["raw", "create", "k", "--length", "1", "--replace"]);
+        if let Some(path) = token {
+            command.arg("--token-file").arg(path);
+        }
+        run(command)
+    };
+    create(Some(&ours)).expect(0);
+    create(Some(&other)).expect(2).says("denies");
+    create(None).expect(2).says("wants a token");
+}
