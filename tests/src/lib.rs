@@ -1,1 +1,37 @@
-//! Placeholder.
+//! What whole-system tests are made of: real `puddle serve` processes on port 0,
+//! a blocking client that sends exactly what it is told, an oracle that knows
+//! every byte, a canary that must never wait, and counts.
+//!
+//! ```text
+//!   test ---- RawClient ---- TCP or unix socket ----> puddle serve (a process)
+//!    |  \---- Canary    ----------------------------/      |
+//!  Oracle                                             dir: discovery
+//! ```
+//!
+//! Nothing here sleeps to wait for something: conditions are asked for again and
+//! again, until a deadline (see [`until`]). Everything panics with what it
+//! expected and what it found: this is for tests.
+
+#![forbid(unsafe_code)]
+
+mod binary;
+mod canary;
+mod cluster;
+mod counts;
+mod oracle;
+mod pattern;
+mod process;
+mod raw;
+mod seed;
+mod waiting;
+
+pub use binary::puddle_binary;
+pub use canary::{CANARY_BOUND, Canary};
+pub use cluster::{Cluster, ClusterOptions};
+pub use counts::Counts;
+pub use oracle::Oracle;
+pub use pattern::Pattern;
+pub use process::{ServeOptions, ServerProcess, kill_hard, refused_start};
+pub use raw::{Answer, Door, Frame, RawClient, RawConnection, Stream, Transport, fresh_version};
+pub use seed::Seeded;
+pub use waiting::{pace, until};

@@ -16,7 +16,7 @@ use super::copies::{Candidates, Copies, Copy, wanted_of, write, write_ranks};
 use super::format::{
     BLOCK_BYTES, BlockEntry, INLINE_BYTES_MAX, Seed, Tag, encode_table, stripe_key, stripe_version,
 };
-use super::head::{Part, check_name, find};
+use super::head::{Part, check_name, find, find_greatest};
 use super::report::{Progress, PutOptions, PutReport, Source};
 use super::source::Stripes;
 use crate::client::{Client, Core};
@@ -212,7 +212,7 @@ impl<'p> Put<'p> {
             ..self.tag(uploaded.bytes)
         };
         let head = self.write_head(tag, table.into(), crc).await?;
-        self.make_permanent(&mut uploaded).await;
+        self.make_permanent(&head.tag, &mut uploaded).await;
         Ok(self.report(&head, uploaded))
     }
 
@@ -405,13 +405,25 @@ impl<'p> Put<'p> {
     }
 
     /// Ends the lease of all stripes: they stay. A server that does not answer
-    /// counts as having lost them.
-    async fn make_permanent(&self, uploaded: &mut Uploaded) {
-        for lost in self.touch(uploaded, 0).await {
+    /// counts as having lost them, unless a later writer has replaced the object
+    /// already and removed them.
+    async fn make_permanent(&self, tag: &Tag, uploaded: &mut Uploaded) {
+        let lost = self.touch(uploaded, 0).await;
+        if lost.is_empty() || self.was_replaced(tag).await {
+            return;
+        }
+        for lost in lost {
             uploaded.problems.push(format!("server \"{lost}\" lost copies before the end"));
             for placed in &mut uploaded.stripes {
                 placed.servers.retain(|server| *server != lost);
             }
+        }
+    }
+
+    async fn was_replaced(&self, tag: &Tag) -> bool {
+        match find_greatest(self.core, &self.key, Part::Tag).await {
+            Ok(found) => found.is_none_or(|head| head.tag.version > tag.version),
+            Err(_) => false,
         }
     }
 

@@ -1,0 +1,12 @@
+//! A plain client that blocks: it sends exactly what it is told, and shows
+//! exactly what comes back.
+
+mod answer;
+mod client;
+mod connection;
+mod frame;
+
+pub use answer::Answer;
+pub use client::RawClient;
+pub use connection::{Door, RawConnection, Stream, Transport};
+pub use frame::{Frame, fresh_version};
