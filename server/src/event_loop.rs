@@ -175,6 +175,9 @@ impl EventLoop {
             self.next_tick = began + TICK;
             self.tick();
         }
+        while let Some(number) = self.core.buffers.woken() {
+            self.wake(number);
+        }
         if cfg!(debug_assertions) {
             self.core.store.check_books();
         }
@@ -234,12 +237,9 @@ impl EventLoop {
                     Some(bytes) if only_small && bytes > SMALL_BYTES => {
                         self.ready.push_back(number);
                     }
-                    Some(_) => self.serve(number, budget, only_small),
+                    Some(_) => self.serve(number, budget),
                 }
             }
-        }
-        while let Some(number) = self.core.buffers.woken() {
-            self.wake(number);
         }
     }
 
@@ -251,7 +251,7 @@ impl EventLoop {
         }
     }
 
-    fn serve(&mut self, number: usize, budget: u64, is_small: bool) {
+    fn serve(&mut self, number: usize, budget: u64) {
         let Some(peer) = self.peers[number].as_mut() else { return };
         peer.is_queued = false;
         let mut left = budget;
@@ -269,8 +269,6 @@ impl EventLoop {
         if let Some(over) = peer.connection.over() {
             return self.close(number, over);
         }
-        // A small request that grew is served again with the large ones.
-        let _ = is_small;
         if peer.has_work() {
             self.enqueue(number);
         }

@@ -71,6 +71,11 @@ impl Buffers {
         self.woken.append(&mut self.waiting);
     }
 
+    /// Whether a connection waits for a buffer.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Connections that waited and may try again.
     pub(crate) fn woken(&mut self) -> Option<usize> {
         self.woken.pop()

@@ -42,6 +42,9 @@ use transfer::Transfer;
 pub(crate) const CONNECTION_BYTES: u64 = 64 * 1024;
 /// Heads of requests up to this lie in the connection's own memory.
 const OWN_HEAD_BYTES: usize = 8 * 1024;
+/// What must come of a head that lies in a shared buffer, from one look at the
+/// clock to the next, while other connections wait for a buffer.
+const LARGE_HEAD_STEP: usize = 16 * 1024;
 /// Stretches of memory that one receive or send call is given.
 const SLICES_MAX: usize = 16;
 /// What values hold where nothing was ever given.
@@ -65,8 +68,9 @@ enum Phase {
 enum Receiving {
     /// The head of a request.
     Head,
-    /// The head of a request, in a shared buffer; so many bytes are in.
-    LargeHead { header: Header, buffer: Buffer, filled: usize },
+    /// The head of a request, in a shared buffer; so many bytes are in, and were
+    /// at the last look at the clock.
+    LargeHead { header: Header, buffer: Buffer, filled: usize, before: Option<usize> },
     /// The payload of a request.
     Payload(Transfer),
     /// The payload of a request that was refused.
@@ -175,7 +179,7 @@ impl Connection {
         // Behind the targets in the pool comes the connection's own memory,
         // unless more of the row will go to the pool.
         let own = match &mut self.receiving {
-            Receiving::LargeHead { header, buffer, filled } => {
+            Receiving::LargeHead { header, buffer, filled, .. } => {
                 &mut buffer.head_mut()[*filled..header.head_bytes()]
             }
             Receiving::Payload(transfer) if direct > 0 && direct < transfer.row_left() => &mut [],
@@ -295,13 +299,25 @@ impl Connection {
         let takes_payload = matches!(self.receiving, Receiving::Payload(_) | Receiving::Drain(_));
         let stalled_in = takes_payload && self.incoming.has_stalled(now_ms);
         let stalled_out = self.has_output() && self.outgoing.has_stalled(now_ms);
+        let crawls = self.crawls(core);
         let idle = self.is_at_rest() && now_ms - self.active_ms >= IDLE_CONNECTION_MS;
-        if handshake_over || head_over || stalled_in || stalled_out {
+        if handshake_over || head_over || stalled_in || stalled_out || crawls {
             self.close(Over::Stalled, core);
             self.outbox.clear(&mut core.store, &mut core.buffers);
         } else if idle {
             self.close(Over::Done, core);
         }
+    }
+
+    /// Whether the connection sends a large head too slowly for others who wait
+    /// for its buffer. Compares with the last time it was asked.
+    fn crawls(&mut self, core: &Core) -> bool {
+        let Receiving::LargeHead { header, filled, before, .. } = &mut self.receiving else {
+            return false;
+        };
+        let is_slow = before.is_some_and(|before| *filled < before + LARGE_HEAD_STEP);
+        *before = Some(*filled);
+        is_slow && *filled < header.head_bytes() && core.buffers.is_wanted()
     }
 
     /// Stops taking requests, and parts from the session. Answers still leave.
@@ -442,18 +458,18 @@ impl Connection {
         let there = filled.len().min(header.head_bytes());
         buffer.head_mut()[..there].copy_from_slice(&filled[..there]);
         self.inbox.consume(there);
-        self.receiving = Receiving::LargeHead { header, buffer, filled: there };
+        self.receiving = Receiving::LargeHead { header, buffer, filled: there, before: None };
         true
     }
 
     fn process_large_head(&mut self, core: &mut Core) -> bool {
-        let Receiving::LargeHead { header, buffer, filled } =
+        let Receiving::LargeHead { header, buffer, filled, before } =
             std::mem::replace(&mut self.receiving, Receiving::Head)
         else {
             unreachable!("the caller looked");
         };
         if filled < header.head_bytes() {
-            self.receiving = Receiving::LargeHead { header, buffer, filled };
+            self.receiving = Receiving::LargeHead { header, buffer, filled, before };
             return false;
         }
         if let Err(error) = header.check(buffer.head()) {
@@ -534,7 +550,8 @@ impl Connection {
         let Some(mut place) = place else {
             self.blocked = true;
             if let Some(buffer) = buffer {
-                self.receiving = Receiving::LargeHead { header: *header, buffer, filled };
+                let before = None;
+                self.receiving = Receiving::LargeHead { header: *header, buffer, filled, before };
             }
             return false;
         };
