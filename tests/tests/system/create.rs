@@ -119,6 +119,9 @@ fn a_key_that_exists_is_replaced_only_when_asked_for(transport: Transport) {
     // The same once more is no second write.
     let (outcome, _) = client.create_row(replace, b"key", b"tag two", b"two");
     assert_status!(&outcome, Same);
+    // Nor when it may be rewritten: the bytes that are there are sound.
+    let rewrite = CreateRow { flags: RowFlags::REPLACE | RowFlags::REWRITE, ..replace };
+    assert_status!(client.create_row(rewrite, b"key", b"tag two", b"two").0, Same);
     assert_eq!(client.info().used_bytes, VALUE_BYTES_MIN);
 }
 

@@ -36,8 +36,6 @@ fn running_out_of_descriptors_neither_spins_nor_kills(transport: Transport) {
     assert!(used < Duration::from_millis(300), "{used:?} of processor time in {WINDOW:?}");
     assert!(!server.has_exited());
     assert_eq!(&early.gather(b"key", 0, 4).1, b"kept");
-    let open = server.open_descriptors();
-    assert!(open <= 64, "{open} descriptors");
     drop(many);
     // Once some have ended, new ones work.
     let mut late = None;

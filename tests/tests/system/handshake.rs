@@ -197,7 +197,7 @@ fn a_role_allows_what_it_should_and_no_more(transport: Transport) {
     // A payload that is refused is read and thrown away.
     let row = CreateRow { version: fresh_version(), ..CreateRow::default() };
     let row = CreateRow { length: 100_000, value_bytes: 100_000, ..row };
-    let answer = reader.ask(Opcode::Create, &[(row, b"mine", b"")], &[7; 100_000]);
+    let answer = reader.ask(Opcode::Create, &[(row, b"mine", b"")], &vec![7; 100_000]);
     assert_eq!((answer.status(), answer.header.rows), (Status::Denied, 0));
     let allowed = [
         status_of(&mut reader, Opcode::Gather, GatherRow::default(), b"key"),

@@ -5,12 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use rampuddle_harness::{
-    CANARY_BOUND, Canary, Counts, Frame, Pattern, RawClient, Seeded, ServerProcess, Transport,
-    fresh_version, until,
+    CANARY_BOUND, Canary, Counts, Frame, Pattern, RawClient, Seeded, ServeOptions, ServerProcess,
+    Transport, fresh_version, until,
 };
 use rampuddle_protocol::limits::{MIB, PAGE_BYTES};
 use rampuddle_protocol::{
-    CreateRow, FrameFlags, GatherRow, Header, Opcode, ScatterRow, StatRequestRow, Status,
+    CreateRow, DeleteRow, FrameFlags, GatherRow, Header, ListRow, Opcode, RowFlags, ScatterRow,
+    StatRequestRow, Status,
 };
 
 use crate::{assert_status, over_both};
@@ -27,6 +28,12 @@ over_both! {
     a_thousand_gathers_that_nobody_reads_are_all_answered_in_the_end
     a_thousand_claims_of_bytes_that_never_come_cost_nothing
     longer_headers_and_rows_of_a_newer_peer_are_skipped
+    what_was_asked_is_answered_though_the_client_ends_its_side
+    small_requests_are_answered_soon_beside_large_ones
+    half_sent_tables_do_not_stop_the_large_requests_of_others
+    frames_of_a_thousand_rows_do_not_hold_up_small_requests
+    one_client_that_does_not_read_its_lists_does_not_stop_those_of_others
+    lists_that_find_nothing_do_not_hold_up_small_requests
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -218,7 +225,7 @@ fn frames_split_at_every_byte_are_understood(transport: Transport) {
         length: 40,
         value_bytes: 40,
         version: fresh_version(),
-        flags: rampuddle_protocol::RowFlags::REPLACE,
+        flags: RowFlags::REPLACE,
         ..CreateRow::default()
     };
     let bytes = Pattern(4).bytes(0, 40);
@@ -251,7 +258,7 @@ fn frames_in_one_piece_are_all_answered(transport: Transport) {
             length: 100,
             value_bytes: 100,
             version: fresh_version(),
-            flags: rampuddle_protocol::RowFlags::REPLACE,
+            flags: RowFlags::REPLACE,
             ..CreateRow::default()
         };
         let bytes = Pattern(number).bytes(0, 100);
@@ -372,4 +379,197 @@ fn longer_headers_and_rows_of_a_newer_peer_are_skipped(transport: Transport) {
         assert_eq!((answer.statuses(), &answer.payload[..]), (vec![Status::Ok], &b"bytes"[..]));
     }
     client.ask::<StatRequestRow>(Opcode::Ping, &[], b"");
+}
+
+fn what_was_asked_is_answered_though_the_client_ends_its_side(transport: Transport) {
+    let server = ServerProcess::with_pool_mib(4);
+    let mut client = server.client(transport);
+    let bytes = Pattern(1).bytes(0, 1_000);
+    assert_status!(client.create(b"key", 1_000, &bytes), Ok);
+    let row = GatherRow { length: 1_000, ..GatherRow::default() };
+    let mut all: Vec<u8> = (0..500)
+        .flat_map(|id| Frame::new(Opcode::Gather, id, &[(row, b"key", b"")], b"").bytes)
+        .collect();
+    // Half a request at the end is given up.
+    let create = CreateRow {
+        length: 1_000,
+        value_bytes: 1_000,
+        version: fresh_version(),
+        ..CreateRow::default()
+    };
+    let half = Frame::new(Opcode::Create, 900, &[(create, b"half", b"")], &bytes);
+    all.extend(&half.bytes[..half.bytes.len() - 1]);
+    let mut stream = client.another_handle();
+    let writer = thread::spawn(move || stream.write_all(&all).expect("all requests are taken"));
+    for id in 0..250 {
+        assert_eq!(client.receive_answer().header.request_id, id);
+    }
+    writer.join().expect("the writer is done");
+    client.end_sending();
+    for id in 250..500 {
+        let answer = client.receive_answer();
+        assert!(answer.header.request_id == id && answer.payload == bytes);
+    }
+    assert!(client.receive_to_end(PATIENCE).is_empty());
+    let mut other = server.client(transport);
+    assert_status!(other.stat(b"half"), NotFound);
+    assert_eq!(other.info().used_bytes, PAGE_BYTES);
+}
+
+fn small_requests_are_answered_soon_beside_large_ones(transport: Transport) {
+    let server = ServerProcess::with_pool_mib(64);
+    let door = &server.door(transport);
+    let canary = Canary::start(door);
+    let mut counts = Counts::new("large requests beside a canary");
+    let done = canary.assert_within(CANARY_BOUND, || {
+        thread::scope(|scope| {
+            let busy = |number: u8| {
+                move || {
+                    let mut client = RawClient::connect(door);
+                    let bytes = Pattern(number.into()).bytes(0, 4 * MIB);
+                    assert_status!(client.create(&[number], 4 * MIB, &bytes), Ok);
+                    for _ in 0..40 {
+                        assert_status!(client.scatter(&[number], 0, &bytes), Ok);
+                        assert!(client.gather(&[number], 0, 4 * MIB).1 == bytes);
+                    }
+                    80
+                }
+            };
+            let clients: Vec<_> = (0..4).map(|number| scope.spawn(busy(number))).collect();
+            clients.into_iter().map(|client| client.join().expect("a busy client")).sum()
+        })
+    });
+    counts.add("requests of 4 MiB", done);
+}
+
+/// Large tables lie in buffers that all connections share. Whoever sends half
+/// a table and no more must not keep them from others.
+fn half_sent_tables_do_not_stop_the_large_requests_of_others(transport: Transport) {
+    let server = ServerProcess::with_pool_mib(4);
+    let door = server.door(transport);
+    let mut client = RawClient::connect(&door);
+    assert_status!(client.create(b"key", 1, b"x"), Ok);
+    let row = GatherRow { length: 1, ..GatherRow::default() };
+    let rows = vec![(row, &b"key"[..], &b""[..]); 1_024];
+    let frame = Frame::new(Opcode::Gather, 1, &rows, b"");
+    let hostile: Vec<RawClient> = (0..30)
+        .map(|_| {
+            let mut client = RawClient::connect(&door);
+            client.send(&frame.bytes[..frame.bytes.len() / 2]);
+            client
+        })
+        .collect();
+    client.ping();
+    let began = std::time::Instant::now();
+    let answer = client.ask(Opcode::Gather, &rows, b"");
+    assert_eq!(answer.outcomes().len(), 1_024);
+    client.list_all(ListRow::default(), b"");
+    let took = began.elapsed();
+    drop(hostile);
+    assert!(took < Duration::from_secs(1), "a large request of another waited for {took:?}");
+}
+
+/// Rows without bytes are cheap to send: many connections send full tables of
+/// them, one frame behind the other.
+fn frames_of_a_thousand_rows_do_not_hold_up_small_requests(transport: Transport) {
+    const CONNECTIONS: u64 = 16;
+    const FRAMES: u64 = 8;
+    let server = ServerProcess::with_pool_mib(4);
+    let door = &server.door(transport);
+    let canary = Canary::start(door);
+    let mut counts = Counts::new("full tables");
+    let create = vec![(CreateRow::default(), &b"key"[..], &b""[..]); 1_024];
+    let scatter = vec![(ScatterRow::default(), &b"absent"[..], &b""[..]); 1_024];
+    let frames = [
+        (Frame::new(Opcode::Create, 1, &create, b"").bytes, Status::BadRow),
+        (Frame::new(Opcode::Scatter, 2, &scatter, b"").bytes, Status::NotFound),
+    ];
+    canary.assert_within(CANARY_BOUND, || {
+        for (frame, wanted) in &frames {
+            thread::scope(|scope| {
+                for _ in 0..CONNECTIONS {
+                    scope.spawn(|| {
+                        let mut client = RawClient::connect(door);
+                        for _ in 0..FRAMES {
+                            client.send(frame);
+                            let statuses = client.receive_answer().statuses();
+                            assert_eq!(statuses, vec![*wanted; 1_024]);
+                        }
+                    });
+                }
+            });
+            counts.add("rows", CONNECTIONS * FRAMES * 1_024);
+        }
+    });
+    let longest = RawClient::connect(door).info().turn_us_max;
+    println!("longest turn of the loop: {longest} us");
+}
+
+/// The heads of large answers lie in the same shared buffers: one connection
+/// that asks for many and reads none must not take them all.
+fn one_client_that_does_not_read_its_lists_does_not_stop_those_of_others(transport: Transport) {
+    let server = ServerProcess::with_pool_mib(4);
+    let door = server.door(transport);
+    let mut client = RawClient::connect(&door);
+    let keys: Vec<Vec<u8>> =
+        (0..500_u16).map(|number| [&number.to_be_bytes()[..], &[b'k'; 1_000]].concat()).collect();
+    let rows: Vec<(DeleteRow, &[u8], &[u8])> = keys
+        .iter()
+        .map(|key| {
+            let row = DeleteRow { version: fresh_version(), ..DeleteRow::default() };
+            (row, &key[..], &b""[..])
+        })
+        .collect();
+    let deleted = client.ask(Opcode::Delete, &rows, b"").statuses();
+    assert_eq!(deleted, vec![Status::NotFound; 500]);
+    let row = ListRow { flags: RowFlags::TOMBSTONE, ..ListRow::default() };
+    assert_eq!(client.list_all(row, b"").len(), 500);
+    let mut hostile = RawClient::connect(&door.clone().with_small_buffer());
+    for _ in 0..120 {
+        hostile.post(Opcode::List, &[(row, b"", b"")], b"");
+    }
+    hostile.receive(64);
+    let began = std::time::Instant::now();
+    assert_eq!(client.list_all(row, b"").len(), 500);
+    let took = began.elapsed();
+    drop(hostile);
+    assert!(took < Duration::from_secs(1), "the list of another waited for {took:?}");
+}
+
+/// A List looks at thousands of tombstones and answers with a few bytes: many
+/// of them fit into what a connection may move in a turn.
+fn lists_that_find_nothing_do_not_hold_up_small_requests(transport: Transport) {
+    let server = ServerProcess::start(ServeOptions {
+        arguments: vec!["--no-prefault".to_owned()],
+        ..ServeOptions::with_pool_mib(1_024)
+    });
+    let door = &server.door(transport);
+    let canary = Canary::start(door);
+    let mut client = RawClient::connect(door);
+    for first in (0..4_096_u16).step_by(1_024) {
+        let keys: Vec<[u8; 2]> = (first..first + 1_024).map(u16::to_be_bytes).collect();
+        let row = |_| DeleteRow { version: fresh_version(), ..DeleteRow::default() };
+        let rows: Vec<(DeleteRow, &[u8], &[u8])> =
+            keys.iter().map(|key| (row(()), &key[..], &b""[..])).collect();
+        client.ask(Opcode::Delete, &rows, b"");
+    }
+    assert_eq!(client.info().tombstones, 4_096);
+    let row = ListRow::default();
+    let all: Vec<u8> = (0..100)
+        .flat_map(|id| Frame::new(Opcode::List, id, &[(row, b"", b"")], b"").bytes)
+        .collect();
+    canary.assert_within(CANARY_BOUND, || {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut client = RawClient::connect(door);
+                    client.send(&all);
+                    for _ in 0..100 {
+                        assert_eq!(client.receive_answer().status(), Status::Ok);
+                    }
+                });
+            }
+        });
+    });
+    println!("longest turn of the loop: {} us", client.info().turn_us_max);
 }

@@ -14,6 +14,7 @@ mod hostile;
 mod lengths;
 mod looking;
 mod memory;
+mod objects;
 mod pinned;
 mod reserve;
 mod scatter_gather;

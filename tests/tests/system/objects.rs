@@ -308,7 +308,7 @@ fn a_put_whose_client_is_killed_leaves_nothing_visible_and_its_pages_come_back()
     let cluster = Cluster::start(3);
     let client = cluster.client();
     let mut child = process::Command::new(std::env::current_exe().unwrap())
-        .args(["helper_that_puts_for_ever", "--nocapture"])
+        .args(["objects::helper_that_puts_for_ever", "--exact", "--nocapture"])
         .env("HARNESS_PUTS_FOR_EVER", cluster.discovery())
         .stdout(process::Stdio::null())
         .spawn()

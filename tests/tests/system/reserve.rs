@@ -57,7 +57,7 @@ fn bytes_sent_again_do_no_harm_and_a_gap_is_refused(transport: Transport) {
     let gap = assert_status!(scatter(300_001, b"x"), BadRange);
     assert_eq!(gap.detail, 300_000);
     // Wholly below the watermark, other bytes: skipped.
-    let again = assert_status!(scatter(1_000, &[0xEE; 200_000]), Ok);
+    let again = assert_status!(scatter(1_000, &vec![0xEE; 200_000]), Ok);
     assert_eq!((again.length, again.detail), (200_000, 300_000));
     // Partly below.
     let mut bytes = vec![0xEE; 100_000];
