@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::clocks::Clocks;
 use crate::error::Error;
+use crate::object::Holds;
 use crate::options::{DiscoverySource, Options, WritePolicy};
 use crate::raw::{Info, RawClient};
 use crate::retry::RetryBudget;
@@ -38,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) replicas: u8,
     pub(crate) write: WritePolicy,
     pub(crate) upload_lease: Duration,
+    pub(crate) holds: Holds,
     follower: AbortHandle,
 }
 
@@ -97,6 +99,7 @@ impl Client {
             replicas: options.replicas,
             write: options.write,
             upload_lease: options.upload_lease,
+            holds: Holds::default(),
             follower: follower.abort_handle(),
         };
         Ok(Self { core: Arc::new(core) })

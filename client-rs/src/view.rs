@@ -121,11 +121,11 @@ impl View {
         ranks.into_iter().map(|index| &self.placement.names[index].0).collect()
     }
 
-    /// Whether the registry was founded less than 10 s before `now_ms`: it may
-    /// have been wiped, so that members are missing from it.
+    /// Whether the registry was founded less than 10 s before `now_ms`, or has no
+    /// settings at all: it may have been wiped, so that members are missing from it.
     pub fn is_young(&self, now_ms: u64) -> bool {
         let created_ms = self.settings.created_unix_ms;
-        self.is_founded && created_ms > 0 && now_ms < created_ms.saturating_add(YOUNG_MS)
+        !self.is_founded || (created_ms > 0 && now_ms < created_ms.saturating_add(YOUNG_MS))
     }
 }
 
@@ -251,7 +251,7 @@ mod tests {
         let mut snapshot = snapshot(&[]);
         let young =
             |snapshot: &Snapshot, now| View::new(snapshot, "lab", None).unwrap().is_young(now);
-        assert!(!young(&snapshot, 5));
+        assert!(young(&snapshot, 5), "without settings nothing is known of its age");
         snapshot.settings = Some(Settings::new("lab", 1_000_000));
         assert!(young(&snapshot, 1_009_999) && !young(&snapshot, 1_010_000));
         snapshot.settings = Some(Settings::new("lab", 0));

@@ -65,18 +65,11 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) now: Now,
     started_ms: u64,
-    nonce_state: [u64; 2],
 }
 
 impl Core {
-    /// `seed` is 32 fresh random bytes; nonces are drawn from it.
-    pub(crate) fn new(
-        identity: Identity,
-        store: Store,
-        sessions: Sessions,
-        now: Now,
-        seed: [u64; 2],
-    ) -> Self {
+    /// Nothing stored, nobody connected.
+    pub(crate) fn new(identity: Identity, store: Store, sessions: Sessions, now: Now) -> Self {
         Self {
             identity,
             store,
@@ -85,16 +78,13 @@ impl Core {
             counters: Counters::default(),
             now,
             started_ms: now.monotonic_ms,
-            nonce_state: seed,
         }
     }
 
-    /// A nonce that was never used before in this incarnation.
+    /// A nonce that nobody can foresee.
     pub(crate) fn draw_nonce(&mut self) -> Nonce {
-        self.nonce_state[1] = self.nonce_state[1].wrapping_add(1);
         let mut nonce = [0; 16];
-        nonce[..8].copy_from_slice(&self.nonce_state[0].to_le_bytes());
-        nonce[8..].copy_from_slice(&self.nonce_state[1].to_le_bytes());
+        getrandom::fill(&mut nonce).expect("the system gave randomness at the start, too");
         Nonce(nonce)
     }
 

@@ -150,8 +150,8 @@ impl EventLoop {
         self.listeners.clear();
         let deadline = Instant::now() + grace;
         while self.core.counters.connections > 0 && Instant::now() < deadline {
-            self.close_at_rest();
             self.turn(&mut events)?;
+            self.close_at_rest();
         }
         for number in 0..self.peers.len() {
             self.close(number, Over::Done);
@@ -166,6 +166,7 @@ impl EventLoop {
         }
         let began = Instant::now();
         self.core.now = self.clock.now();
+        self.core.store.begin_turn();
         for event in events.iter() {
             self.note(event);
         }
@@ -254,6 +255,7 @@ impl EventLoop {
     fn serve(&mut self, number: usize, budget: u64) {
         let Some(peer) = self.peers[number].as_mut() else { return };
         peer.is_queued = false;
+        peer.connection.handle_turn(&mut self.core);
         let mut left = budget;
         while left > 0 {
             let moved = peer.send(&mut self.core, left).and_then(|sent| {
@@ -294,7 +296,12 @@ impl EventLoop {
                         break;
                     }
                     // The peer went away while it waited; the next one may be there.
-                    Err(_) => {}
+                    Err(error) if is_passing(&error) => {}
+                    Err(_) => {
+                        self.accept_pending = true;
+                        self.accept_rests_until = Some(Instant::now() + ACCEPT_REST);
+                        break;
+                    }
                 }
             }
         }
@@ -354,7 +361,8 @@ impl EventLoop {
 
     fn close_at_rest(&mut self) {
         for number in 0..self.peers.len() {
-            if self.peers[number].as_ref().is_some_and(|peer| peer.connection.is_at_rest()) {
+            let is_done = |peer: &Peer| !peer.readable && peer.connection.is_at_rest();
+            if self.peers[number].as_ref().is_some_and(is_done) {
                 self.close(number, Over::Done);
             }
         }
@@ -379,7 +387,8 @@ impl EventLoop {
 
 impl Peer {
     fn has_work(&self) -> bool {
-        (self.readable && self.connection.wants_input())
+        self.connection.is_paused()
+            || (self.readable && self.connection.wants_input())
             || (self.writable && self.connection.has_output())
     }
 
@@ -433,6 +442,11 @@ impl Peer {
             _ => Err(error),
         }
     }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 fn is_exhausted(error: &io::Error) -> bool {

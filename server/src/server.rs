@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use rampuddle_protocol::{Incarnation, StoreId, self_test};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::core::{Core, Identity};
@@ -51,14 +52,12 @@ impl Server {
             store_id,
             tokens: options.tokens.clone(),
         };
+        raise_descriptor_limit();
         let clock = Clock::new();
         let connections_max = options.connections_max as usize;
         // A session outlives its last connection, so that there may be more.
         let sessions = Sessions::new(2 * connections_max);
-        let seed = random()?;
-        let half =
-            |at: usize| u64::from_le_bytes(seed[at..at + 8].try_into().expect("eight bytes"));
-        let core = Core::new(identity, Store::new(pool), sessions, clock.now(), [half(0), half(8)]);
+        let core = Core::new(identity, Store::new(pool), sessions, clock.now());
         let event_loop = EventLoop::new(listeners, core, clock, connections_max, options.busy_poll)
             .map_err(StartError::System)?;
         Ok(Self { options, event_loop, local_address, incarnation, store_id })
@@ -119,6 +118,14 @@ fn take_pool(options: &Options) -> Result<Pool, StartError> {
         pool.lock().map_err(error("lock", raise))?;
     }
     Ok(pool)
+}
+
+/// As many descriptors as the system allows this process at most.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused, the server has what it had, and copes when they run out.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn pin_to(cpu: usize) -> Result<(), StartError> {

@@ -1,17 +1,22 @@
 //! Removing stripes that belong to no object any more.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rampuddle_protocol::SetId;
+use tokio::time::sleep;
 
+use super::copies::answers;
 use super::format::{Tag, stripe_key, stripe_version};
 use super::head::read_ranks;
 use crate::client::Core;
 use crate::placement::Slot;
 use crate::raw::{DropItem, RawClient, Target};
 
+/// When stripes of a dropped upload are removed once more.
+const SECOND_LOOK: Duration = Duration::from_secs(15);
 /// Stripes whose removal is asked for at once.
 const STRIPES_AT_ONCE: u64 = 512;
 
@@ -57,7 +62,12 @@ impl Drop for Cleanup {
         let (upload, stripes) = (self.upload, self.stripes);
         let runtime = core.servers.access().runtime.clone();
         // What cannot be reached now ends with its lease.
-        runtime.spawn(async move { drop_stripes(&core, upload, stripes).await });
+        runtime.spawn(async move {
+            drop_stripes(&core, upload, stripes).await;
+            // A stripe that was on its way may have arrived behind its removal.
+            sleep(SECOND_LOOK).await;
+            drop_stripes(&core, upload, stripes).await;
+        });
     }
 }
 
@@ -78,6 +88,9 @@ async fn drop_stripes(core: &Arc<Core>, upload: SetId, stripes: u64) {
         for stripe in begin..end {
             let key: Bytes = stripe_key(upload, stripe);
             for server in read_ranks(&core.views.current(), Slot::of(&key, 0)) {
+                if !answers(core, &server) {
+                    continue;
+                }
                 let item = DropItem::new(key.clone(), stripe_version(upload));
                 by_server.entry(server).or_default().push(item);
             }

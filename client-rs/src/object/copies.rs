@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rampuddle_protocol::{Status, Version};
 use tokio::time::{Instant, sleep};
@@ -55,6 +56,14 @@ impl Copies {
     pub(super) fn applied(&self) -> usize {
         let applied = |copy: &Copy| matches!(copy, Copy::Stored { .. } | Copy::Overtaken { .. });
         self.taken.iter().filter(|(_, _, copy)| applied(copy)).count()
+    }
+
+    /// Owners among them.
+    pub(super) fn owners_applied(&self) -> usize {
+        let applied = |(_, is_owner, copy): &&(Arc<str>, bool, Copy)| {
+            *is_owner && matches!(copy, Copy::Stored { .. } | Copy::Overtaken { .. })
+        };
+        self.taken.iter().filter(applied).count()
     }
 
     /// The greatest version that overtook the write.
@@ -111,8 +120,10 @@ pub(super) struct Candidates {
 
 impl Candidates {
     pub(super) fn of(view: &View, key: &[u8], replicas: u8) -> Self {
-        let ranks = write_ranks(view, Slot::of(key, 0));
+        let mut ranks = write_ranks(view, Slot::of(key, 0));
         let wanted = wanted_of(replicas, ranks.len());
+        // Readers look no further than this.
+        ranks.truncate(wanted.max(2 * usize::from(view.settings().replicas_max)));
         Self { ranks, wanted }
     }
 }
@@ -145,9 +156,22 @@ impl Copies {
     }
 }
 
-/// Whether a server is known and answered when it was asked last.
+/// Whether discovery sees a server alive, and it answered when it was asked last.
 pub(super) fn answers(core: &Core, server: &str) -> bool {
-    core.servers.server(server).is_ok_and(|server| !server.is_suspect())
+    let is_alive = core.views.current().living(server).is_some();
+    is_alive && core.servers.server(server).is_ok_and(|server| !server.is_suspect())
+}
+
+/// Shakes hands with servers that this client has not met yet: a version may
+/// only be drawn when the clock was compared with theirs.
+pub(super) async fn meet(core: &Arc<Core>, servers: &[Arc<str>]) {
+    let each = servers.iter().filter(|server| answers(core, server)).map(|name| async move {
+        if let Ok(server) = core.servers.server(name) {
+            // One that cannot be met says so again when it is written to.
+            let _ = server.grants(None).await;
+        }
+    });
+    join_all(each).await;
 }
 
 async fn write_one(

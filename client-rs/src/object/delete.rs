@@ -7,14 +7,14 @@ use futures_util::future::join_all;
 use rampuddle_protocol::{Status, Version};
 
 use super::cleanup::drop_displaced;
-use super::copies::wanted_of;
+use super::copies::{meet, wanted_of};
 use super::format::Tag;
 use super::head::{check_name, read_ranks};
 use super::report::DeleteReport;
 use crate::client::{Client, Core};
 use crate::error::{Error, Fate};
 use crate::placement::Slot;
-use crate::raw::{Answer, DeleteItem, RawClient, Target};
+use crate::raw::{DeleteItem, RawClient, Target};
 
 /// Times that a delete refused as older is sent with a greater version.
 const REDRAWS_MAX: usize = 8;
@@ -24,8 +24,9 @@ impl Client {
     /// could not be told may serve it until repair.
     ///
     /// # Errors
-    /// [`Error::Failed`] when no server could be told, [`Error::Indeterminate`]
-    /// when that cannot be said.
+    /// [`Error::Failed`] when no owner could be told, [`Error::Indeterminate`]
+    /// when that cannot be said, [`Error::Unknown`] when no object was found and
+    /// a server that may have one gave no answer.
     pub async fn delete(&self, name: &[u8]) -> Result<DeleteReport, Error> {
         let key = check_name(name)?;
         for _ in 0..REDRAWS_MAX {
@@ -38,72 +39,91 @@ impl Client {
     }
 }
 
-/// `None` = every server that answered holds a greater version: draw again.
+/// What one server said to a delete.
+enum Told {
+    /// It knows of the delete, and may have displaced an object.
+    Applied(Option<Tag>),
+    /// It holds a later write.
+    Older,
+    /// Nothing that counts; whether it may have applied it.
+    Nothing(String, Fate),
+}
+
+/// `None` = an owner holds a later write and none took the delete: draw again.
 async fn delete_once(core: &Arc<Core>, key: &Bytes) -> Result<Option<DeleteReport>, Error> {
     let view = core.views.current();
     let ranks = read_ranks(&view, Slot::of(key, 0));
     if ranks.is_empty() {
         return Err(Error::NoServers { cluster: view.settings().cluster.as_str().into() });
     }
+    meet(core, &ranks).await;
     let version = core.clocks().draw();
     let raw = &RawClient::for_objects(Arc::clone(core));
-    let each = ranks.iter().map(|server| tell(raw, server, key, version));
-    let answers = join_all(each).await;
-    let mut report = DeleteReport::default();
-    let (mut displaced, mut older, mut applied, mut in_doubt) = (Vec::new(), 0, 0, false);
-    let mut applied_by_rank = vec![false; ranks.len()];
-    for (rank, answer) in answers.into_iter().enumerate() {
-        match answer {
-            Ok(answer) => match answer.status {
-                Status::Ok => {
-                    report.existed = true;
-                    (applied, applied_by_rank[rank]) = (applied + 1, true);
-                    displaced.extend(Tag::decode(key, &answer.tag).ok());
-                }
-                Status::Same | Status::NotFound => {
-                    (applied, applied_by_rank[rank]) = (applied + 1, true);
-                }
-                Status::Older => older += 1,
-                status => {
-                    report.problems.push(format!("server \"{}\" answered {status}", ranks[rank]));
-                }
-            },
-            Err(error) => {
-                in_doubt |= error.fate() == Fate::MaybeApplied;
-                report.problems.push(error.to_string());
-            }
+    let told = join_all(ranks.iter().map(|server| tell(raw, server, key, version))).await;
+    let mut displaced: Vec<Tag> = Vec::new();
+    for tag in told.iter().filter_map(|told| match told {
+        Told::Applied(tag) => *tag,
+        Told::Older | Told::Nothing(..) => None,
+    }) {
+        if !displaced.contains(&tag) {
+            displaced.push(tag);
         }
     }
+    // As many owners as the object has copies; without one, as it may have.
+    let most = view.settings().replicas_max.max(core.replicas);
+    let replicas = displaced.iter().map(|tag| tag.replicas).max().unwrap_or(most);
+    let owners = &told[..wanted_of(replicas, ranks.len()).min(ranks.len())];
+    let applied = owners.iter().filter(|told| matches!(told, Told::Applied(_))).count();
+    let older = owners.iter().filter(|told| matches!(told, Told::Older)).count();
+    let problems = told.iter().filter_map(|told| match told {
+        Told::Nothing(problem, _) => Some(problem.clone()),
+        Told::Applied(_) | Told::Older => None,
+    });
+    let mut problems: Vec<String> = problems.collect();
     if applied == 0 && older > 0 {
         return Ok(None);
     }
     if applied == 0 {
-        let (name, problems) = (key[1..].into(), report.problems);
-        return Err(match in_doubt {
+        let in_doubt = |told: &Told| matches!(told, Told::Nothing(_, Fate::MaybeApplied));
+        let name = key[1..].into();
+        return Err(match told.iter().any(in_doubt) || !displaced.is_empty() {
             true => Error::Indeterminate { name, problems },
             false => Error::Failed { name, problems },
         });
     }
-    // Owners that hold a later write have applied the delete and been overtaken.
-    let replicas = displaced.iter().map(|tag: &Tag| tag.replicas).max().unwrap_or(core.replicas);
-    let owners = wanted_of(replicas, ranks.len()).min(ranks.len());
-    report.wanted = owners as u32;
-    let told = applied_by_rank[..owners].iter().filter(|applied| **applied).count();
-    report.applied = (told + older).min(owners) as u32;
     // An owner that missed the delete may serve what it has; a reader that finds
     // stripes missing asks all owners, and learns of the delete.
-    displaced.dedup();
     drop_displaced(core, &displaced, Default::default()).await;
-    Ok(Some(report))
+    let existed = !displaced.is_empty();
+    if !existed && problems.is_empty() && view.is_young(core.clocks().now_ms()) {
+        problems.push("the cluster's registry is only seconds old, it may have been wiped".into());
+    }
+    if !existed && !problems.is_empty() {
+        // The delete is known to some; whether there was an object is not.
+        return Err(Error::Unknown { name: key[1..].into(), problems });
+    }
+    Ok(Some(DeleteReport {
+        existed,
+        wanted: owners.len() as u32,
+        // An owner that holds a later write has applied the delete and was overtaken.
+        applied: (applied + older) as u32,
+        problems,
+    }))
 }
 
-async fn tell(
-    raw: &RawClient,
-    server: &Arc<str>,
-    key: &Bytes,
-    version: Version,
-) -> Result<Answer, Error> {
+async fn tell(raw: &RawClient, server: &Arc<str>, key: &Bytes, version: Version) -> Told {
     let mut item = DeleteItem::new(key.clone());
     item.version = version;
-    raw.delete(&Target::Server(Arc::clone(server)), vec![item]).await.remove(0)
+    let target = Target::Server(Arc::clone(server));
+    match raw.delete(&target, vec![item]).await.remove(0) {
+        Ok(answer) => match answer.status {
+            Status::Ok => Told::Applied(Tag::decode(key, &answer.tag).ok()),
+            Status::Same | Status::NotFound => Told::Applied(None),
+            Status::Older => Told::Older,
+            status => {
+                Told::Nothing(format!("server \"{server}\" answered {status}"), Fate::NotSent)
+            }
+        },
+        Err(error) => Told::Nothing(error.to_string(), error.fate()),
+    }
 }

@@ -2,7 +2,7 @@
 //! `docs/object-format.md` has the tables.
 
 use bytes::Bytes;
-use rampuddle_protocol::limits::{KIB, MIB, TAG_BYTES_MAX};
+use rampuddle_protocol::limits::{KIB, MIB, TAG_BYTES_MAX, VALUE_BYTES_MAX};
 use rampuddle_protocol::{Checksum, Field, SetId, Version, crc32c, crc32c_combine};
 
 /// First byte of the key of a head.
@@ -135,6 +135,9 @@ impl Tag {
         let is_whole_blocks = u64::from(self.stripe_bytes).is_multiple_of(BLOCK_BYTES);
         if self.is_inline() && self.object_bytes > INLINE_BYTES_MAX || !is_whole_blocks {
             return Err("its lengths contradict each other");
+        }
+        if u64::from(self.variable_bytes) > VALUE_BYTES_MAX {
+            return Err("its variable part is longer than a value may be");
         }
         let table = self.blocks().saturating_mul(BlockEntry::BYTES as u64);
         if !self.is_inline() && table > self.variable_bytes.into() {

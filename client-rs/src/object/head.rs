@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use rampuddle_protocol::limits::{MIB, NAME_BYTES_MAX};
 use rampuddle_protocol::{RowFlags, Status, Version};
 
+use super::copies::{answers, wanted_of};
 use super::format::{BlockEntry, INLINE_BYTES_MAX, Seed, Tag, decode_table, head_key};
 use super::report::ObjectStat;
 use crate::client::Core;
@@ -84,9 +85,14 @@ pub(super) fn stat_of(name: &[u8], tag: &Tag) -> ObjectStat {
 /// the cluster allows, and as many stand-ins.
 pub(super) fn read_ranks(view: &View, slot: Slot) -> Vec<Arc<str>> {
     let count = 2 * usize::from(view.settings().replicas_max);
-    let is_read_from =
-        |name: &&Arc<str>| view.member(name).is_some_and(|member| member.state.is_read_from());
-    view.ranks(slot).into_iter().filter(is_read_from).take(count).cloned().collect()
+    let mut ranks: Vec<Arc<str>> = view.ranks(slot).into_iter().take(count).cloned().collect();
+    // Members on their way out do not count for placement, and have values still.
+    let leaving = view
+        .members()
+        .iter()
+        .filter(|member| member.state.is_read_from() && !member.state.counts_for_placement());
+    ranks.extend(leaving.map(|member| Arc::clone(&member.name)));
+    ranks
 }
 
 /// Puts the servers that should be asked first in front: those that answer
@@ -102,7 +108,7 @@ pub(super) fn prefer(core: &Core, owners: &mut [Arc<str>]) {
         owners.rotate_left((salt % half) as usize);
     }
     owners.sort_by_cached_key(|name| match core.servers.server(name) {
-        Ok(server) => (server.is_suspect(), !server.is_local(), server.in_flight()),
+        Ok(server) => (!answers(core, name), !server.is_local(), server.in_flight()),
         Err(_) => (true, true, usize::MAX),
     });
 }
@@ -118,8 +124,14 @@ pub(super) async fn find(core: &Arc<Core>, key: &Bytes, part: Part) -> Result<Op
     let mut owners = ranks[..ranks.len().min(usize::from(core.replicas.max(1)))].to_vec();
     prefer(core, &mut owners);
     let first = owners.swap_remove(0);
+    // An owner by the object's own number of copies is enough; what a stand-in
+    // has may be old.
+    let is_owner = |head: &Head| {
+        let owners = wanted_of(head.tag.replicas, ranks.len()).min(ranks.len());
+        ranks[..owners].contains(&first)
+    };
     match ask(core, key, &first, part).await {
-        Said::Has(head) => Ok(Some(*head)),
+        Said::Has(head) if is_owner(&head) => Ok(Some(*head)),
         said => find_everywhere(core, &view, key, &ranks, part, Some((first, said))).await,
     }
 }

@@ -1,6 +1,7 @@
 //! Keeping a striped object readable while it is read.
 
-use std::sync::{Arc, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,6 +14,51 @@ use crate::raw::RawClient;
 /// How often a hold is renewed, so that the session outlives the silence of a
 /// slow reader.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// How often a release that was not answered is sent again, and how many times.
+const RELEASE_AGAIN: (u32, Duration) = (5, Duration::from_secs(2));
+
+/// The sets that a client's readers hold. Servers count one hold for each
+/// session and set, so that the last reader here releases it.
+#[derive(Debug, Default)]
+pub(crate) struct Holds(Mutex<HashMap<SetId, Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    readers: usize,
+    /// Taken while a hold or a release of the set is under way, so that they
+    /// reach the servers in the order in which they were decided.
+    gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Holds {
+    fn table(&self) -> MutexGuard<'_, HashMap<SetId, Shared>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, set: SetId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut table = self.table();
+        let shared = table.entry(set).or_default();
+        shared.readers += 1;
+        Arc::clone(&shared.gate)
+    }
+
+    fn leave(&self, set: SetId) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let mut table = self.table();
+        let shared = table.get_mut(&set)?;
+        shared.readers -= 1;
+        (shared.readers == 0).then(|| Arc::clone(&shared.gate))
+    }
+
+    /// Whether nobody reads the set any more; then it is forgotten.
+    fn ends(&self, set: SetId) -> bool {
+        let mut table = self.table();
+        let is_unread = table.get(&set).is_some_and(|shared| shared.readers == 0);
+        if is_unread {
+            table.remove(&set);
+        }
+        is_unread
+    }
+}
 
 /// Holds of one set on some servers. They end when this is dropped.
 #[derive(Debug)]
@@ -20,16 +66,22 @@ pub(super) struct Hold {
     core: Weak<Core>,
     servers: Vec<Arc<str>>,
     set: SetId,
-    renewal: tokio::task::AbortHandle,
+    renewal: Option<tokio::task::AbortHandle>,
 }
 
 impl Hold {
     /// Holds the set on all of the servers at once. One that does not answer is
     /// read without a hold.
     pub(super) async fn take(core: &Arc<Core>, servers: Vec<Arc<str>>, set: SetId) -> Self {
-        hold_all(core, &servers, set).await;
-        let renewal = tokio::spawn(renew(Arc::downgrade(core), servers.clone(), set));
-        Self { core: Arc::downgrade(core), servers, set, renewal: renewal.abort_handle() }
+        let gate = core.holds.join(set);
+        // From here on a dropped future releases what may have been held.
+        let mut hold = Self { core: Arc::downgrade(core), servers, set, renewal: None };
+        let under_way = gate.lock().await;
+        hold_all(core, &hold.servers, set).await;
+        drop(under_way);
+        let renewal = tokio::spawn(renew(Arc::downgrade(core), hold.servers.clone(), set));
+        hold.renewal = Some(renewal.abort_handle());
+        hold
     }
 }
 
@@ -46,17 +98,57 @@ async fn renew(core: Weak<Core>, servers: Vec<Arc<str>>, set: SetId) {
     }
 }
 
+async fn release_all(core: &Arc<Core>, mut servers: Vec<Arc<str>>, set: SetId) {
+    let (times, pause) = RELEASE_AGAIN;
+    let raw = &RawClient::for_objects(Arc::clone(core));
+    for _ in 0..times {
+        let each = servers.into_iter().map(|server| async move {
+            let answer = raw.release(&server, &[set]).await.remove(0);
+            answer.is_err().then_some(server)
+        });
+        servers = join_all(each).await.into_iter().flatten().collect();
+        if servers.is_empty() {
+            return;
+        }
+        sleep(pause).await;
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.renewal.abort();
+        if let Some(renewal) = &self.renewal {
+            renewal.abort();
+        }
         let Some(core) = self.core.upgrade() else { return };
         let (servers, set) = (std::mem::take(&mut self.servers), self.set);
+        let Some(gate) = core.holds.leave(set) else { return };
         let runtime = core.servers.access().runtime.clone();
         runtime.spawn(async move {
-            let raw = &RawClient::for_objects(core);
-            let each =
-                servers.iter().map(|server| async move { raw.release(server, &[set]).await });
-            join_all(each).await;
+            let _under_way = gate.lock().await;
+            // Somebody may have begun to read the set meanwhile.
+            if core.holds.ends(set) {
+                release_all(&core, servers, set).await;
+            }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_reader_of_a_set_ends_it() {
+        let (holds, set) = (Holds::default(), SetId([1; 16]));
+        holds.join(set);
+        holds.join(set);
+        assert!(holds.leave(set).is_none());
+        assert!(!holds.ends(set), "one reader is left");
+        assert!(holds.leave(set).is_some());
+        // A reader who comes before the release keeps the set.
+        holds.join(set);
+        assert!(!holds.ends(set));
+        assert!(holds.leave(set).is_some());
+        assert!(holds.ends(set) && !holds.ends(set));
     }
 }

@@ -23,6 +23,7 @@ mod source;
 mod stat;
 mod verifier;
 
+pub(crate) use self::hold::Holds;
 pub use self::list::Listing;
 pub use self::report::{
     CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located, ObjectStat, Progress,

@@ -58,11 +58,15 @@ impl Opened {
             let servers = servers.filter(|member| answers(&core, &member.name));
             let servers = servers.map(|member| Arc::clone(&member.name)).collect();
             let hold = Hold::take(&core, servers, head.tag.upload).await;
-            let still = find(&core, key, Part::Tag).await?;
-            if still.as_ref().is_some_and(|still| still.tag == head.tag) {
-                return Ok(Some(Self { core, head, restarts, _hold: Some(hold) }));
+            // An owner that missed a write may show an older head: only a greater
+            // one, or a delete, means that this one does not stand any more.
+            match find(&core, key, Part::Tag).await? {
+                None => return Ok(None),
+                Some(still) if still.tag.version <= head.tag.version => {
+                    return Ok(Some(Self { core, head, restarts, _hold: Some(hold) }));
+                }
+                Some(_) => found = find_greatest(&core, key, Part::All).await?,
             }
-            found = find(&core, key, Part::All).await?;
         }
         Err(Error::Unsettled { name: key[1..].into() })
     }
@@ -72,16 +76,16 @@ impl Opened {
     pub(super) async fn reopen(self, unread: Unread) -> Result<Option<Self>, Error> {
         let Self { core, head, restarts, _hold } = self;
         let name = || head.key[1..].into();
-        match unread {
-            Unread::Failed(problems) => Err(Error::Unreadable { name: name(), problems }),
-            Unread::Missing => {
-                let greatest = find_greatest(&core, &head.key, Part::All).await?;
-                if greatest.as_ref().is_some_and(|found| found.tag == head.tag) {
-                    let problems = vec!["no server has a copy of one of its stripes".to_owned()];
-                    return Err(Error::Unreadable { name: name(), problems });
-                }
-                Self::settle(&core, &head.key, greatest, restarts + 1).await
+        let problems = match unread {
+            Unread::Failed(problems) => problems,
+            Unread::Missing => vec!["no server has a copy of one of its stripes".to_owned()],
+        };
+        match find_greatest(&core, &head.key, Part::All).await {
+            Ok(Some(found)) if found.tag.version > head.tag.version => {
+                Self::settle(&core, &head.key, Some(found), restarts + 1).await
             }
+            Ok(None) => Ok(None),
+            Ok(Some(_)) | Err(_) => Err(Error::Unreadable { name: name(), problems }),
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at};
 
 use super::cleanup::{Cleanup, drop_displaced};
-use super::copies::{Candidates, Copies, Copy, wanted_of, write, write_ranks};
+use super::copies::{Candidates, Copies, Copy, meet, wanted_of, write, write_ranks};
 use super::format::{
     BLOCK_BYTES, BlockEntry, INLINE_BYTES_MAX, Seed, Tag, encode_table, stripe_key, stripe_version,
 };
@@ -23,7 +23,7 @@ use crate::client::{Client, Core};
 use crate::error::Error;
 use crate::options::WritePolicy;
 use crate::placement::Slot;
-use crate::raw::{CreateItem, GatherItem, RawClient, Target};
+use crate::raw::{CreateItem, DropItem, GatherItem, RawClient, Target};
 
 /// Length of a stripe unless told otherwise.
 const STRIPE_BYTES: u64 = 4 << 20;
@@ -97,6 +97,17 @@ struct Uploaded {
     bytes: u64,
     stand_ins: Vec<String>,
     problems: Vec<String>,
+}
+
+impl Uploaded {
+    /// How many stripes each server has.
+    fn by_server(&self) -> BTreeMap<Arc<str>, u64> {
+        let mut expected = BTreeMap::new();
+        for server in self.stripes.iter().flat_map(|placed| &placed.servers) {
+            *expected.entry(Arc::clone(server)).or_default() += 1;
+        }
+        expected
+    }
 }
 
 impl<'p> Put<'p> {
@@ -177,12 +188,12 @@ impl<'p> Put<'p> {
         // A future that is dropped ends the stripes as well as an error does.
         let mut cleanup = Cleanup::new(self.core, self.upload);
         let written = self.write_striped(first, source, &mut cleanup).await;
-        match &written {
-            Ok(_) => cleanup.disarm(),
-            // Whoever may have the head needs the stripes; else they end with
-            // their lease.
-            Err(Error::Indeterminate { .. }) => cleanup.disarm(),
-            Err(_) => cleanup.run().await,
+        // Whoever may have the head needs the stripes; if nobody has it, they end
+        // with their lease.
+        let is_visible_nowhere =
+            matches!(&written, Err(error) if !matches!(error, Error::Indeterminate { .. }));
+        if is_visible_nowhere {
+            cleanup.run().await;
         }
         written
     }
@@ -211,8 +222,10 @@ impl<'p> Put<'p> {
             crc32c: crc,
             ..self.tag(uploaded.bytes)
         };
+        // From here on the head may be visible, whatever becomes of this future.
+        cleanup.disarm();
         let head = self.write_head(tag, table.into(), crc).await?;
-        self.make_permanent(&head.tag, &mut uploaded).await;
+        self.make_permanent(&head, &mut uploaded).await;
         Ok(self.report(&head, uploaded))
     }
 
@@ -257,7 +270,8 @@ impl<'p> Put<'p> {
                         }
                         None => has_ended = true,
                     },
-                    _ = renewal.tick() => { self.touch(uploaded, self.lease_ms()).await; }
+                    // On its own: the stripes under way must not wait for it.
+                    _ = renewal.tick() => self.renew(uploaded),
                 }
             }
             Ok(())
@@ -336,7 +350,8 @@ impl<'p> Put<'p> {
     /// Lengthens the lease of all stripes for the time in which the head is
     /// written, and copies again those that were lost meanwhile.
     async fn secure(&self, uploaded: &mut Uploaded) -> Result<(), Error> {
-        for server in self.touch(uploaded, HEAD_LEASE_MS).await {
+        let expected = uploaded.by_server();
+        for server in touch(self.core, self.upload, expected, HEAD_LEASE_MS).await {
             for index in 0..uploaded.stripes.len() {
                 let placed = &uploaded.stripes[index];
                 if placed.servers.contains(&server) {
@@ -347,19 +362,10 @@ impl<'p> Put<'p> {
         Ok(())
     }
 
-    /// Gives all stripes a new lease; returns the servers that lost some.
-    async fn touch(&self, uploaded: &Uploaded, lease_ms: u64) -> Vec<Arc<str>> {
-        let mut expected: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-        for server in uploaded.stripes.iter().flat_map(|placed| &placed.servers) {
-            *expected.entry(Arc::clone(server)).or_default() += 1;
-        }
-        let raw = &RawClient::for_objects(Arc::clone(self.core));
-        let each = expected.into_iter().map(|(server, count)| async move {
-            let answer = raw.touch(&server, &[self.upload], lease_ms).await.remove(0);
-            let has_all = answer.is_ok_and(|answer| answer.detail >= count);
-            (!has_all).then_some(server)
-        });
-        join_all(each).await.into_iter().flatten().collect()
+    fn renew(&self, uploaded: &Uploaded) {
+        let (core, upload, lease_ms) = (Arc::clone(self.core), self.upload, self.lease_ms());
+        let expected = uploaded.by_server();
+        tokio::spawn(async move { touch(&core, upload, expected, lease_ms).await });
     }
 
     /// Copies a stripe from a server that has it to one that has not.
@@ -388,7 +394,11 @@ impl<'p> Put<'p> {
             let problem = format!("all copies of stripe {index} were lost while it was written");
             return Err(Error::Failed { name: self.name(), problems: vec![problem] });
         };
-        let crc = crc32c(&bytes);
+        let (blocks, crc) = self.block_entries(index as u64, &bytes);
+        if blocks != placed.blocks {
+            let problem = format!("the copy of stripe {index} that is left is damaged");
+            return Err(Error::Failed { name: self.name(), problems: vec![problem] });
+        }
         let mut item = self.stripe_item(index as u64, bytes, crc);
         item.lease_ms = HEAD_LEASE_MS;
         let mut ranks = write_ranks(&self.core.views.current(), Slot::of(&key, 0));
@@ -407,9 +417,14 @@ impl<'p> Put<'p> {
     /// Ends the lease of all stripes: they stay. A server that does not answer
     /// counts as having lost them, unless a later writer has replaced the object
     /// already and removed them.
-    async fn make_permanent(&self, tag: &Tag, uploaded: &mut Uploaded) {
-        let lost = self.touch(uploaded, 0).await;
-        if lost.is_empty() || self.was_replaced(tag).await {
+    async fn make_permanent(&self, head: &WrittenHead, uploaded: &mut Uploaded) {
+        // The head is of the set, too.
+        let mut expected = uploaded.by_server();
+        for server in head.copies.stored() {
+            *expected.entry(Arc::clone(server)).or_default() += 1;
+        }
+        let lost = touch(self.core, self.upload, expected, 0).await;
+        if lost.is_empty() || self.was_replaced(&head.tag).await {
             return;
         }
         for lost in lost {
@@ -422,7 +437,7 @@ impl<'p> Put<'p> {
 
     async fn was_replaced(&self, tag: &Tag) -> bool {
         match find_greatest(self.core, &self.key, Part::Tag).await {
-            Ok(found) => found.is_none_or(|head| head.tag.version > tag.version),
+            Ok(found) => found.is_some_and(|head| head.tag.version > tag.version),
             Err(_) => false,
         }
     }
@@ -430,6 +445,8 @@ impl<'p> Put<'p> {
     /// Writes the head with a version drawn now, again with a greater one when
     /// every owner holds a greater one already.
     async fn write_head(&self, tag: Tag, bytes: Bytes, crc: u32) -> Result<WrittenHead, Error> {
+        let view = self.core.views.current();
+        meet(self.core, &Candidates::of(&view, &self.key, self.replicas).ranks).await;
         for _ in 0..REDRAWS_MAX {
             let tag = Tag { version: self.core.clocks().draw(), ..tag };
             let copies = self.write_head_once(&tag, &bytes, crc).await;
@@ -440,7 +457,7 @@ impl<'p> Put<'p> {
             }
             self.judge_head(&copies, stored).await?;
             let displaced = displaced_tags(&copies);
-            if copies.applied() >= copies.wanted {
+            if copies.owners_applied() >= copies.wanted {
                 drop_displaced(self.core, &displaced, self.upload).await;
             }
             return Ok(WrittenHead { tag, copies });
@@ -468,31 +485,37 @@ impl<'p> Put<'p> {
     /// Whether a head that some servers took, and some did not, is an object.
     async fn judge_head(&self, copies: &Copies, stored: usize) -> Result<(), Error> {
         let exists = copies.taken.iter().any(|(_, _, copy)| matches!(copy, Copy::Exists));
-        if exists {
-            self.take_back_head(copies).await;
+        if exists && self.take_back_head(copies).await && !copies.is_in_doubt() {
             return Err(Error::Exists { name: self.name() });
         }
-        if stored > 0 || copies.applied() > 0 {
-            return Ok(());
-        }
-        if copies.is_in_doubt() {
+        if exists || (stored == 0 && copies.is_in_doubt()) {
             let problems = copies.problems().map(str::to_owned).collect();
             return Err(Error::Indeterminate { name: self.name(), problems });
+        }
+        if copies.applied() > 0 {
+            return Ok(());
         }
         Err(self.failed(copies))
     }
 
-    async fn take_back_head(&self, copies: &Copies) {
+    /// Removes the heads that some servers took before another said EXISTS.
+    /// Whether all are gone.
+    async fn take_back_head(&self, copies: &Copies) -> bool {
+        let mut all = true;
         let raw = RawClient::for_objects(Arc::clone(self.core));
         for server in copies.stored() {
             let target = Target::Server(Arc::clone(server));
             let stat = raw.stat(&target, vec![self.key.clone()]).await.remove(0);
-            let Ok(stat) = stat else { continue };
+            let Ok(stat) = stat else {
+                all = false;
+                continue;
+            };
             if stat.status == Status::Ok && stat.row.set == self.upload {
-                let item = crate::raw::DropItem::new(self.key.clone(), stat.row.version);
-                raw.drop_version(&target, vec![item]).await;
+                let item = DropItem::new(self.key.clone(), stat.row.version);
+                all &= raw.drop_version(&target, vec![item]).await.remove(0).is_ok();
             }
         }
+        all
     }
 
     fn report(&self, head: &WrittenHead, uploaded: Uploaded) -> PutReport {
@@ -517,6 +540,26 @@ impl<'p> Put<'p> {
             problems,
         }
     }
+}
+
+/// Gives all values of an upload a new lease, on servers that must have so many
+/// each; returns those that have fewer. Asked twice: nothing depends on how often.
+async fn touch(
+    core: &Arc<Core>,
+    upload: SetId,
+    expected: BTreeMap<Arc<str>, u64>,
+    lease_ms: u64,
+) -> Vec<Arc<str>> {
+    let raw = &RawClient::for_objects(Arc::clone(core));
+    let each = expected.into_iter().map(|(server, count)| async move {
+        let mut answer = raw.touch(&server, &[upload], lease_ms).await.remove(0);
+        if answer.is_err() {
+            answer = raw.touch(&server, &[upload], lease_ms).await.remove(0);
+        }
+        let has_all = answer.is_ok_and(|answer| answer.detail >= count);
+        (!has_all).then_some(server)
+    });
+    join_all(each).await.into_iter().flatten().collect()
 }
 
 /// A stripe as it was written.

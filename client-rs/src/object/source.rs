@@ -1,6 +1,6 @@
 //! Sources, stripe by stripe.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use super::report::Source;
 pub(super) enum Stripes {
     Bytes(Bytes),
     Reader(Box<dyn AsyncRead + Send + Unpin>),
-    File(PathBuf, Option<File>),
+    File(PathBuf, Option<OpenFile>),
     Ended,
 }
 
@@ -32,7 +32,7 @@ impl Stripes {
         match self {
             Self::Bytes(bytes) => Some(bytes.len() as u64),
             Self::File(path, _) => {
-                let found = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+                let found = std::fs::metadata(path).ok().filter(Metadata::is_file);
                 found.map(|found| found.len())
             }
             Self::Reader(_) | Self::Ended => None,
@@ -66,14 +66,47 @@ impl Stripes {
     }
 }
 
-fn read_file(path: PathBuf, file: Option<File>, length: usize) -> io::Result<(File, Bytes)> {
-    let file = match file {
-        Some(file) => file,
-        None => File::open(path)?,
+/// A file as it was when it was opened.
+pub(super) struct OpenFile {
+    file: File,
+    opened: Metadata,
+    read: u64,
+}
+
+fn read_file(
+    path: PathBuf,
+    file: Option<OpenFile>,
+    length: usize,
+) -> io::Result<(OpenFile, Bytes)> {
+    let mut open = match file {
+        Some(open) => open,
+        None => {
+            let file = File::open(path)?;
+            let opened = file.metadata()?;
+            OpenFile { file, opened, read: 0 }
+        }
     };
     let mut bytes = Vec::with_capacity(length);
-    (&file).take(length as u64).read_to_end(&mut bytes)?;
-    Ok((file, bytes.into()))
+    (&open.file).take(length as u64).read_to_end(&mut bytes)?;
+    open.read += bytes.len() as u64;
+    if bytes.len() < length {
+        open.check_unchanged()?;
+    }
+    Ok((open, bytes.into()))
+}
+
+impl OpenFile {
+    /// An object must be the bytes that a file had at one moment.
+    fn check_unchanged(&self) -> io::Result<()> {
+        if !self.opened.is_file() {
+            return Ok(());
+        }
+        let now = self.file.metadata()?;
+        let is_same = now.len() == self.opened.len()
+            && now.modified()? == self.opened.modified()?
+            && (self.read == now.len() || now.len() == 0);
+        if is_same { Ok(()) } else { Err(io::Error::other("the file changed while it was read")) }
+    }
 }
 
 #[cfg(test)]

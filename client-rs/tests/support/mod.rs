@@ -187,7 +187,7 @@ impl Shared {
     pub fn new(name: &str, behaviour: Behaviour) -> Self {
         Self {
             name: name.to_owned(),
-            cluster: "rampuddle".to_owned(),
+            cluster: "default".to_owned(),
             behaviour: Mutex::new(behaviour),
             incarnation: Mutex::new(Incarnation([7; 16])),
             values: Mutex::default(),

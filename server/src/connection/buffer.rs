@@ -1,6 +1,8 @@
 //! A few large buffers that all connections share: for tables that do not fit a
 //! connection's own.
 
+use std::collections::VecDeque;
+
 use rampuddle_protocol::limits::{HEADER_BYTES_MAX, ROWS_MAX, TABLE_BYTES_MAX, TAG_BYTES_MAX};
 use rampuddle_protocol::{Header, Outcome};
 
@@ -47,28 +49,29 @@ impl Buffer {
 #[derive(Debug)]
 pub(crate) struct Buffers {
     free: Vec<Buffer>,
-    waiting: Vec<usize>,
-    woken: Vec<usize>,
+    waiting: VecDeque<usize>,
+    woken: VecDeque<usize>,
 }
 
 impl Buffers {
     pub(crate) fn new() -> Self {
         let free = (0..BUFFERS).map(|_| Buffer::new()).collect();
-        Self { free, waiting: Vec::new(), woken: Vec::new() }
+        Self { free, waiting: VecDeque::new(), woken: VecDeque::new() }
     }
 
     /// A buffer, or `None`; then the connection is woken when one comes back.
     pub(super) fn borrow(&mut self, connection: usize) -> Option<Buffer> {
         let buffer = self.free.pop();
         if buffer.is_none() && !self.waiting.contains(&connection) {
-            self.waiting.push(connection);
+            self.waiting.push_back(connection);
         }
         buffer
     }
 
     pub(super) fn give_back(&mut self, buffer: Buffer) {
         self.free.push(buffer);
-        self.woken.append(&mut self.waiting);
+        // One buffer, one connection: whoever waits longest.
+        self.woken.extend(self.waiting.pop_front());
     }
 
     /// Whether a connection waits for a buffer.
@@ -78,7 +81,7 @@ impl Buffers {
 
     /// Connections that waited and may try again.
     pub(crate) fn woken(&mut self) -> Option<usize> {
-        self.woken.pop()
+        self.woken.pop_front()
     }
 
     #[cfg(test)]

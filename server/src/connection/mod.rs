@@ -100,6 +100,8 @@ pub(crate) struct Connection {
     outbox: Outbox,
     /// A whole request waits until answers have left, or for a shared buffer.
     blocked: bool,
+    /// A long request was answered; the next one waits for another turn.
+    paused: bool,
     over: Over,
     accepted_ms: u64,
     /// When the first byte of an unfinished head came.
@@ -107,6 +109,9 @@ pub(crate) struct Connection {
     active_ms: u64,
     incoming: Progress,
     outgoing: Progress,
+    /// Bytes sent so far, and at the last look at the clock.
+    sent_bytes: u64,
+    sent_before: Option<u64>,
 }
 
 impl Connection {
@@ -119,6 +124,9 @@ impl Connection {
             own_head: vec![0; OWN_HEAD_BYTES].into(),
             outbox: Outbox::new(),
             blocked: false,
+            paused: false,
+            sent_bytes: 0,
+            sent_before: None,
             over: Over::Done,
             accepted_ms: now_ms,
             head_since_ms: None,
@@ -130,7 +138,20 @@ impl Connection {
 
     /// Whether bytes from the peer are wanted now.
     pub(crate) fn wants_input(&self) -> bool {
-        !self.blocked && !matches!(self.phase, Phase::Closing)
+        !self.blocked && !self.paused && !matches!(self.phase, Phase::Closing)
+    }
+
+    /// Whether requests wait for another turn.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Another turn: goes on with requests that waited for it.
+    pub(crate) fn handle_turn(&mut self, core: &mut Core) {
+        if self.paused {
+            self.paused = false;
+            self.process(core);
+        }
     }
 
     /// Whether there is something to send.
@@ -283,6 +304,7 @@ impl Connection {
         let now_ms = core.now.monotonic_ms;
         core.counters.sent_bytes += sent as u64;
         self.active_ms = now_ms;
+        self.sent_bytes += sent as u64;
         self.outgoing.moved(sent, now_ms);
         self.outbox.sent(sent, &mut core.store, &mut core.buffers);
         self.handle_woken(core);
@@ -309,9 +331,17 @@ impl Connection {
         }
     }
 
-    /// Whether the connection sends a large head too slowly for others who wait
-    /// for its buffer. Compares with the last time it was asked.
+    /// Whether the connection sends a large head, or takes a large answer, too
+    /// slowly for others who wait for its buffer. Compares with the last time it
+    /// was asked.
     fn crawls(&mut self, core: &Core) -> bool {
+        let step = LARGE_HEAD_STEP as u64;
+        let takes_slowly = self.outbox.borrowed() > 0
+            && self.sent_before.is_some_and(|before| self.sent_bytes < before + step);
+        self.sent_before = (self.outbox.borrowed() > 0).then_some(self.sent_bytes);
+        if takes_slowly && core.buffers.is_wanted() {
+            return true;
+        }
         let Receiving::LargeHead { header, filled, before, .. } = &mut self.receiving else {
             return false;
         };
@@ -372,7 +402,7 @@ impl Connection {
                     done
                 }
             };
-            if !goes_on || matches!(self.phase, Phase::Closing) {
+            if !goes_on || self.paused || matches!(self.phase, Phase::Closing) {
                 return;
             }
         }
@@ -450,6 +480,11 @@ impl Connection {
     }
 
     fn begin_large_head(&mut self, header: Header, core: &mut Core) -> bool {
+        if self.outbox.borrowed() > 0 {
+            // One buffer for each connection: the next when its answer has left.
+            self.blocked = true;
+            return false;
+        }
         let Some(mut buffer) = core.buffers.borrow(self.number) else {
             self.blocked = true;
             return false;
@@ -557,6 +592,7 @@ impl Connection {
         };
         let now_ms = core.now.monotonic_ms;
         self.begin_output(core);
+        self.paused = judged.is_ok_and(|opcode| request::is_heavy(opcode, header));
         match judged {
             Err(status) => {
                 write_status(self.outbox.bytes_mut(&mut place), header, status, false);
@@ -601,6 +637,7 @@ impl Connection {
             Place::Borrowed(buffer) => buffer.put_head(table),
             Place::Ring(..) => self.own_head = table,
         }
+        let place = self.outbox.shrink(place, written.head_bytes, &mut core.buffers);
         self.outbox.push(header.request_id, place, written.head_bytes, written.reads);
     }
 

@@ -10,7 +10,7 @@ use super::draft::write_status;
 use crate::pool::{Piece, PoolRange};
 use crate::store::{ReadPlace, Store};
 
-const RING_BYTES: usize = 12 * 1024;
+const RING_BYTES: usize = 10 * 1024;
 /// Heads of answers up to this lie in the connection's own ring.
 pub(super) const OWN_ANSWER_BYTES: usize = 8 * 1024;
 /// Entry of a read that was cancelled: nothing is pinned any more.
@@ -48,6 +48,7 @@ struct Answer {
     payload_left: u64,
     reads: u32,
     began: bool,
+    cancelled: bool,
 }
 
 /// The answers of one connection.
@@ -106,6 +107,24 @@ impl Outbox {
         }
     }
 
+    /// Answers whose heads lie in shared buffers.
+    pub(super) fn borrowed(&self) -> usize {
+        let is_borrowed = |answer: &&Answer| matches!(answer.place, Place::Borrowed(_));
+        self.answers.iter().filter(is_borrowed).count()
+    }
+
+    /// Moves the head of an answer that turned out short from a shared buffer to
+    /// the ring, if that has room.
+    pub(super) fn shrink(&mut self, place: Place, bytes: usize, buffers: &mut Buffers) -> Place {
+        let Place::Borrowed(buffer) = place else { return place };
+        let Some(at) = (bytes <= OWN_ANSWER_BYTES).then(|| self.ring.take(bytes)).flatten() else {
+            return Place::Borrowed(buffer);
+        };
+        self.ring.bytes[at..at + bytes].copy_from_slice(&buffer.answer[..bytes]);
+        buffers.give_back(buffer);
+        Place::Ring(at, bytes)
+    }
+
     /// Gives back a place that was not used.
     pub(super) fn give_back(&mut self, place: Place, buffers: &mut Buffers) {
         match place {
@@ -134,12 +153,14 @@ impl Outbox {
             payload_left: payload,
             reads,
             began: false,
+            cancelled: false,
         });
     }
 
     /// Turns an answer that has not begun to leave into CANCELLED.
     pub(super) fn cancel(&mut self, request_id: u64, store: &mut Store) -> bool {
-        let wanted = |answer: &Answer| answer.request_id == request_id && !answer.began;
+        let wanted =
+            |answer: &Answer| answer.request_id == request_id && !answer.began && !answer.cancelled;
         let Some(index) = self.answers.iter().position(wanted) else { return false };
         let first: usize = self.answers.range(..index).map(|answer| answer.reads as usize).sum();
         let answer = &mut self.answers[index];
@@ -148,7 +169,7 @@ impl Outbox {
             (read.entry, read.offset) = (CANCELLED, read.end);
         }
         self.payload_bytes -= answer.payload_left;
-        answer.payload_left = 0;
+        (answer.payload_left, answer.cancelled) = (0, true);
         let head = match &mut answer.place {
             Place::Ring(at, bytes) => &mut self.ring.bytes[*at..*at + *bytes],
             Place::Borrowed(buffer) => &mut buffer.answer,

@@ -36,6 +36,18 @@ pub(super) fn answer_bytes(opcode: Opcode, header: &Header) -> usize {
     }
 }
 
+/// Values that one Touch gives a new lease before its further rows are BUSY.
+const TOUCHED_MAX: u64 = 32_768;
+/// How long such a row is told to wait.
+const TOUCH_RETRY_MS: u64 = 10;
+/// Requests of more rows than this are not followed by another in the same turn.
+const LIGHT_ROWS_MAX: u32 = 64;
+
+/// Whether a request may take so long that others must have a turn behind it.
+pub(super) fn is_heavy(opcode: Opcode, header: &Header) -> bool {
+    matches!(opcode, Opcode::List | Opcode::Touch) || header.rows > LIGHT_ROWS_MAX
+}
+
 const STAT_ANSWER_BYTES: usize = StatRow::BYTES + KEY_BYTES_MAX + TAG_BYTES_MAX;
 // The answer to the largest Stat fits a shared buffer.
 const _: () = assert!(Header::BYTES + STAT_ROWS_MAX as usize * STAT_ANSWER_BYTES <= ANSWER_BYTES);
@@ -183,7 +195,15 @@ impl Request<'_> {
 
     fn touch(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
         let check = |row: &TouchRow, _: &[u8], _: &[u8]| check_flags(row.flags, RowFlags::NONE);
-        self.each_row(out, check, |row, _| core.store.touch(row, core.now))
+        let mut touched = 0;
+        self.each_row(out, check, |row, _| {
+            if touched > TOUCHED_MAX {
+                return Reply::with_detail(Status::Busy, TOUCH_RETRY_MS);
+            }
+            let reply = core.store.touch(row, core.now);
+            touched += reply.outcome.detail;
+            reply
+        })
     }
 
     fn cancel(
@@ -208,6 +228,8 @@ impl Request<'_> {
         for (row, key, tag) in &table {
             let late = self.is_late.then(|| Reply::of(Status::Expired));
             let refusal = late.or_else(|| check_row(key, tag, row.flags, RowFlags::NONE));
+            // A refused key may be longer than there is room for: it is not returned.
+            let key = if refusal.is_some() { &[] } else { key };
             let (stat, tag) = match refusal {
                 Some(reply) => {
                     (StatRow { status: reply.outcome.status, ..StatRow::default() }, &[][..])

@@ -1,7 +1,7 @@
 //! Requests with payload: Create and Scatter, row by row as the bytes come in.
 
 use rampuddle_protocol::{
-    Checksum, CreateRow, Header, Opcode, RowFlags, ScatterRow, Status, Table, TableError, TableIter,
+    Checksum, CreateRow, Header, Opcode, Row, RowFlags, ScatterRow, Status, Table, TableError,
 };
 
 use super::buffer::Buffers;
@@ -65,8 +65,9 @@ pub(super) struct Transfer {
     opcode: Opcode,
     session: SessionIndex,
     received_ms: u64,
-    /// Rows begun.
+    /// Rows begun, and where in the table the next one's key lies.
     rows: usize,
+    variable: usize,
     current: Option<Current>,
     draft: Draft,
     place: Place,
@@ -95,6 +96,7 @@ impl Transfer {
             session,
             received_ms,
             rows: 0,
+            variable: header.rows as usize * usize::from(header.row_bytes),
             current: None,
             draft: Draft::new(header),
             place,
@@ -174,7 +176,6 @@ impl Transfer {
                 return true;
             }
             self.current = Some(self.begin_row(own_head, core));
-            self.rows += 1;
         }
     }
 
@@ -187,16 +188,21 @@ impl Transfer {
         let waited = core.now.monotonic_ms - self.received_ms;
         let deadline = u64::from(self.header.deadline_ms);
         let is_late = deadline > 0 && waited > deadline;
-        match self.opcode {
+        let fixed = &table[self.rows * usize::from(self.header.row_bytes)..];
+        let rest = &table[self.variable..];
+        let (current, variable) = match self.opcode {
             Opcode::Create => {
-                let (row, key, tag) = nth(&self.header, table, self.rows);
-                self.begin_create(&row, key, tag, is_late, core)
+                let (row, key, tag) = split_row::<CreateRow>(fixed, rest);
+                (self.begin_create(&row, key, tag, is_late, core), key.len() + tag.len())
             }
             _ => {
-                let (row, key, tag) = nth(&self.header, table, self.rows);
-                self.begin_scatter(&row, key, tag, is_late, core)
+                let (row, key, tag) = split_row::<ScatterRow>(fixed, rest);
+                (self.begin_scatter(&row, key, tag, is_late, core), key.len() + tag.len())
             }
-        }
+        };
+        self.rows += 1;
+        self.variable += variable;
+        current
     }
 
     fn begin_create(
@@ -363,14 +369,11 @@ impl Current {
     }
 }
 
-/// The `index`th row of a table that was checked, with key and tag. Costs a
-/// pass over the rows before it.
-fn nth<'a, R: rampuddle_protocol::Row>(
-    header: &Header,
-    table: &'a [u8],
-    index: usize,
-) -> (R, &'a [u8], &'a [u8]) {
-    let table = Table::<R>::parse(header, table).expect("checked before the transfer began");
-    let mut rows: TableIter<'a, R> = table.iter();
-    rows.nth(index).expect("the header states the number of rows")
+/// The row at the begin of `fixed`, with its key and tag at the begin of
+/// `variable`. That they lie within the table was checked when it came in.
+fn split_row<'a, R: Row>(fixed: &[u8], variable: &'a [u8]) -> (R, &'a [u8], &'a [u8]) {
+    let row = R::decode(fixed);
+    let (key_bytes, tag_bytes) = row.variable_bytes();
+    let (key, rest) = variable.split_at(key_bytes);
+    (row, key, &rest[..tag_bytes])
 }

@@ -119,8 +119,14 @@ impl Store {
         let Some(id) = held else { return Ok(()) };
         let held_rank = self.slab[id].rank();
         let status = if value.is_some() && held_rank == rank {
-            if terms.flags.has(RowFlags::REWRITE) && !self.bytes_are_sound(id) {
-                return Ok(());
+            if terms.flags.has(RowFlags::REWRITE) {
+                if self.verify_left == 0 {
+                    return Err(Reply::with_detail(Status::Busy, BUSY_RETRY_MS));
+                }
+                self.verify_left = self.verify_left.saturating_sub(self.slab[id].body.filled);
+                if !self.bytes_are_sound(id) {
+                    return Ok(());
+                }
             }
             Status::Same
         } else if held_rank.0 > rank.0

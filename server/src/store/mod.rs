@@ -108,8 +108,14 @@ pub(crate) struct Store {
     visible: u32,
     leased: u32,
     sweep_at: EntryId,
+    /// Bytes that may still be compared with their checksums in this turn.
+    verify_left: u64,
     pub(crate) counters: StoreCounters,
 }
+
+/// Stored bytes that are compared with their checksums in one turn; the value
+/// with which that is reached is still compared whole.
+const VERIFY_BYTES_PER_TURN: u64 = 16 << 20;
 
 /// Index entries for a pool of `pages`: one per page, since every value takes
 /// at least one, and room for tombstones.
@@ -148,8 +154,14 @@ impl Store {
             visible: 0,
             leased: 0,
             sweep_at: 0,
+            verify_left: VERIFY_BYTES_PER_TURN,
             counters: StoreCounters::default(),
         }
+    }
+
+    /// A new turn of the loop has begun.
+    pub(crate) fn begin_turn(&mut self) {
+        self.verify_left = VERIFY_BYTES_PER_TURN;
     }
 
     #[inline]
@@ -181,7 +193,8 @@ impl Store {
 
     /// NOT_FOUND, with the version of the tombstone under `key` if there is one.
     fn not_found(&mut self, key: &[u8], now: Now) -> Reply {
-        let version = self.find(key, now).map_or(Version::NONE, |id| self.slab[id].version);
+        let held = self.find(key, now).filter(|id| self.slab[*id].state == State::Tombstone);
+        let version = held.map_or(Version::NONE, |id| self.slab[id].version);
         Reply::from(Outcome { version, ..Outcome::of(Status::NotFound) })
     }
 

@@ -11,7 +11,7 @@ use rampuddle_harness::{
 use rampuddle_protocol::limits::{MIB, PAGE_BYTES};
 use rampuddle_protocol::{
     CreateRow, DeleteRow, FrameFlags, GatherRow, Header, ListRow, Opcode, RowFlags, ScatterRow,
-    StatRequestRow, Status,
+    SetId, StatRequestRow, Status, TouchRow,
 };
 
 use crate::{assert_status, over_both};
@@ -34,6 +34,7 @@ over_both! {
     frames_of_a_thousand_rows_do_not_hold_up_small_requests
     one_client_that_does_not_read_its_lists_does_not_stop_those_of_others
     lists_that_find_nothing_do_not_hold_up_small_requests
+    touches_of_a_large_set_do_not_hold_up_small_requests
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -567,6 +568,40 @@ fn lists_that_find_nothing_do_not_hold_up_small_requests(transport: Transport) {
                     for _ in 0..100 {
                         assert_eq!(client.receive_answer().status(), Status::Ok);
                     }
+                });
+            }
+        });
+    });
+    println!("longest turn of the loop: {} us", client.info().turn_us_max);
+}
+
+/// A row of Touch walks over all values of its set, and a frame has many rows.
+fn touches_of_a_large_set_do_not_hold_up_small_requests(transport: Transport) {
+    let server = ServerProcess::start(ServeOptions {
+        arguments: vec!["--no-prefault".to_owned()],
+        ..ServeOptions::with_pool_mib(320)
+    });
+    let door = &server.door(transport);
+    let canary = Canary::start(door);
+    let mut client = RawClient::connect(door);
+    let set = SetId([5; 16]);
+    for first in (0..5_000_u16).step_by(1_000) {
+        let keys: Vec<[u8; 2]> = (first..first + 1_000).map(u16::to_be_bytes).collect();
+        let row = |_| CreateRow { version: fresh_version(), set, ..CreateRow::default() };
+        let rows: Vec<(CreateRow, &[u8], &[u8])> =
+            keys.iter().map(|key| (row(()), &key[..], &b""[..])).collect();
+        let created = client.ask(Opcode::Create, &rows, b"").statuses();
+        assert_eq!(created, vec![Status::Ok; 1_000]);
+    }
+    let row = TouchRow { set, lease_ms: 1_000_000, ..TouchRow::default() };
+    let rows = vec![(row, &b""[..], &b""[..]); 1_024];
+    canary.assert_within(CANARY_BOUND, || {
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let mut client = RawClient::connect(door);
+                    let outcomes = client.ask(Opcode::Touch, &rows, b"").outcomes();
+                    assert!(outcomes.iter().all(|outcome| outcome.detail == 5_000));
                 });
             }
         });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rampuddle_harness::{Pattern, RawClient, ServerProcess, Transport, fresh_version, pace, until};
 use rampuddle_protocol::limits::{MIB, PAGE_BYTES};
 use rampuddle_protocol::{
-    CreateRow, GatherRow, InfoRow, ListRow, Outcome, RowFlags, SetId, Status, Version,
+    CreateRow, GatherRow, ListRow, Outcome, RowFlags, SetId, Status, Version,
 };
 
 use crate::{assert_status, over_both};
@@ -182,10 +182,6 @@ fn holds_are_broken_over_a_quarter_of_the_pool(transport: Transport) {
     assert_eq!(gather_of_set(&mut holder, b"small", small).1, bytes[..5], "another hold");
 }
 
-fn used(client: &mut RawClient) -> InfoRow {
-    client.info()
-}
-
 /// Thirty real seconds: everything that a session leaves behind ends together.
 fn a_session_of_two_connections_lives_with_its_last_one(transport: Transport) {
     let server = ServerProcess::with_pool_mib(16);
@@ -202,7 +198,7 @@ fn a_session_of_two_connections_lives_with_its_last_one(transport: Transport) {
     drop(first);
     pace(Duration::from_millis(600));
     // One connection is left: all is as it was.
-    let info = used(&mut watcher);
+    let info = watcher.info();
     assert_eq!((info.superseded_bytes, info.reserved_bytes), (PAGE_BYTES, MIB));
     let session = second.session();
     drop(second);
@@ -217,17 +213,15 @@ fn a_session_of_two_connections_lives_with_its_last_one(transport: Transport) {
     drop(third);
     until("the hold to end", Duration::from_secs(40), || {
         pace(Duration::from_millis(5));
-        used(&mut watcher).superseded_bytes == 0
+        watcher.info().superseded_bytes == 0
     });
     let took = left.elapsed();
     let expected = Duration::from_secs(30)..Duration::from_secs(32);
     assert!(expected.contains(&took), "the session ended after {took:?}");
-    until("the reservations to end", Duration::from_secs(3), || {
-        used(&mut watcher).reserved_bytes == 0
-    });
+    until("the reservations to end", Duration::from_secs(3), || watcher.info().reserved_bytes == 0);
     assert!(expected.contains(&idle_since.elapsed()), "after {:?}", idle_since.elapsed());
     let mut back = RawClient::join(&door, session);
     assert_status!(gather_of_set(&mut back, b"held", SET).0, NotFound);
     assert_status!(back.scatter_reserved(handle, 5, b"x"), Expired);
-    assert_eq!(used(&mut watcher).used_bytes, 0);
+    assert_eq!(watcher.info().used_bytes, 0);
 }
