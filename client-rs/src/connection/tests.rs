@@ -19,7 +19,7 @@ async fn open(near: DuplexStream) -> Result<Connection, Error> {
     let environment = Environment::default();
     let introduction = Introduction {
         server: &"a".into(),
-        cluster: &"rampuddle".into(),
+        cluster: &"default".into(),
         session: SessionId([1; 16]),
         token: None,
         environment: &environment,

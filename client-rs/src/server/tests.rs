@@ -12,7 +12,7 @@ use crate::support::{Behaviour, FakeServer};
 fn access(connections_per_server: usize) -> Arc<Access> {
     let environment = Environment::default();
     Arc::new(Access {
-        cluster: "rampuddle".into(),
+        cluster: "default".into(),
         session: SessionId([1; 16]),
         token: None,
         patience: Duration::from_secs(5),
