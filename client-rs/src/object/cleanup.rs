@@ -40,9 +40,9 @@ impl Cleanup {
         self.stripes = self.stripes.max(stripe + 1);
     }
 
-    /// Removes the stripes now.
+    /// Removes the stripes now, armed or not.
     pub(super) async fn run(&mut self) {
-        if let Some(core) = self.core.upgrade().filter(|_| self.is_armed) {
+        if let Some(core) = self.core.upgrade() {
             drop_stripes(&core, self.upload, self.stripes).await;
         }
         self.disarm();

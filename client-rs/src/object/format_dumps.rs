@@ -310,6 +310,7 @@ fn damaged_heads_are_refused_in_the_documents_words() {
         refusal(Tag { stripe_bytes: 5 << 19, ..striped_tag() }),
         refusal(Tag { object_bytes: INLINE_BYTES_MAX + 1, ..inline_tag(b"hello") }),
         refusal(Tag { variable_bytes: 39, ..striped_tag() }),
+        refusal(Tag { variable_bytes: (1 << 30) + 1, ..striped_tag() }),
         decode_table(&striped_tag(), &table[1..]).unwrap_err(),
         decode_table(&longer, &table).unwrap_err(),
     ];

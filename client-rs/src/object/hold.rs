@@ -49,14 +49,17 @@ impl Holds {
         (shared.readers == 0).then(|| Arc::clone(&shared.gate))
     }
 
-    /// Whether nobody reads the set any more; then it is forgotten.
-    fn ends(&self, set: SetId) -> bool {
+    /// Whether nobody reads the set any more.
+    fn is_unread(&self, set: SetId) -> bool {
+        self.table().get(&set).is_some_and(|shared| shared.readers == 0)
+    }
+
+    /// Forgets a set that was released, unless somebody waits to hold it again.
+    fn forget_unread(&self, set: SetId) {
         let mut table = self.table();
-        let is_unread = table.get(&set).is_some_and(|shared| shared.readers == 0);
-        if is_unread {
+        if table.get(&set).is_some_and(|shared| shared.readers == 0) {
             table.remove(&set);
         }
-        is_unread
     }
 }
 
@@ -125,9 +128,11 @@ impl Drop for Hold {
         let runtime = core.servers.access().runtime.clone();
         runtime.spawn(async move {
             let _under_way = gate.lock().await;
-            // Somebody may have begun to read the set meanwhile.
-            if core.holds.ends(set) {
+            // Somebody may have begun to read the set meanwhile; whoever comes from
+            // here on waits at the gate, and holds it anew.
+            if core.holds.is_unread(set) {
                 release_all(&core, servers, set).await;
+                core.holds.forget_unread(set);
             }
         });
     }
@@ -143,12 +148,14 @@ mod tests {
         holds.join(set);
         holds.join(set);
         assert!(holds.leave(set).is_none());
-        assert!(!holds.ends(set), "one reader is left");
+        assert!(!holds.is_unread(set), "one reader is left");
         assert!(holds.leave(set).is_some());
         // A reader who comes before the release keeps the set.
         holds.join(set);
-        assert!(!holds.ends(set));
+        assert!(!holds.is_unread(set));
         assert!(holds.leave(set).is_some());
-        assert!(holds.ends(set) && !holds.ends(set));
+        assert!(holds.is_unread(set));
+        holds.forget_unread(set);
+        assert!(!holds.is_unread(set) && holds.table().is_empty());
     }
 }

@@ -402,6 +402,7 @@ impl<'p> Put<'p> {
         let mut item = self.stripe_item(index as u64, bytes, crc);
         item.lease_ms = HEAD_LEASE_MS;
         let mut ranks = write_ranks(&self.core.views.current(), Slot::of(&key, 0));
+        ranks.truncate(2 * usize::from(self.core.views.current().settings().replicas_max));
         ranks.retain(|server| server != lost && !placed.servers.contains(server));
         let copies = write(self.core, &item, &Candidates { ranks, wanted: 1 }).await;
         for server in copies.stored() {

@@ -231,13 +231,22 @@ impl Store {
             let next = self.slab[id].next;
             let has_ended = self.slab[id].expires_ms <= now.monotonic_ms;
             if self.slab[id].state == State::Visible && !has_ended {
-                self.set_lease(id, row.lease_ms, now);
+                self.renew_lease(id, row.lease_ms, now);
                 touched += 1;
             }
             id = next;
         }
         let status = if touched == 0 { Status::NotFound } else { Status::Ok };
         Reply::with_detail(status, touched)
+    }
+
+    /// A value that is permanent stays so, and no lease gets shorter: a renewal
+    /// may arrive late.
+    fn renew_lease(&mut self, id: EntryId, lease_ms: u64, now: Now) {
+        let ends_ms = self.slab[id].expires_ms;
+        if lease_ms == 0 || (ends_ms != u64::MAX && ends_ms < now.monotonic_ms + lease_ms) {
+            self.set_lease(id, lease_ms, now);
+        }
     }
 
     /// Keeps a removed value for the holders of its set. Over a quarter of the

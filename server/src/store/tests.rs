@@ -211,10 +211,22 @@ fn a_lease_ends_a_value_and_touch_renews_or_ends_the_lease() {
     let permanent = TouchRow { set, lease_ms: 0, ..TouchRow::default() };
     store.touch(&permanent, later(4_999));
     assert!(store.find_value(b"a", later(1 << 40)).is_some());
-    store.touch(&touch, later(0));
+    // A renewal that comes late does not make permanent values end.
+    assert_eq!(store.touch(&touch, later(0)).outcome.detail, 2);
     store.sweep(later(5_000));
-    assert_eq!((store.values(), store.used_bytes(), store.counters.leases_ended), (0, 0, 2));
-    assert_eq!(store.touch(&touch, later(0)).outcome.status(), Status::NotFound);
+    assert_eq!(store.values(), 2);
+    let other = SetId([2; 16]);
+    let leased = CreateRow { lease_ms: 1_000, set: other, ..row(1, 1) };
+    create(&mut store, &leased, b"c", b"x");
+    let longer = TouchRow { set: other, lease_ms: 5_000, ..TouchRow::default() };
+    let shorter = TouchRow { set: other, lease_ms: 10, ..TouchRow::default() };
+    store.touch(&longer, NOW);
+    store.touch(&shorter, NOW);
+    store.sweep(later(4_999));
+    assert_eq!(store.values(), 3, "no lease gets shorter");
+    store.sweep(later(5_000));
+    assert_eq!((store.values(), store.counters.leases_ended), (2, 1));
+    assert_eq!(store.touch(&longer, later(5_000)).outcome.status(), Status::NotFound);
     store.check_invariants();
 }
 
