@@ -201,13 +201,13 @@ fn a_cancelled_request_is_answered_with_cancelled(transport: Transport) {
     let row = GatherRow { length: 4 * MIB, ..GatherRow::default() };
     let ids: Vec<u64> =
         (0..12).map(|_| reader.post(Opcode::Gather, &[(row, b"key", b"")], b"")).collect();
+    rampuddle_harness::until("the gathers", std::time::Duration::from_secs(10), || {
+        client.info().gather_rows >= 12
+    });
     let cancels =
         [reader.post_cancel(ids[11]), reader.post_cancel(ids[5]), reader.post_cancel(999)];
     // The first has begun to leave, but is not answered in whole: too late.
     let too_late = reader.post_cancel(ids[0]);
-    rampuddle_harness::until("the gathers", std::time::Duration::from_secs(10), || {
-        client.info().gather_rows >= 12
-    });
     let (mut whole, mut cancelled, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..12 + 4 {
         let answer = reader.receive_answer();
