@@ -72,13 +72,20 @@ fn a_touch_renews_lengthens_and_ends_the_leases_of_a_set(transport: Transport) {
     }
     assert_status!(client.stat(b"a"), Ok);
     assert_status!(client.stat(b"other"), NotFound);
-    assert_status!(client.touch(SET, 0), Ok);
-    assert_eq!(client.stat(b"a").lease_ms, 0);
     assert_status!(client.touch(SET, 100_000), Ok);
     assert!(client.stat(b"c").lease_ms > 90_000);
+    // No lease gets shorter, and what is permanent stays so.
     assert_status!(client.touch(SET, 1), Ok);
-    until("the leases to end", PATIENCE, || client.info().used_bytes == 0);
-    assert_status!(client.touch(SET, 1), NotFound);
+    assert!(client.stat(b"c").lease_ms > 90_000);
+    assert_status!(client.touch(SET, 0), Ok);
+    assert_eq!(client.stat(b"a").lease_ms, 0);
+    let outcome = assert_status!(client.touch(SET, 1), Ok);
+    assert_eq!((outcome.detail, client.stat(b"a").lease_ms), (3, 0));
+    let short = SetId([3; 16]);
+    create(&mut client, b"short", short, 200);
+    let before = client.info().used_bytes;
+    until("the lease to end", PATIENCE, || client.info().used_bytes < before);
+    assert_status!(client.touch(short, 1), NotFound);
     assert_status!(client.touch(SetId::NONE, 1), BadRow);
     assert_status!(client.touch(SET, u64::MAX), BadRow);
 }
