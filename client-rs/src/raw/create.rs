@@ -56,14 +56,11 @@ impl RawClient {
     ) -> Vec<(usize, Result<Answer, Error>)> {
         let indices: Vec<usize> = items.iter().map(|(index, _)| *index).collect();
         let failed = |error: Error| failed(indices.iter().copied(), &error);
-        let server = match self.server(&name) {
-            Ok(server) => server,
+        let (server, grants) = match self.granted(&name).await {
+            Ok(both) => both,
             Err(error) => return failed(error),
         };
-        let piece = match server.grants(self.deadline_from_now()).await {
-            Ok(grants) => grants.payload_bytes,
-            Err(error) => return failed(error),
-        };
+        let piece = grants.payload_bytes;
         let (mut rows, mut uploads, mut versions) = (Vec::new(), Vec::new(), Vec::new());
         for (index, item) in items {
             let row = self.create_row(&item);

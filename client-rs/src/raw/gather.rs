@@ -47,13 +47,7 @@ impl RawClient {
     }
 
     async fn gather_on(&self, name: Arc<str>, items: Vec<(usize, GatherItem)>) -> Answered {
-        let grants = match self.server(&name) {
-            Ok(server) => {
-                server.grants(self.deadline_from_now()).await.map(|grants| (server, grants))
-            }
-            Err(error) => Err(error),
-        };
-        let (server, grants) = match grants {
+        let (server, grants) = match self.granted(&name).await {
             Ok(both) => both,
             Err(error) => return failed(items.iter().map(|(index, _)| *index), &error),
         };

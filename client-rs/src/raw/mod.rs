@@ -27,6 +27,7 @@ pub use self::items::{
     StatAnswer, Target,
 };
 use crate::client::Core;
+use crate::connection::Grants;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::placement::Slot;
@@ -73,6 +74,13 @@ impl RawClient {
 
     fn server(&self, name: &str) -> Result<Arc<Server>, Error> {
         self.core.servers.server(name)
+    }
+
+    /// A server, and how large its frames may be.
+    async fn granted(&self, name: &str) -> Result<(Arc<Server>, Grants), Error> {
+        let server = self.server(name)?;
+        let grants = server.grants(self.deadline_from_now()).await?;
+        Ok((server, grants))
     }
 
     /// When a call that begins now must be done.
