@@ -27,6 +27,9 @@ wire_layout! {
         nonce: Nonce,
         /// The session that the connection joins.
         session: SessionId,
+        /// What it places keys by: [`crate::PlacementSettings::fingerprint`];
+        /// 0 = it places nothing over this connection.
+        settings: u64,
     }
 }
 impl_row!(ClientHello, key = cluster_bytes, tag = server_bytes);
@@ -60,6 +63,10 @@ wire_layout! {
         outstanding_requests_max: u32,
         /// Payload bytes granted to be asked for and not received.
         outstanding_bytes_max: u32,
+        /// The cluster's settings as the server was told them:
+        /// [`crate::PlacementSettings::fingerprint`]; 0 = it was not told yet,
+        /// or the client means another cluster.
+        settings: u64,
     }
 }
 impl_row!(ServerHello, key = name_bytes);

@@ -44,6 +44,7 @@ pub mod limits;
 mod opcode;
 mod proof;
 mod request;
+mod settings;
 mod status;
 mod table;
 mod version;
@@ -61,6 +62,7 @@ pub use request::{
     CancelRow, CreateRow, DeleteRow, DropRow, GatherRow, HoldRow, ListRow, PublishRow, ReleaseRow,
     ScatterRow, StatRequestRow, TouchRow,
 };
+pub use settings::PlacementSettings;
 pub use status::Status;
 pub use table::{Row, Table, TableBuilder, TableError, TableIter};
 pub use version::Version;

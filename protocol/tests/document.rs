@@ -7,9 +7,9 @@ use std::path::Path;
 
 use rampuddle_protocol::{
     CancelRow, ClientHello, CreateRow, DeleteRow, DropRow, FrameFlags, GatherRow, Header, HoldRow,
-    Incarnation, InfoRow, Layout, ListRow, Nonce, Opcode, Outcome, Proof, ProofAnswer, ProofInput,
-    PublishRow, ReleaseRow, Role, RowFlags, ScatterRow, ServerHello, SessionId, StatRequestRow,
-    StatRow, Status, TouchRow, crc32c, limits, prove, verify,
+    Incarnation, InfoRow, Layout, ListRow, Nonce, Opcode, Outcome, PlacementSettings, Proof,
+    ProofAnswer, ProofInput, PublishRow, ReleaseRow, Role, RowFlags, ScatterRow, ServerHello,
+    SessionId, StatRequestRow, StatRow, Status, TouchRow, crc32c, limits, prove, verify,
 };
 use sha2::{Digest, Sha512};
 
@@ -186,7 +186,7 @@ fn every_layout_stands_in_the_document_field_by_field() {
         assert!(rows.iter().all(|row| !row[3].is_empty()), "a field without a meaning: {heading}");
         fields += rows.len();
     }
-    assert_eq!((LAYOUTS.len(), fields), (20, 165));
+    assert_eq!((LAYOUTS.len(), fields), (20, 167));
 }
 
 #[test]
@@ -399,6 +399,34 @@ fn the_proof_has_the_test_vector_of_the_document() {
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret).expect("any length");
         mac.update(&proof_message(&document, &input, side));
         assert_eq!(mac.finalize().into_bytes()[..], wanted, "{name}, from the table of its input");
+    }
+}
+
+#[test]
+fn settings_have_the_fingerprints_of_the_document() {
+    let document = Document::read();
+    let head = ["cluster", "strategy", "replicas_max", "slots", "first 8 bytes", "fingerprint"];
+    let rows = document.table("Test vectors of settings", &head);
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let settings = PlacementSettings {
+            cluster: &row[0],
+            strategy: &row[1],
+            replicas_max: number(&row[2]) as u8,
+            slots: number(&row[3]) as u32,
+        };
+        let fingerprint = settings.fingerprint();
+        assert_eq!(fingerprint.to_le_bytes()[..], hex(&row[4]), "{row:?}");
+        assert_eq!(format!("0x{fingerprint:016x}"), row[5], "{row:?}");
+        let lines = document.table("Fingerprint of the settings", &["line", "content"]);
+        let lines = lines.iter().map(|line| {
+            let line = line[1].replace("CLUSTER", settings.cluster);
+            let line = line.replace("STRATEGY", settings.strategy);
+            let line = line.replace("REPLICAS", &settings.replicas_max.to_string());
+            line.replace("SLOTS", &settings.slots.to_string()) + "\n"
+        });
+        let digest = Sha512::digest(lines.collect::<String>());
+        assert_eq!(digest[..8], hex(&row[4]), "{row:?}, from the table of its input");
     }
 }
 

@@ -11,10 +11,10 @@ use std::sync::OnceLock;
 
 use rampuddle_protocol::{
     CancelRow, ClientHello, CreateRow, DeleteRow, DropRow, FrameFlags, GatherRow, Header, HoldRow,
-    Incarnation, InfoRow, Layout, ListRow, Nonce, Opcode, Outcome, Proof, ProofAnswer, ProofInput,
-    PublishRow, ReleaseRow, Role, Row, RowFlags, ScatterRow, ServerHello, SessionId, SetId,
-    StatRequestRow, StatRow, Status, StoreId, Table, TableBuilder, TouchRow, Version, crc32c,
-    limits, prove,
+    Incarnation, InfoRow, Layout, ListRow, Nonce, Opcode, Outcome, PlacementSettings, Proof,
+    ProofAnswer, ProofInput, PublishRow, ReleaseRow, Role, Row, RowFlags, ScatterRow, ServerHello,
+    SessionId, SetId, StatRequestRow, StatRow, Status, StoreId, Table, TableBuilder, TouchRow,
+    Version, crc32c, limits, prove,
 };
 
 mod support;
@@ -156,6 +156,8 @@ const SERVER_NONCE: Nonce = Nonce(*b"server nonce 02.");
 const SESSION: SessionId = SessionId(*b"session 0123456.");
 const INCARNATION: Incarnation = Incarnation(*b"incarnation 012.");
 const STORE: StoreId = StoreId(*b"store id 012345.");
+const SETTINGS: PlacementSettings<'_> =
+    PlacementSettings { cluster: "lab", strategy: "rendezvous", replicas_max: 3, slots: 65_536 };
 const UPLOAD: SetId = SetId(*b"upload id 01234.");
 /// 2026-01-01 00:00:00 UTC.
 const NOW_MS: u64 = 1_767_225_600_000;
@@ -172,6 +174,7 @@ fn handshake() -> Vec<Case> {
         version_max: 1,
         nonce: CLIENT_NONCE,
         session: SESSION,
+        settings: SETTINGS.fingerprint(),
         ..ClientHello::default()
     };
     let server_hello = ServerHello {
@@ -187,6 +190,7 @@ fn handshake() -> Vec<Case> {
         payload_bytes_max: limits::PAYLOAD_BYTES_MAX as u32,
         outstanding_requests_max: limits::OUTSTANDING_REQUESTS_MAX,
         outstanding_bytes_max: limits::OUTSTANDING_BYTES_MAX as u32,
+        settings: SETTINGS.fingerprint(),
         ..ServerHello::default()
     };
     vec![
@@ -209,7 +213,7 @@ fn handshake() -> Vec<Case> {
             "server hello, MISMATCH: another cluster or server",
             ServerHello,
             answer(Opcode::Hello).refused(Status::Mismatch),
-            [(ServerHello { proof_wanted: 0, ..server_hello }, b"alpha", b"")]
+            [(ServerHello { proof_wanted: 0, settings: 0, ..server_hello }, b"alpha", b"")]
         ),
         frame!(
             "proof",

@@ -1,5 +1,8 @@
 //! What all connections of a server share.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rampuddle_protocol::{Incarnation, InfoRow, Nonce, Role, StoreId};
 
 use crate::connection::Buffers;
@@ -29,6 +32,24 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// What the server was told of its cluster's settings: their fingerprint. It
+/// may come, or change, while the server runs; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct ToldSettings(Arc<AtomicU64>);
+
+impl ToldSettings {
+    /// Takes the fingerprint that connections which begin from now on must have,
+    /// or none: `rampuddle_protocol::PlacementSettings::fingerprint`.
+    pub fn tell(&self, fingerprint: u64) {
+        self.0.store(fingerprint, Ordering::Relaxed);
+    }
+
+    /// The latest fingerprint, 0 = none yet.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Who the server is.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -37,6 +58,7 @@ pub(crate) struct Identity {
     pub(crate) incarnation: Incarnation,
     pub(crate) store_id: StoreId,
     pub(crate) tokens: Vec<Token>,
+    pub(crate) settings: ToldSettings,
 }
 
 /// What the loop and the connections count, for Info.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Poll, Token, Waker};
-use rampuddle_protocol::limits::KIB;
+use rampuddle_protocol::limits::{KIB, MIB};
 
 use crate::connection::{Connection, Over};
 use crate::core::Core;
@@ -32,6 +32,17 @@ const EVENTS_MAX: usize = 256;
 const ACCEPTS_MAX: usize = 64;
 /// How often the clock's rules are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// A step over a run of pages counts as so many bytes moved.
+const STEP_COST_BYTES: u64 = 512;
+/// How long new requests are still begun after a stop.
+const STOP_REQUESTS: Duration = Duration::from_secs(1);
+/// How long a closed connection is still read, so that what was sent last
+/// arrives: the system resets a connection that is closed with bytes unread.
+const LINGER: Duration = Duration::from_millis(500);
+/// Bytes that are read and dropped meanwhile at most.
+const LINGER_BYTES: u64 = 8 * MIB;
+/// How long the clock's rules wait for a loop that is behind.
+const TICK_DELAY_MAX: Duration = Duration::from_secs(1);
 /// How long accepting rests after it failed for want of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -57,11 +68,17 @@ impl Stopper {
 #[derive(Debug)]
 struct Peer {
     socket: Socket,
-    connection: Connection,
+    /// `None`: it is over, and the socket lingers.
+    connection: Option<Connection>,
+    lingers_until: Instant,
+    /// Bytes that were dropped meanwhile.
+    dropped: u64,
     readable: bool,
     writable: bool,
     /// The peer has sent its last byte.
     has_ended: bool,
+    /// That byte was read, or there is nothing to be read any more.
+    is_drained: bool,
     is_queued: bool,
 }
 
@@ -97,13 +114,18 @@ pub(crate) struct EventLoop {
     spare: Option<File>,
     peers: Vec<Option<Peer>>,
     free: Vec<usize>,
+    /// Those with something to do, each once, here or in `large`.
     ready: VecDeque<usize>,
+    /// Those of this turn that have much to move, and what they may still.
+    large: VecDeque<(usize, u64)>,
     core: Core,
     clock: Clock,
     connections_max: usize,
     busy_poll: bool,
     stopper: Stopper,
     next_tick: Instant,
+    /// More has ended than was removed in one turn.
+    sweeps: bool,
 }
 
 impl EventLoop {
@@ -128,12 +150,14 @@ impl EventLoop {
             peers: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
+            large: VecDeque::new(),
             core,
             clock,
             connections_max,
             busy_poll,
             stopper: Stopper { asked: Arc::new(AtomicBool::new(false)), waker },
             next_tick: Instant::now(),
+            sweeps: false,
         })
     }
 
@@ -148,10 +172,15 @@ impl EventLoop {
             self.turn(&mut events)?;
         }
         self.listeners.clear();
-        let deadline = Instant::now() + grace;
+        let stopped = Instant::now();
+        let (mut takes_requests, deadline) = (true, stopped + grace);
         while self.core.counters.connections > 0 && Instant::now() < deadline {
             self.turn(&mut events)?;
             self.close_at_rest();
+            if takes_requests && stopped.elapsed() >= STOP_REQUESTS.min(grace) {
+                takes_requests = false;
+                self.end_requests();
+            }
         }
         for number in 0..self.peers.len() {
             self.close(number, Over::Done);
@@ -172,9 +201,16 @@ impl EventLoop {
         }
         self.accept();
         self.serve_ready();
-        if began >= self.next_tick {
+        // Bytes that wait to be taken are looked at before the clock judges, unless
+        // they never end.
+        let is_behind = events.iter().count() == EVENTS_MAX;
+        let is_due = began >= self.next_tick;
+        if is_due && (!is_behind || began >= self.next_tick + TICK_DELAY_MAX) {
             self.next_tick = began + TICK;
             self.tick();
+        }
+        if self.sweeps {
+            self.sweeps = self.core.store.sweep(self.core.now);
         }
         while let Some(number) = self.core.buffers.woken() {
             self.wake(number);
@@ -190,7 +226,7 @@ impl EventLoop {
     /// How long the system may let the loop sleep.
     fn wait(&self) -> Option<Duration> {
         let accepts = self.accept_pending && self.accept_rests_until.is_none();
-        if self.busy_poll || !self.ready.is_empty() || accepts {
+        if self.busy_poll || self.sweeps || !self.ready.is_empty() || accepts {
             return Some(Duration::ZERO);
         }
         let is_timed = self.core.counters.connections > 0
@@ -227,53 +263,79 @@ impl EventLoop {
     /// Serves each connection that was ready at the begin of the turn once:
     /// first those with little to move.
     fn serve_ready(&mut self) {
-        let budget = if self.ready.len() > 1 { SHARED_TURN_BYTES } else { LONE_TURN_BYTES };
-        for only_small in [true, false] {
-            for _ in 0..self.ready.len() {
-                let Some(number) = self.ready.pop_front() else { break };
-                let backlog =
-                    self.peers[number].as_ref().map(|peer| peer.connection.backlog_bytes());
-                match backlog {
-                    None => {}
-                    Some(bytes) if only_small && bytes > SMALL_BYTES => {
-                        self.ready.push_back(number);
-                    }
-                    Some(_) => self.serve(number, budget),
-                }
+        let count = self.ready.len();
+        let budget = if count > 1 { SHARED_TURN_BYTES } else { LONE_TURN_BYTES };
+        for _ in 0..count {
+            let Some(number) = self.ready.pop_front() else { break };
+            let Some(peer) = self.peers[number].as_mut() else {
+                // Closed while it was queued; now its number may be another's.
+                self.free.push(number);
+                continue;
+            };
+            peer.is_queued = false;
+            let steps_before = self.core.store.steps();
+            if let Some(connection) = &mut peer.connection {
+                connection.handle_turn(&mut self.core);
             }
+            let cost = (self.core.store.steps() - steps_before) * STEP_COST_BYTES;
+            let left = self.serve(number, budget.saturating_sub(cost).max(1), count > 1);
+            if let Some(left) = left {
+                self.large.push_back((number, left));
+            }
+        }
+        while let Some((number, left)) = self.large.pop_front() {
+            self.serve(number, left, false);
         }
     }
 
     /// Lets a connection that waited for a shared buffer go on.
     fn wake(&mut self, number: usize) {
         if let Some(peer) = self.peers.get_mut(number).and_then(Option::as_mut) {
-            peer.connection.handle_woken(&mut self.core);
+            if let Some(connection) = &mut peer.connection {
+                connection.handle_woken(&mut self.core);
+            }
             self.enqueue(number);
         }
     }
 
-    fn serve(&mut self, number: usize, budget: u64) {
-        let Some(peer) = self.peers[number].as_mut() else { return };
-        peer.is_queued = false;
-        peer.connection.handle_turn(&mut self.core);
+    /// Moves the bytes of one connection. One that turns out to have much to move
+    /// can be told to wait behind the others: then what it may still move is
+    /// returned.
+    fn serve(&mut self, number: usize, budget: u64, only_small: bool) -> Option<u64> {
+        let peer = self.peers[number].as_mut()?;
+        if peer.connection.is_none() {
+            match peer.drop_input(budget) {
+                Dropped::All => {}
+                Dropped::Some => self.enqueue(number),
+                Dropped::Ended => self.forget(number),
+            }
+            return None;
+        }
         let mut left = budget;
         while left > 0 {
-            let moved = peer.send(&mut self.core, left).and_then(|sent| {
-                let received = peer.receive(&mut self.core, left)?;
-                Ok(sent + received)
-            });
-            match moved {
+            let has_much = |one: &Connection| one.backlog_bytes() > SMALL_BYTES;
+            if only_small && peer.connection.as_ref().is_some_and(has_much) {
+                return Some(left);
+            }
+            let steps_before = self.core.store.steps();
+            match peer.exchange(&mut self.core, left) {
                 Ok(0) => break,
                 Ok(bytes) => left = left.saturating_sub(bytes),
-                Err(_) => return self.close(number, Over::Done),
+                Err(_) => {
+                    peer.is_drained = true;
+                    self.close(number, Over::Done);
+                    return None;
+                }
             }
+            let steps = self.core.store.steps() - steps_before;
+            left = left.saturating_sub(steps * STEP_COST_BYTES);
         }
-        if let Some(over) = peer.connection.over() {
-            return self.close(number, over);
+        match peer.connection.as_ref().and_then(Connection::over) {
+            Some(over) => self.close(number, over),
+            None if peer.has_work() => self.enqueue(number),
+            None => {}
         }
-        if peer.has_work() {
-            self.enqueue(number);
-        }
+        None
     }
 
     fn accept(&mut self) {
@@ -335,25 +397,46 @@ impl EventLoop {
         self.core.counters.connections += 1;
         self.peers[number] = Some(Peer {
             socket,
-            connection,
+            connection: Some(connection),
+            lingers_until: Instant::now(),
+            dropped: 0,
             readable: true,
             writable: true,
             has_ended: false,
+            is_drained: false,
             is_queued: false,
         });
         self.enqueue(number);
     }
 
+    /// Ends a connection. Its socket lingers when the peer may still be sending
+    /// and waits for what was sent to it.
     fn close(&mut self, number: usize, over: Over) {
-        let Some(peer) = self.peers[number].take() else { return };
+        let Some(peer) = self.peers[number].as_mut() else { return };
+        let Some(connection) = peer.connection.take() else { return };
         match over {
             Over::Framing => self.core.counters.framing_errors += 1,
             Over::Stalled => self.core.counters.stalled_connections += 1,
             Over::Done => {}
         }
-        peer.connection.release(&mut self.core);
+        let lingers = !peer.is_drained && over != Over::Stalled && connection.has_spoken();
+        connection.release(&mut self.core);
+        if lingers && peer.socket.end_sending().is_ok() {
+            peer.lingers_until = Instant::now() + LINGER;
+            peer.readable = true;
+            self.enqueue(number);
+        } else {
+            self.forget(number);
+        }
+    }
+
+    /// Closes a socket whose connection is over.
+    fn forget(&mut self, number: usize) {
+        let Some(peer) = self.peers[number].take() else { return };
         self.core.counters.connections -= 1;
-        self.free.push(number);
+        if !peer.is_queued {
+            self.free.push(number);
+        }
         if self.accept_rests_until.is_some() {
             self.accept_rests_until = None;
         }
@@ -361,19 +444,39 @@ impl EventLoop {
 
     fn close_at_rest(&mut self) {
         for number in 0..self.peers.len() {
-            let is_done = |peer: &Peer| !peer.readable && peer.connection.is_at_rest();
-            if self.peers[number].as_ref().is_some_and(is_done) {
+            let Some(peer) = &self.peers[number] else { continue };
+            let is_at_rest = peer.connection.as_ref().is_some_and(Connection::is_at_rest);
+            if is_at_rest && !peer.readable {
                 self.close(number, Over::Done);
+            }
+        }
+    }
+
+    /// Lets no connection begin another request.
+    fn end_requests(&mut self) {
+        for number in 0..self.peers.len() {
+            let Some(peer) = self.peers[number].as_mut() else { continue };
+            let Some(connection) = &mut peer.connection else { continue };
+            connection.stop(&mut self.core);
+            if let Some(over) = connection.over() {
+                self.close(number, over);
             }
         }
     }
 
     /// Looks at everything that time alone decides.
     fn tick(&mut self) {
+        let now = Instant::now();
         for number in 0..self.peers.len() {
             let Some(peer) = self.peers[number].as_mut() else { continue };
-            peer.connection.handle_time(&mut self.core);
-            match peer.connection.over() {
+            let Some(connection) = &mut peer.connection else {
+                if now >= peer.lingers_until {
+                    self.forget(number);
+                }
+                continue;
+            };
+            connection.handle_time(&mut self.core);
+            match connection.over() {
                 Some(over) => self.close(number, over),
                 None if peer.has_work() => self.enqueue(number),
                 None => {}
@@ -381,23 +484,47 @@ impl EventLoop {
         }
         self.core.sessions.expire(&mut self.core.store, self.core.now);
         self.core.store.expire_reservations(self.core.now);
-        self.core.store.sweep(self.core.now);
+        self.sweeps = true;
     }
+}
+
+/// How far the input of a lingering socket was dropped.
+enum Dropped {
+    /// There is no more now.
+    All,
+    /// There is more, for another turn.
+    Some,
+    /// There will be no more, or it is not worth waiting for.
+    Ended,
 }
 
 impl Peer {
     fn has_work(&self) -> bool {
-        self.connection.is_paused()
-            || (self.readable && self.connection.wants_input())
-            || (self.writable && self.connection.has_output())
+        self.connection.as_ref().is_some_and(|connection| {
+            connection.is_paused()
+                || (self.readable && connection.wants_input())
+                || (self.writable && connection.has_output())
+        })
+    }
+
+    /// Sends and receives what there is, at most `budget` bytes in all and half
+    /// of it in one direction while the other has something, too; returns the
+    /// bytes that were moved.
+    fn exchange(&mut self, core: &mut Core, budget: u64) -> io::Result<u64> {
+        let Some(connection) = &mut self.connection else { return Ok(0) };
+        let sends = self.writable && connection.has_output();
+        let receives = self.readable && connection.wants_input();
+        let share = if sends && receives { budget.div_ceil(2) } else { budget };
+        let sent = if sends { self.send(core, share)? } else { 0 };
+        let left = budget.saturating_sub(sent);
+        let received = if left > 0 { self.receive(core, left)? } else { 0 };
+        Ok(sent + received)
     }
 
     /// Sends what there is; returns the bytes that left.
     fn send(&mut self, core: &mut Core, budget: u64) -> io::Result<u64> {
-        if !self.writable || !self.connection.has_output() {
-            return Ok(0);
-        }
-        match self.connection.send_with(core, budget, |slices| self.socket.write(slices)) {
+        let Some(connection) = &mut self.connection else { return Ok(0) };
+        match connection.send_with(core, budget, |slices| self.socket.write(slices)) {
             Ok((sent, all)) => {
                 self.writable = all;
                 Ok(sent as u64)
@@ -408,13 +535,17 @@ impl Peer {
 
     /// Receives what there is; returns the bytes that came.
     fn receive(&mut self, core: &mut Core, budget: u64) -> io::Result<u64> {
-        if !self.readable || !self.connection.wants_input() {
+        let is_readable = self.readable;
+        let Some(connection) = self.connection.as_mut().filter(|one| one.wants_input()) else {
+            return Ok(0);
+        };
+        if !is_readable {
             return Ok(0);
         }
-        match self.connection.receive_with(core, budget, |slices| self.socket.read(slices)) {
+        match connection.receive_with(core, budget, |slices| self.socket.read(slices)) {
             Ok((0, _)) => {
-                self.readable = false;
-                self.connection.handle_end(core);
+                (self.readable, self.is_drained) = (false, true);
+                connection.handle_end(core);
                 Ok(0)
             }
             Ok((received, all)) => {
@@ -425,6 +556,24 @@ impl Peer {
             }
             Err(error) => self.pause(error, true),
         }
+    }
+
+    /// Reads and drops what a lingering socket has, about `budget` bytes of it.
+    fn drop_input(&mut self, budget: u64) -> Dropped {
+        let mut bytes = [0; 16 * KIB as usize];
+        let end = self.dropped.saturating_add(budget);
+        while self.dropped < LINGER_BYTES {
+            if self.dropped >= end {
+                return Dropped::Some;
+            }
+            match self.socket.read(&mut [io::IoSliceMut::new(&mut bytes)]) {
+                Ok(0) => return Dropped::Ended,
+                Ok(received) => self.dropped += received as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Dropped::All,
+                Err(_) => return Dropped::Ended,
+            }
+        }
+        Dropped::Ended
     }
 
     fn pause(&mut self, error: io::Error, reading: bool) -> io::Result<u64> {

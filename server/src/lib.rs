@@ -43,7 +43,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 
-pub use core::Token;
+pub use core::{Token, ToldSettings};
 pub use error::StartError;
 pub use event_loop::Stopper;
 pub use options::{MemorySum, Options};

@@ -1,9 +1,9 @@
 //! Sockets that connections come from, and the connections' own.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, os::unix::net::UnixStream as StdUnixStream};
@@ -11,7 +11,10 @@ use std::{fs, os::unix::net::UnixStream as StdUnixStream};
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use rustix::net::sockopt;
+use rustix::fs::{Mode, fchmod};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
+};
 
 use crate::error::StartError;
 
@@ -19,6 +22,9 @@ use crate::error::StartError;
 const PEER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Silence after which the system asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+
+/// Connections on the unix socket that wait to be accepted.
+const UNIX_BACKLOG: i32 = 1_024;
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -40,13 +46,21 @@ impl Listener {
         listener.map(Self::Tcp).map_err(|source| StartError::Listen { address, source })
     }
 
-    /// Listens at `path`, readable and writable by the owner only.
+    /// Listens at `path`, readable and writable by the owner only: from the
+    /// first moment on, since the mode is set before the socket has a name.
     pub(crate) fn unix(path: &Path) -> Result<Self, StartError> {
         let error = |source| StartError::Socket { path: path.into(), source };
         remove_stale(path)?;
-        let listener = UnixListener::bind(path).map_err(error)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(error)?;
-        Ok(Self::Unix(listener, path.into()))
+        let open = || -> rustix::io::Result<OwnedFd> {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+            bind(&socket, &SocketAddrUnix::new(path)?)?;
+            listen(&socket, UNIX_BACKLOG)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|errno| error(errno.into()))?;
+        Ok(Self::Unix(UnixListener::from_std(socket.into()), path.into()))
     }
 
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
@@ -122,6 +136,14 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.write_vectored(slices),
             Self::Unix(stream) => stream.write_vectored(slices),
+        }
+    }
+
+    /// Tells the peer that no more will be sent.
+    pub(crate) fn end_sending(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
     }
 

@@ -1,9 +1,12 @@
 //! How much memory there is.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rampuddle_protocol::limits::KIB;
+use rampuddle_protocol::limits::{KIB, MIB};
+
+/// A huge page.
+pub(crate) const HUGE_PAGE_BYTES: u64 = 2 * MIB;
 
 /// The memory limits of the machine and of the control groups that this process
 /// is in. What cannot be read limits nothing.
@@ -11,7 +14,17 @@ use rampuddle_protocol::limits::KIB;
 pub(crate) struct Machine {
     total_bytes: Option<u64>,
     available_bytes: Option<u64>,
-    cgroup_bytes: Option<u64>,
+    /// Reserved pages of 2 MiB that nobody uses.
+    huge_bytes: Option<u64>,
+    cgroup: Option<Group>,
+}
+
+/// The control group with the least memory left.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    limit_bytes: u64,
+    /// What is left of the limit when caches are given up.
+    left_bytes: u64,
 }
 
 impl Machine {
@@ -19,54 +32,97 @@ impl Machine {
     pub(crate) fn read() -> Self {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
-            total_bytes: meminfo_bytes(&meminfo, "MemTotal:"),
-            available_bytes: meminfo_bytes(&meminfo, "MemAvailable:"),
-            cgroup_bytes: cgroup_bytes(),
+            total_bytes: meminfo_kib(&meminfo, "MemTotal:").map(|kib| kib * KIB),
+            available_bytes: meminfo_kib(&meminfo, "MemAvailable:").map(|kib| kib * KIB),
+            huge_bytes: free_huge_bytes(&meminfo),
+            cgroup: smallest_group(),
         }
     }
 
-    /// The first limit that `needed` bytes in all, or `pool` bytes at once, do
-    /// not fit: its name and its bytes.
-    pub(crate) fn limit_below(&self, needed: u64, pool: u64) -> Option<(&'static str, u64)> {
+    /// The first limit that a server does not fit: its name and its bytes.
+    /// `pool` bytes are taken at once, from the reserved huge pages when `huge`;
+    /// `needed` bytes in all, pool included, over time.
+    pub(crate) fn limit_below(
+        &self,
+        needed: u64,
+        pool: u64,
+        huge: bool,
+    ) -> Option<(&'static str, u64)> {
+        // Reserved huge pages are neither available to others nor charged to
+        // the group's memory.
+        let (ordinary, at_once) = if huge { (needed - pool, 0) } else { (needed, pool) };
+        let group = self.cgroup;
         [
             ("the memory of this machine", self.total_bytes, needed),
-            ("the memory limit of its control group", self.cgroup_bytes, needed),
-            ("the memory that is available on this machine now", self.available_bytes, pool),
+            ("the memory in huge pages that are free", self.huge_bytes.filter(|_| huge), pool),
+            ("the memory limit of its control group", group.map(|one| one.limit_bytes), ordinary),
+            ("what is left of that limit", group.map(|one| one.left_bytes), ordinary),
+            ("the memory that is available on this machine now", self.available_bytes, at_once),
         ]
         .into_iter()
         .find_map(|(limit, bytes, wanted)| Some((limit, bytes.filter(|bytes| wanted > *bytes)?)))
     }
 }
 
-fn meminfo_bytes(meminfo: &str, name: &str) -> Option<u64> {
+fn free_huge_bytes(meminfo: &str) -> Option<u64> {
+    let size = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    let pages = match size {
+        Ok(pages) => pages.trim().parse().ok()?,
+        Err(_) => meminfo_kib(meminfo, "HugePages_Free:")?,
+    };
+    Some(pages * HUGE_PAGE_BYTES)
+}
+
+/// The number behind a name; most are in KiB.
+fn meminfo_kib(meminfo: &str, name: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * KIB)
+    line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
-/// The lowest limit of the groups that the process is in, of either version.
-fn cgroup_bytes() -> Option<u64> {
+/// Of the groups that the process is in, of either version and with those
+/// above, the one that has least left.
+fn smallest_group() -> Option<Group> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    groups.lines().filter_map(group_limit).min()
+    groups.lines().filter_map(group_of).min_by_key(|group| group.left_bytes)
 }
 
-fn group_limit(line: &str) -> Option<u64> {
+fn group_of(line: &str) -> Option<Group> {
     let mut fields = line.splitn(3, ':');
     let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-    let (root, file) = match controllers {
-        "" => ("/sys/fs/cgroup", "memory.max"),
+    let (root, limit, usage) = match controllers {
+        "" => ("/sys/fs/cgroup", "memory.max", "memory.current"),
         _ if controllers.split(',').any(|one| one == "memory") => {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
         }
         _ => return None,
     };
     // Inside a container the group's own directory is mounted as the root.
     let own = Path::new(root).join(path.trim_start_matches('/'));
-    let limits = own.ancestors().take_while(|group| group.starts_with(root));
-    limits.filter_map(|group| read_limit(&group.join(file))).min()
+    let groups = own.ancestors().take_while(|group| group.starts_with(root));
+    groups
+        .filter_map(|group| {
+            let limit_bytes = read_number(&group.join(limit))?;
+            let used = read_number(&group.join(usage)).unwrap_or(0);
+            let left_bytes = limit_bytes.saturating_sub(used.saturating_sub(cache_bytes(group)));
+            Some(Group { limit_bytes, left_bytes })
+        })
+        .min_by_key(|group| group.left_bytes)
 }
 
-fn read_limit(path: &PathBuf) -> Option<u64> {
+/// What a group uses for files that can be read again.
+fn cache_bytes(group: &Path) -> u64 {
+    let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let named = |name: &str| {
+        let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.parse::<u64>().ok()
+    };
+    let both = |active: &str, inactive: &str| Some(named(active)? + named(inactive)?);
+    both("total_active_file", "total_inactive_file")
+        .or_else(|| both("active_file", "inactive_file"))
+        .unwrap_or(0)
+}
+
+fn read_number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -79,13 +135,18 @@ mod tests {
         let machine = Machine {
             total_bytes: Some(1_000),
             available_bytes: Some(600),
-            cgroup_bytes: Some(800),
+            huge_bytes: Some(400),
+            cgroup: Some(Group { limit_bytes: 800, left_bytes: 750 }),
         };
-        assert_eq!(machine.limit_below(700, 500), None);
-        assert_eq!(machine.limit_below(801, 500).unwrap().1, 800);
-        assert_eq!(machine.limit_below(1_001, 500).unwrap().1, 1_000);
-        assert_eq!(machine.limit_below(700, 601).unwrap().1, 600);
-        assert_eq!(Machine::default().limit_below(u64::MAX, u64::MAX), None);
+        let limit = |needed, pool, huge| machine.limit_below(needed, pool, huge).map(|two| two.1);
+        assert_eq!(limit(700, 500, false), None);
+        assert_eq!(limit(751, 500, false), Some(750));
+        assert_eq!(limit(801, 500, false), Some(800));
+        assert_eq!(limit(1_001, 500, false), Some(1_000));
+        assert_eq!(limit(700, 601, false), Some(600));
+        assert_eq!(limit(900, 400, true), None, "huge pages are nobody else's");
+        assert_eq!(limit(900, 401, true), Some(400));
+        assert_eq!(Machine::default().limit_below(u64::MAX, u64::MAX, false), None);
     }
 
     #[test]

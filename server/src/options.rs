@@ -7,9 +7,9 @@ use std::time::Duration;
 use rampuddle_protocol::limits::{KIB, MIB, PAGE_BYTES, SERVER_NAME_BYTES_MAX};
 
 use crate::connection::{BUFFERS_BYTES, CONNECTION_BYTES};
-use crate::core::Token;
+use crate::core::{Token, ToldSettings};
 use crate::error::StartError;
-use crate::machine::Machine;
+use crate::machine::{HUGE_PAGE_BYTES, Machine};
 use crate::store::index_bytes;
 
 /// Memory that a server takes besides pool, index and connections: the program
@@ -17,8 +17,6 @@ use crate::store::index_bytes;
 const FIXED_BYTES: u64 = 64 * MIB;
 /// The largest pool: page numbers have 31 bits.
 const POOL_BYTES_MAX: u64 = (1 << 30) * PAGE_BYTES;
-/// Pools of huge pages are a multiple of this.
-const HUGE_PAGE_BYTES: u64 = 2 * MIB;
 /// Connections at once unless told otherwise.
 const CONNECTIONS_MAX: u32 = 2_048;
 
@@ -39,7 +37,8 @@ pub struct Options {
     pub socket: Option<PathBuf>,
     /// Size of the pool in bytes, a multiple of 64 KiB.
     pub pool_bytes: u64,
-    /// Connections at once; more are accepted and closed.
+    /// Connections at once; more are accepted and closed. Fewer when the
+    /// process may not open so many descriptors.
     pub connections_max: u32,
     /// Take the pool from the system's reserved pages of 2 MiB.
     pub huge_pages: bool,
@@ -57,6 +56,9 @@ pub struct Options {
     pub insecure_public: bool,
     /// How long requests under way may take after a stop.
     pub stop_grace: Duration,
+    /// Keep a clone to tell the server its cluster's settings; clients that
+    /// place keys by others are refused then.
+    pub settings: ToldSettings,
 }
 
 impl Options {
@@ -77,6 +79,7 @@ impl Options {
             tokens: Vec::new(),
             insecure_public: false,
             stop_grace: Duration::from_secs(10),
+            settings: ToldSettings::default(),
         }
     }
 
@@ -114,7 +117,7 @@ impl Options {
             return Err(StartError::PublicWithoutToken { address });
         }
         let needed = self.memory();
-        match machine.limit_below(needed.total(), self.pool_bytes) {
+        match machine.limit_below(needed.total(), self.pool_bytes, self.huge_pages) {
             Some((limit, has)) => Err(StartError::Memory { needed, has, limit }),
             None => Ok(()),
         }

@@ -16,6 +16,10 @@ use crate::pool::Pool;
 use crate::session::Sessions;
 use crate::store::Store;
 
+/// Descriptors that are not connections: the pool, listeners, the loop's own,
+/// discovery, and what the program has open besides.
+const OTHER_DESCRIPTORS: u32 = 32;
+
 /// A server that listens, and serves when [`Server::run`] is called.
 #[derive(Debug)]
 pub struct Server {
@@ -32,8 +36,10 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; nothing is left behind. Costs, unless told not to
     /// prefault, a touch of every page: about a third of a second per GiB.
-    pub fn bind(options: Options) -> Result<Self, StartError> {
+    pub fn bind(mut options: Options) -> Result<Self, StartError> {
         self_test().map_err(StartError::Checksum)?;
+        let connections = raise_descriptor_limit().saturating_sub(OTHER_DESCRIPTORS).max(1);
+        options.connections_max = options.connections_max.min(connections);
         options.check(&Machine::read())?;
         let mut listeners = Vec::new();
         if let Some(address) = options.listen {
@@ -51,12 +57,11 @@ impl Server {
             incarnation,
             store_id,
             tokens: options.tokens.clone(),
+            settings: options.settings.clone(),
         };
-        raise_descriptor_limit();
         let clock = Clock::new();
         let connections_max = options.connections_max as usize;
-        // A session outlives its last connection, so that there may be more.
-        let sessions = Sessions::new(2 * connections_max);
+        let sessions = Sessions::new(connections_max);
         let core = Core::new(identity, Store::new(pool), sessions, clock.now());
         let event_loop = EventLoop::new(listeners, core, clock, connections_max, options.busy_poll)
             .map_err(StartError::System)?;
@@ -120,12 +125,15 @@ fn take_pool(options: &Options) -> Result<Pool, StartError> {
     Ok(pool)
 }
 
-/// As many descriptors as the system allows this process at most.
-fn raise_descriptor_limit() {
+/// Asks for as many descriptors as the system allows this process at most;
+/// returns how many it may open.
+fn raise_descriptor_limit() -> u32 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Refused, the server has what it had, and copes when they run out.
+    // Refused, the server has what it had.
     let _ = setrlimit(Resource::Nofile, limit);
+    let current = getrlimit(Resource::Nofile).current;
+    current.map_or(u32::MAX, |most| u32::try_from(most).unwrap_or(u32::MAX))
 }
 
 fn pin_to(cpu: usize) -> Result<(), StartError> {

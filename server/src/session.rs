@@ -15,53 +15,78 @@ struct Session {
     left_ms: u64,
 }
 
-/// The sessions of a server, bounded in number.
+/// The sessions of a server, bounded in number. One that keeps nothing here ends
+/// with its last connection; others linger, as many as there may be connections,
+/// so that a newcomer always finds room.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     by_id: HashMap<SessionId, SessionIndex, foldhash::quality::RandomState>,
     slots: Vec<Option<Session>>,
-    max: usize,
+    free: Vec<SessionIndex>,
+    lingering: usize,
+    connections_max: usize,
 }
 
 impl Sessions {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { by_id: HashMap::default(), slots: Vec::new(), max }
+    /// Room for the sessions of so many connections, and for as many that linger.
+    pub(crate) fn new(connections_max: usize) -> Self {
+        let max = 2 * connections_max + 1;
+        let (slots, free) = (Vec::with_capacity(max), Vec::with_capacity(max));
+        let by_id = HashMap::with_capacity_and_hasher(max, Default::default());
+        Self { by_id, slots, free, lingering: 0, connections_max }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// Joins a connection to its session, which begins with it if need be. When
-    /// all are taken, one that has lost its last connection is ended early;
-    /// `None` when every one has connections.
-    pub(crate) fn join(&mut self, id: SessionId, store: &mut Store) -> Option<SessionIndex> {
+    /// Joins a connection to its session, which begins with it if need be.
+    /// `None` when there are more sessions than there may be connections.
+    pub(crate) fn join(&mut self, id: SessionId) -> Option<SessionIndex> {
         if let Some(index) = self.by_id.get(&id).copied() {
-            self.slot(index).connections += 1;
+            let session = self.slot(index);
+            session.connections += 1;
+            if session.connections == 1 {
+                self.lingering -= 1;
+            }
             return Some(index);
         }
-        let index = match self.slots.iter().position(Option::is_none) {
-            Some(free) => free,
-            None if self.slots.len() < self.max => {
-                self.slots.push(None);
-                self.slots.len() - 1
-            }
-            None => {
-                let longest = self.lingering().min_by_key(|(_, left_ms)| *left_ms)?.0;
-                self.end(longest, store);
-                longest
-            }
-        };
-        self.slots[index] = Some(Session { id, connections: 1, left_ms: 0 });
-        self.by_id.insert(id, index as SessionIndex);
-        Some(index as SessionIndex)
+        if self.by_id.len() - self.lingering >= self.connections_max {
+            return None;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as SessionIndex - 1
+        });
+        self.slots[index as usize] = Some(Session { id, connections: 1, left_ms: 0 });
+        self.by_id.insert(id, index);
+        Some(index)
     }
 
-    /// Parts a connection from its session, which lingers when it was the last.
-    pub(crate) fn leave(&mut self, index: SessionIndex, now: Now) {
+    /// Parts a connection from its session.
+    pub(crate) fn leave(&mut self, index: SessionIndex, store: &mut Store, now: Now) {
         let session = self.slot(index);
         session.connections -= 1;
         session.left_ms = now.monotonic_ms;
+        if session.connections > 0 {
+            return;
+        }
+        self.lingering += 1;
+        if !store.keeps_anything(index) {
+            self.end(index, store);
+        } else if self.lingering > self.connections_max
+            && let Some(longest) = self.longest_lingering()
+        {
+            self.end(longest, store);
+        }
+    }
+
+    fn longest_lingering(&self) -> Option<SessionIndex> {
+        let lingering = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let session = slot.as_ref().filter(|session| session.connections == 0)?;
+            Some((session.left_ms, index as SessionIndex))
+        });
+        lingering.min().map(|(_, index)| index)
     }
 
     fn slot(&mut self, index: SessionIndex) -> &mut Session {
@@ -69,31 +94,27 @@ impl Sessions {
         slot.expect("a session lives while it has connections")
     }
 
-    fn lingering(&self) -> impl Iterator<Item = (usize, u64)> {
-        let lingering = |(index, slot): (usize, &Option<Session>)| {
-            let session = slot.as_ref().filter(|session| session.connections == 0)?;
-            Some((index, session.left_ms))
-        };
-        self.slots.iter().enumerate().filter_map(lingering)
-    }
-
-    fn end(&mut self, index: usize, store: &mut Store) {
-        if let Some(session) = self.slots[index].take() {
+    /// Ends a session that lingers.
+    fn end(&mut self, index: SessionIndex, store: &mut Store) {
+        if let Some(session) = self.slots[index as usize].take() {
             self.by_id.remove(&session.id);
-            store.release_all(index as SessionIndex);
-            store.end_reservations(index as SessionIndex);
+            self.lingering -= 1;
+            self.free.push(index);
+            store.release_all(index);
+            store.end_reservations(index);
         }
     }
 
     /// Ends the sessions that lost their last connection too long ago.
     pub(crate) fn expire(&mut self, store: &mut Store, now: Now) {
-        let over = |(index, left_ms): (usize, u64)| {
-            (left_ms + SESSION_LINGER_MS <= now.monotonic_ms).then_some(index)
-        };
-        let mut next = self.lingering().find_map(over);
-        while let Some(index) = next {
-            self.end(index, store);
-            next = self.lingering().find_map(over);
+        for index in 0..self.slots.len() {
+            let is_over = self.slots[index].as_ref().is_some_and(|session| {
+                let ends_ms = session.left_ms + SESSION_LINGER_MS;
+                session.connections == 0 && ends_ms <= now.monotonic_ms
+            });
+            if is_over {
+                self.end(index as SessionIndex, store);
+            }
         }
     }
 }

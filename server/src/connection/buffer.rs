@@ -50,19 +50,23 @@ impl Buffer {
 pub(crate) struct Buffers {
     free: Vec<Buffer>,
     waiting: VecDeque<usize>,
-    woken: VecDeque<usize>,
+    /// The connection that was woken last: it goes before all that wait.
+    granted: Option<usize>,
 }
 
 impl Buffers {
     pub(crate) fn new() -> Self {
         let free = (0..BUFFERS).map(|_| Buffer::new()).collect();
-        Self { free, waiting: VecDeque::new(), woken: VecDeque::new() }
+        Self { free, waiting: VecDeque::new(), granted: None }
     }
 
-    /// A buffer, or `None`; then the connection is woken when one comes back.
+    /// A buffer, or `None`; then the connection is woken when it is its turn.
     pub(super) fn borrow(&mut self, connection: usize) -> Option<Buffer> {
-        let buffer = self.free.pop();
-        if buffer.is_none() && !self.waiting.contains(&connection) {
+        let is_next = self.waiting.is_empty() || self.granted == Some(connection);
+        let buffer = if is_next { self.free.pop() } else { None };
+        if buffer.is_some() {
+            self.granted = None;
+        } else if !self.waiting.contains(&connection) {
             self.waiting.push_back(connection);
         }
         buffer
@@ -70,8 +74,11 @@ impl Buffers {
 
     pub(super) fn give_back(&mut self, buffer: Buffer) {
         self.free.push(buffer);
-        // One buffer, one connection: whoever waits longest.
-        self.woken.extend(self.waiting.pop_front());
+    }
+
+    /// The connection waits no more.
+    pub(super) fn forget(&mut self, connection: usize) {
+        self.waiting.retain(|waiting| *waiting != connection);
     }
 
     /// Whether a connection waits for a buffer.
@@ -79,13 +86,43 @@ impl Buffers {
         !self.waiting.is_empty()
     }
 
-    /// Connections that waited and may try again.
+    /// The connection that has waited longest and may try again, as long as
+    /// buffers are free.
     pub(crate) fn woken(&mut self) -> Option<usize> {
-        self.woken.pop_front()
+        self.granted = if self.free.is_empty() { None } else { self.waiting.pop_front() };
+        self.granted
     }
 
     #[cfg(test)]
     pub(super) fn free_count(&self) -> usize {
         self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_longest_and_is_still_there_gets_the_next_buffer() {
+        let mut buffers = Buffers::new();
+        let mut lent: Vec<Buffer> = (0..BUFFERS).map(|_| buffers.borrow(0).unwrap()).collect();
+        for connection in [1, 2, 3, 2] {
+            assert!(buffers.borrow(connection).is_none());
+        }
+        assert_eq!(buffers.woken(), None);
+        buffers.forget(1);
+        buffers.give_back(lent.pop().unwrap());
+        assert!(buffers.borrow(4).is_none(), "a newcomer waits behind the others");
+        assert_eq!(buffers.woken(), Some(2));
+        lent.push(buffers.borrow(2).unwrap());
+        assert!(buffers.borrow(2).is_none(), "one turn, one buffer");
+        assert_eq!(buffers.woken(), None);
+        buffers.give_back(lent.pop().unwrap());
+        // The next one does not want it any more: then it is the turn of the one behind.
+        assert_eq!([buffers.woken(), buffers.woken()], [Some(3), Some(4)]);
+        lent.push(buffers.borrow(4).unwrap());
+        buffers.forget(2);
+        assert!(!buffers.is_wanted());
     }
 }

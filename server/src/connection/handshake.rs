@@ -53,9 +53,12 @@ pub(super) fn greet(core: &mut Core, header: &Header, table: &[u8]) -> Step {
     let identity = &core.identity;
     let speaks = (hello.version_min..=hello.version_max).contains(&Header::VERSION);
     let is_meant = server.is_empty() || server == identity.name.as_bytes();
+    let is_ours = cluster == identity.cluster.as_bytes();
+    let told = if is_ours { identity.settings.fingerprint() } else { 0 };
+    let agrees = hello.settings == 0 || told == 0 || hello.settings == told;
     let status = if !speaks {
         Status::Unsupported
-    } else if cluster != identity.cluster.as_bytes() || !is_meant {
+    } else if !is_ours || !is_meant || !agrees {
         Status::Mismatch
     } else {
         Status::Ok
@@ -75,6 +78,7 @@ pub(super) fn greet(core: &mut Core, header: &Header, table: &[u8]) -> Step {
         payload_bytes_max: PAYLOAD_BYTES_MAX as u32,
         outstanding_requests_max: OUTSTANDING_REQUESTS_MAX,
         outstanding_bytes_max: OUTSTANDING_BYTES_MAX as u32,
+        settings: told,
     };
     let frame = |status: Status| {
         let mut frame = Vec::with_capacity(HELLO_FRAME_BYTES);
@@ -88,7 +92,7 @@ pub(super) fn greet(core: &mut Core, header: &Header, table: &[u8]) -> Step {
         let greeting = Greeting { client_nonce: hello.nonce, server_nonce, session: hello.session };
         return Step::Prove(greeting, frame(Status::Ok));
     }
-    match core.sessions.join(hello.session, &mut core.store) {
+    match core.sessions.join(hello.session) {
         Some(session) => Step::Open(session, Role::Admin, frame(Status::Ok)),
         None => Step::Refuse(frame(Status::Busy)),
     }
@@ -124,7 +128,7 @@ pub(super) fn check_proof(
         return refuse(Status::Denied);
     }
     let mac = prove(&token.secret, &input, false);
-    match core.sessions.join(greeting.session, &mut core.store) {
+    match core.sessions.join(greeting.session) {
         Some(session) => {
             let mut frame = Vec::with_capacity(HELLO_FRAME_BYTES);
             let answer = ProofAnswer { role: role as u8, mac, ..ProofAnswer::default() };
@@ -132,5 +136,66 @@ pub(super) fn check_proof(
             Step::Open(session, role, frame)
         }
         None => refuse(Status::Busy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rampuddle_protocol::limits::PAGE_BYTES;
+    use rampuddle_protocol::{Incarnation, StoreId};
+
+    use super::*;
+    use crate::core::{Identity, ToldSettings};
+    use crate::pool::Pool;
+    use crate::session::Sessions;
+    use crate::store::{Now, Store};
+
+    fn core(settings: ToldSettings) -> Core {
+        let identity = Identity {
+            name: "a".into(),
+            cluster: "lab".into(),
+            incarnation: Incarnation([1; 16]),
+            store_id: StoreId([2; 16]),
+            tokens: Vec::new(),
+            settings,
+        };
+        let store = Store::new(Pool::new(PAGE_BYTES, false).unwrap());
+        Core::new(identity, store, Sessions::new(64), Now { monotonic_ms: 0, unix_ms: 1 })
+    }
+
+    /// Status and `settings` of the answer to a hello.
+    fn answer(core: &mut Core, cluster: &str, settings: u64) -> (Status, u64) {
+        let row = ClientHello {
+            version_min: 1,
+            version_max: 1,
+            nonce: Nonce([5; 16]),
+            session: SessionId([6; 16]),
+            settings,
+            ..ClientHello::default()
+        };
+        let mut hello = Vec::new();
+        row.frame(cluster, "a", &mut hello);
+        let header = Header::parse(&hello).unwrap();
+        let frame = match greet(core, &header, header.table(&hello)) {
+            Step::Open(_, _, frame) | Step::Refuse(frame) => frame,
+            other => panic!("{other:?}"),
+        };
+        let header = Header::parse(&frame).unwrap();
+        let (row, _) = ServerHello::parse(&header, header.table(&frame)).unwrap();
+        (Status::from_number(header.status).unwrap(), row.settings)
+    }
+
+    #[test]
+    fn who_places_by_other_settings_than_the_server_was_told_is_refused() {
+        let told = ToldSettings::default();
+        let core = &mut core(told.clone());
+        assert_eq!(answer(core, "lab", 7), (Status::Ok, 0), "nobody told the server yet");
+        told.tell(9);
+        assert_eq!(answer(core, "lab", 7), (Status::Mismatch, 9));
+        assert_eq!(answer(core, "lab", 9), (Status::Ok, 9));
+        assert_eq!(answer(core, "lab", 0), (Status::Ok, 9), "it places nothing");
+        told.tell(7);
+        assert_eq!(answer(core, "lab", 7), (Status::Ok, 7));
+        assert_eq!(answer(core, "other", 7), (Status::Mismatch, 0), "not for strangers");
     }
 }

@@ -22,7 +22,9 @@ use std::io::{self, IoSlice, IoSliceMut};
 use rampuddle_protocol::limits::{
     HELLO_FRAME_BYTES, IDLE_CONNECTION_MS, STAT_ROWS_MAX, TABLE_DEADLINE_MS,
 };
-use rampuddle_protocol::{FrameFlags, FramingError, Header, Opcode, Role, Status};
+use rampuddle_protocol::{
+    FrameFlags, FramingError, Header, Opcode, Role, StatRequestRow, Status, Table,
+};
 
 pub(crate) use buffer::{BUFFERS_BYTES, Buffers};
 
@@ -32,19 +34,32 @@ use crate::store::SessionIndex;
 use buffer::Buffer;
 use draft::write_status;
 use handshake::{Greeting, Step};
-use inbox::Inbox;
-use outbox::{OWN_ANSWER_BYTES, Outbox, Place, Segment};
+use inbox::{INBOX_BYTES, Inbox};
+use outbox::{OUTBOX_BYTES, OWN_ANSWER_BYTES, Outbox, Place, Segment};
 use progress::Progress;
 use request::Request;
-use transfer::Transfer;
+use transfer::{Advance, Transfer};
 
 /// Memory of one connection at most.
 pub(crate) const CONNECTION_BYTES: u64 = 64 * 1024;
+/// What the loop keeps for a connection besides.
+const PEER_BYTES: usize = 256;
+const _: () = assert!(
+    INBOX_BYTES + OWN_HEAD_BYTES + OUTBOX_BYTES + size_of::<Connection>() + PEER_BYTES
+        <= CONNECTION_BYTES as usize
+);
+
 /// Heads of requests up to this lie in the connection's own memory.
 const OWN_HEAD_BYTES: usize = 8 * 1024;
 /// What must come of a head that lies in a shared buffer, from one look at the
 /// clock to the next, while other connections wait for a buffer.
 const LARGE_HEAD_STEP: usize = 16 * 1024;
+/// The window of the progress rule while others wait for the room that a Create
+/// has claimed and does not fill.
+const AWAITED_WINDOW_MS: u64 = 2_000;
+/// Steps over runs of pages after which the rest of a request waits for another
+/// turn.
+const STEPS_PER_TURN: u64 = 16 * 1024;
 /// Stretches of memory that one receive or send call is given.
 const SLICES_MAX: usize = 16;
 /// What values hold where nothing was ever given.
@@ -68,9 +83,8 @@ enum Phase {
 enum Receiving {
     /// The head of a request.
     Head,
-    /// The head of a request, in a shared buffer; so many bytes are in, and were
-    /// at the last look at the clock.
-    LargeHead { header: Header, buffer: Buffer, filled: usize, before: Option<usize> },
+    /// The head of a request, in a shared buffer; so many bytes are in.
+    LargeHead { header: Header, buffer: Buffer, filled: usize },
     /// The payload of a request.
     Payload(Transfer),
     /// The payload of a request that was refused.
@@ -102,16 +116,27 @@ pub(crate) struct Connection {
     blocked: bool,
     /// A long request was answered; the next one waits for another turn.
     paused: bool,
+    /// No request is begun any more; the one under way is still ended.
+    stopping: bool,
     over: Over,
     accepted_ms: u64,
-    /// When the first byte of an unfinished head came.
+    /// When the first bytes of an unfinished head came.
     head_since_ms: Option<u64>,
+    /// How long that head has waited for room since then: not the peer's fault.
+    head_waited_ms: u64,
+    /// Since when the connection is blocked, when it is.
+    blocked_since_ms: u64,
     active_ms: u64,
+    /// When bytes came last.
+    received_ms: u64,
     incoming: Progress,
     outgoing: Progress,
     /// Bytes sent so far, and at the last look at the clock.
     sent_bytes: u64,
     sent_before: Option<u64>,
+    /// The same of bytes received.
+    received_bytes: u64,
+    received_before: Option<u64>,
 }
 
 impl Connection {
@@ -125,12 +150,18 @@ impl Connection {
             outbox: Outbox::new(),
             blocked: false,
             paused: false,
+            stopping: false,
             sent_bytes: 0,
             sent_before: None,
+            received_bytes: 0,
+            received_before: None,
             over: Over::Done,
             accepted_ms: now_ms,
             head_since_ms: None,
+            head_waited_ms: 0,
+            blocked_since_ms: now_ms,
             active_ms: now_ms,
+            received_ms: now_ms,
             incoming: Progress::begin(now_ms),
             outgoing: Progress::begin(now_ms),
         }
@@ -164,6 +195,11 @@ impl Connection {
         (matches!(self.phase, Phase::Closing) && self.outbox.is_empty()).then_some(self.over)
     }
 
+    /// Whether anything was ever sent.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.sent_bytes > 0
+    }
+
     /// Whether no request is under way and no answer waits.
     pub(crate) fn is_at_rest(&self) -> bool {
         let between = matches!(self.receiving, Receiving::Head) && self.inbox.filled().is_empty();
@@ -181,7 +217,7 @@ impl Connection {
     }
 
     /// Gives `read` the memory that the next bytes go to, at most about
-    /// `budget` bytes of it in the pool, and takes in what it read. Returns what
+    /// `budget` bytes of it outside its own inbox, and takes in what it read. Returns what
     /// `read` returned, and whether it filled all it was given.
     pub(crate) fn receive_with(
         &mut self,
@@ -201,7 +237,8 @@ impl Connection {
         // unless more of the row will go to the pool.
         let own = match &mut self.receiving {
             Receiving::LargeHead { header, buffer, filled, .. } => {
-                &mut buffer.head_mut()[*filled..header.head_bytes()]
+                let room = (header.head_bytes() - *filled).min(budget as usize);
+                &mut buffer.head_mut()[*filled..*filled + room]
             }
             Receiving::Payload(transfer) if direct > 0 && direct < transfer.row_left() => &mut [],
             _ => {
@@ -238,7 +275,8 @@ impl Connection {
         let now_ms = core.now.monotonic_ms;
         core.counters.received_bytes += received as u64;
         if received > 0 {
-            self.active_ms = now_ms;
+            (self.active_ms, self.received_ms) = (now_ms, now_ms);
+            self.received_bytes += received as u64;
             self.incoming.moved(received, now_ms);
         }
         let of_pool = direct.min(received as u64);
@@ -264,13 +302,13 @@ impl Connection {
     pub(crate) fn handle_woken(&mut self, core: &mut Core) {
         if self.blocked {
             self.blocked = false;
-            self.head_since_ms = self.head_since_ms.map(|_| core.now.monotonic_ms);
+            self.head_waited_ms += core.now.monotonic_ms - self.blocked_since_ms;
             self.process(core);
         }
     }
 
-    /// Gives `write` what is to be sent, at most `budget` bytes of payload, and
-    /// notes what it wrote. Returns that, and whether it was all it was given.
+    /// Gives `write` what is to be sent, at most `budget` bytes, and notes what it
+    /// wrote. Returns that, and whether it was all it was given.
     pub(crate) fn send_with(
         &mut self,
         core: &mut Core,
@@ -286,7 +324,7 @@ impl Connection {
                 count < SLICES_MAX
             };
             match segment {
-                Segment::Head { index, from, to } => push(self.outbox.head_bytes(index, from, to)),
+                Segment::Head(bytes) => push(bytes),
                 Segment::Pool(range) => push(core.store.pool.bytes(range)),
                 Segment::Zeros(mut bytes) => {
                     while bytes > 0 {
@@ -317,9 +355,16 @@ impl Connection {
         let greeted = matches!(self.phase, Phase::Open { .. } | Phase::Closing);
         let handshake_over = !greeted && now_ms - self.accepted_ms >= TABLE_DEADLINE_MS;
         let head_over = !self.blocked
-            && self.head_since_ms.is_some_and(|since| now_ms - since >= TABLE_DEADLINE_MS);
+            && self
+                .head_since_ms
+                .is_some_and(|since| now_ms - since - self.head_waited_ms >= TABLE_DEADLINE_MS);
         let takes_payload = matches!(self.receiving, Receiving::Payload(_) | Receiving::Drain(_));
-        let stalled_in = takes_payload && self.incoming.has_stalled(now_ms);
+        let fills =
+            matches!(&self.receiving, Receiving::Payload(transfer) if transfer.fills_claim());
+        let hurries = fills && core.store.claims_are_awaited(false, core.now);
+        let stalled_in = takes_payload
+            && (self.incoming.has_stalled(now_ms)
+                || hurries && self.incoming.has_rested(AWAITED_WINDOW_MS, now_ms));
         let stalled_out = self.has_output() && self.outgoing.has_stalled(now_ms);
         let crawls = self.crawls(core);
         let idle = self.is_at_rest() && now_ms - self.active_ms >= IDLE_CONNECTION_MS;
@@ -342,12 +387,16 @@ impl Connection {
         if takes_slowly && core.buffers.is_wanted() {
             return true;
         }
-        let Receiving::LargeHead { header, filled, before, .. } = &mut self.receiving else {
-            return false;
+        let gives = match &self.receiving {
+            Receiving::LargeHead { .. } => true,
+            Receiving::Payload(transfer) => transfer.is_borrowed(),
+            Receiving::Head | Receiving::Drain(_) => false,
         };
-        let is_slow = before.is_some_and(|before| *filled < before + LARGE_HEAD_STEP);
-        *before = Some(*filled);
-        is_slow && *filled < header.head_bytes() && core.buffers.is_wanted()
+        let gives_slowly = gives
+            && !self.paused
+            && self.received_before.is_some_and(|before| self.received_bytes < before + step);
+        self.received_before = gives.then_some(self.received_bytes);
+        gives_slowly && core.buffers.is_wanted()
     }
 
     /// Stops taking requests, and parts from the session. Answers still leave.
@@ -361,12 +410,14 @@ impl Connection {
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Closing);
         if let Phase::Open { session, .. } = phase {
-            core.sessions.leave(session, core.now);
+            core.sessions.leave(session, &mut core.store, core.now);
         }
         if !matches!(phase, Phase::Closing) {
             self.over = why;
         }
+        core.buffers.forget(self.number);
         self.blocked = false;
+        self.end_head();
     }
 
     /// Lets go of everything: the socket is gone.
@@ -375,20 +426,38 @@ impl Connection {
         self.outbox.clear(&mut core.store, &mut core.buffers);
     }
 
+    /// Begins no request any more. The one under way goes on, and answers leave.
+    pub(crate) fn stop(&mut self, core: &mut Core) {
+        self.stopping = true;
+        self.process(core);
+    }
+
     /// Understands what is in the inbox, as far as it goes.
     fn process(&mut self, core: &mut Core) {
+        let steps_end = core.store.steps() + STEPS_PER_TURN;
         loop {
+            let between = matches!(self.receiving, Receiving::Head | Receiving::LargeHead { .. });
+            if self.stopping && between {
+                return self.close(Over::Done, core);
+            }
             let goes_on = match &mut self.receiving {
                 Receiving::Head => self.process_head(core),
                 Receiving::LargeHead { .. } => self.process_large_head(core),
                 Receiving::Payload(transfer) => {
-                    if transfer.advance(&self.own_head, core, &mut self.outbox) {
-                        self.end_transfer(core);
-                        true
-                    } else {
-                        let used = transfer.take(self.inbox.filled(), core);
-                        self.inbox.consume(used);
-                        used > 0
+                    match transfer.advance(&self.own_head, core, &mut self.outbox, steps_end) {
+                        Advance::Ended => {
+                            self.end_transfer(core);
+                            true
+                        }
+                        Advance::WantsBytes => {
+                            let used = transfer.take(self.inbox.filled(), core);
+                            self.inbox.consume(used);
+                            used > 0
+                        }
+                        Advance::WantsTurn => {
+                            self.paused = true;
+                            false
+                        }
                     }
                 }
                 Receiving::Drain(left) => {
@@ -427,10 +496,14 @@ impl Connection {
     fn process_head(&mut self, core: &mut Core) -> bool {
         let filled = self.inbox.filled();
         if filled.is_empty() {
-            self.head_since_ms = None;
+            self.end_head();
             return false;
         }
-        self.head_since_ms.get_or_insert(core.now.monotonic_ms);
+        if self.head_since_ms.is_none() {
+            // It may have lain in the inbox behind one that waited.
+            self.head_since_ms = Some(self.received_ms);
+            self.head_waited_ms = core.now.monotonic_ms - self.received_ms;
+        }
         let magic = filled.len().min(Header::MAGIC.len());
         if filled[..magic] != Header::MAGIC[..magic] {
             let mut found = [0; 4];
@@ -474,37 +547,38 @@ impl Connection {
         };
         if began {
             self.inbox.consume(head_bytes.min(self.inbox.filled().len()));
-            self.head_since_ms = None;
+            self.end_head();
         }
         began
     }
 
     fn begin_large_head(&mut self, header: Header, core: &mut Core) -> bool {
-        if self.outbox.borrowed() > 0 {
-            // One buffer for each connection: the next when its answer has left.
-            self.blocked = true;
+        if self.outbox.borrowed() > 0 || !self.outbox.has_room(header.rows) {
+            // One buffer for each connection, and none that only waits: the next
+            // when answers have left.
+            self.block(core);
             return false;
         }
         let Some(mut buffer) = core.buffers.borrow(self.number) else {
-            self.blocked = true;
+            self.block(core);
             return false;
         };
         let filled = self.inbox.filled();
         let there = filled.len().min(header.head_bytes());
         buffer.head_mut()[..there].copy_from_slice(&filled[..there]);
         self.inbox.consume(there);
-        self.receiving = Receiving::LargeHead { header, buffer, filled: there, before: None };
+        self.receiving = Receiving::LargeHead { header, buffer, filled: there };
         true
     }
 
     fn process_large_head(&mut self, core: &mut Core) -> bool {
-        let Receiving::LargeHead { header, buffer, filled, before } =
+        let Receiving::LargeHead { header, buffer, filled } =
             std::mem::replace(&mut self.receiving, Receiving::Head)
         else {
             unreachable!("the caller looked");
         };
         if filled < header.head_bytes() {
-            self.receiving = Receiving::LargeHead { header, buffer, filled, before };
+            self.receiving = Receiving::LargeHead { header, buffer, filled };
             return false;
         }
         if let Err(error) = header.check(buffer.head()) {
@@ -514,9 +588,19 @@ impl Connection {
         }
         let began = self.dispatch(&header, Some((buffer, filled)), core);
         if began {
-            self.head_since_ms = None;
+            self.end_head();
         }
         began
+    }
+
+    /// What comes next is another head, and has not begun.
+    fn end_head(&mut self) {
+        (self.head_since_ms, self.head_waited_ms) = (None, 0);
+    }
+
+    /// Waits for answers to leave, or for a shared buffer.
+    fn block(&mut self, core: &Core) {
+        (self.blocked, self.blocked_since_ms) = (true, core.now.monotonic_ms);
     }
 
     fn shake_hands(&mut self, header: &Header, core: &mut Core) {
@@ -583,10 +667,9 @@ impl Connection {
         let bytes = judged.map_or(Header::BYTES, |opcode| request::answer_bytes(opcode, header));
         let place = self.outbox.set_aside(bytes, header.rows, &mut buffer);
         let Some(mut place) = place else {
-            self.blocked = true;
+            self.block(core);
             if let Some(buffer) = buffer {
-                let before = None;
-                self.receiving = Receiving::LargeHead { header: *header, buffer, filled, before };
+                self.receiving = Receiving::LargeHead { header: *header, buffer, filled };
             }
             return false;
         };
@@ -624,7 +707,8 @@ impl Connection {
             Place::Borrowed(buffer) => buffer.take_head(),
             Place::Ring(..) => std::mem::take(&mut self.own_head),
         };
-        let waited = core.now.monotonic_ms - self.head_since_ms.unwrap_or(core.now.monotonic_ms);
+        let now_ms = core.now.monotonic_ms;
+        let waited = now_ms - self.head_since_ms.unwrap_or(now_ms);
         let deadline = u64::from(header.deadline_ms);
         let request = Request {
             header,
@@ -683,7 +767,8 @@ fn judge(header: &Header, role: Role, table: &[u8]) -> Result<Opcode, Status> {
         return Err(Status::BadRow);
     }
     if opcode == Opcode::Stat && header.rows > STAT_ROWS_MAX {
-        return Err(Status::TooLarge);
+        let table = Table::<StatRequestRow>::parse(header, table);
+        return Err(if table.is_ok() { Status::TooLarge } else { Status::BadRow });
     }
     Ok(opcode)
 }

@@ -10,20 +10,27 @@ use super::draft::write_status;
 use crate::pool::{Piece, PoolRange};
 use crate::store::{ReadPlace, Store};
 
-const RING_BYTES: usize = 10 * 1024;
+const RING_BYTES: usize = 9 * 1024;
+/// Memory of one connection's outbox at most.
+pub(super) const OUTBOX_BYTES: usize = RING_BYTES
+    + OUTSTANDING_REQUESTS_MAX as usize * size_of::<Answer>()
+    + ROWS_MAX as usize * size_of::<ReadPlace>();
 /// Heads of answers up to this lie in the connection's own ring.
 pub(super) const OWN_ANSWER_BYTES: usize = 8 * 1024;
 /// Entry of a read that was cancelled: nothing is pinned any more.
 const CANCELLED: u32 = u32::MAX;
 
+/// Steps over runs of pages that may be made to find what one call sends.
+const STEPS_MAX: u64 = 256;
+
 const _: () = assert!(OWN_ANSWER_BYTES < RING_BYTES);
 
 /// Something to send. Bytes that wait for a disk, zero-copy sends that are not
 /// released yet, and descriptors would each be a variant here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Segment {
-    /// Bytes of the `index`th answer's head.
-    Head { index: usize, from: usize, to: usize },
+#[derive(Debug)]
+pub(super) enum Segment<'a> {
+    /// Bytes of an answer's head.
+    Head(&'a [u8]),
     /// Bytes of the pool.
     Pool(PoolRange),
     /// Zeros.
@@ -37,6 +44,15 @@ pub(super) enum Place {
     Ring(usize, usize),
     /// In a shared buffer.
     Borrowed(Buffer),
+}
+
+impl Place {
+    fn bytes<'a>(&'a self, ring: &'a Ring, from: usize, bytes: usize) -> &'a [u8] {
+        match self {
+            Self::Ring(at, _) => &ring.bytes[at + from..][..bytes],
+            Self::Borrowed(buffer) => &buffer.answer[from..][..bytes],
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -79,6 +95,13 @@ impl Outbox {
         self.payload_bytes
     }
 
+    /// Whether an answer of so many rows may be queued, wherever its head lies.
+    pub(super) fn has_room(&self, rows: u32) -> bool {
+        self.answers.len() < OUTSTANDING_REQUESTS_MAX as usize
+            && self.payload_bytes < OUTSTANDING_BYTES_MAX
+            && (self.reads.is_empty() || self.reads.len() + rows as usize <= ROWS_MAX as usize)
+    }
+
     /// Sets room aside for the head of an answer, in the ring or in `buffer`.
     /// `None`: not before something has left.
     pub(super) fn set_aside(
@@ -87,10 +110,7 @@ impl Outbox {
         rows: u32,
         buffer: &mut Option<Buffer>,
     ) -> Option<Place> {
-        let has_room = self.answers.len() < OUTSTANDING_REQUESTS_MAX as usize
-            && self.payload_bytes < OUTSTANDING_BYTES_MAX
-            && (self.reads.is_empty() || self.reads.len() + rows as usize <= ROWS_MAX as usize);
-        if !has_room {
+        if !self.has_room(rows) {
             return None;
         }
         if let Some(buffer) = buffer.take() {
@@ -180,35 +200,38 @@ impl Outbox {
         true
     }
 
-    /// The bytes of an answer's head.
-    pub(super) fn head_bytes(&self, index: usize, from: usize, to: usize) -> &[u8] {
-        match &self.answers[index].place {
-            Place::Ring(at, _) => &self.ring.bytes[at + from..at + to],
-            Place::Borrowed(buffer) => &buffer.answer[from..to],
-        }
-    }
-
-    /// What to send next: at most `budget` bytes of payload in as many segments
-    /// as `out` takes.
-    pub(super) fn poll(
-        &self,
+    /// What to send next: at most `budget` bytes, in as many segments as `out`
+    /// takes, and no more once too many steps over runs of pages were made for it.
+    pub(super) fn poll<'a>(
+        &'a mut self,
         store: &Store,
         mut budget: u64,
-        mut out: impl FnMut(Segment) -> bool,
+        mut out: impl FnMut(Segment<'a>) -> bool,
     ) {
+        let Self { ring, answers, reads, .. } = self;
+        let (ring, steps_before) = (&*ring, store.steps());
         let mut next_read = 0;
-        for (index, answer) in self.answers.iter().enumerate() {
-            let (from, to) = (answer.head_sent, answer.head_bytes);
-            if from < to && !out(Segment::Head { index, from, to }) {
-                return;
+        for answer in answers.iter() {
+            let head_left = answer.head_bytes - answer.head_sent;
+            if head_left > 0 {
+                let bytes = head_left.min(usize::try_from(budget).unwrap_or(usize::MAX));
+                budget -= bytes as u64;
+                let goes_on = out(Segment::Head(answer.place.bytes(ring, answer.head_sent, bytes)));
+                if !goes_on || bytes < head_left {
+                    return;
+                }
             }
-            for at in next_read..next_read + answer.reads as usize {
-                let mut read = self.reads[at];
-                while read.offset < read.end {
-                    if budget == 0 {
+            for read in reads.range_mut(next_read..next_read + answer.reads as usize) {
+                let mut ahead = *read;
+                while ahead.offset < ahead.end {
+                    if budget == 0 || store.steps() - steps_before > STEPS_MAX {
                         return;
                     }
-                    let piece = store.next_piece(&mut read, budget);
+                    let piece = store.next_piece(&mut ahead, budget);
+                    if ahead.offset == read.offset {
+                        // The way to the stretch is gone once, not at every call.
+                        *read = ahead;
+                    }
                     let bytes = piece.len();
                     let segment = match piece {
                         Piece::Pool(range) => Segment::Pool(range),
@@ -218,7 +241,7 @@ impl Outbox {
                         return;
                     }
                     budget -= bytes;
-                    read.offset += bytes as u32;
+                    ahead.offset += bytes as u32;
                 }
             }
             next_read += answer.reads as usize;

@@ -22,7 +22,12 @@ impl Progress {
     }
 
     pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
-        now_ms - self.since_ms >= PROGRESS_WINDOW_MS
+        self.has_rested(PROGRESS_WINDOW_MS, now_ms)
+    }
+
+    /// Whether 64 KiB did not move within a window of another length.
+    pub(super) fn has_rested(&self, window_ms: u64, now_ms: u64) -> bool {
+        now_ms - self.since_ms >= window_ms
     }
 }
 

@@ -90,6 +90,10 @@ impl Request<'_> {
         outbox: &mut Outbox,
         place: &mut Place,
     ) -> Written {
+        if self.is_late && matches!(opcode, Opcode::Info | Opcode::Ping) {
+            // Their answers have no rows that could say it.
+            return self.status(outbox.bytes_mut(place), Status::Expired);
+        }
         let done = match opcode {
             Opcode::Gather => self.gather(core, outbox, place),
             Opcode::Delete => self.delete(core, outbox.bytes_mut(place)),
@@ -246,6 +250,9 @@ impl Request<'_> {
         let Some((row, prefix, cursor)) = table.iter().next().filter(|_| table.len() == 1) else {
             return Ok(self.status(out, Status::BadRow));
         };
+        if self.is_late {
+            return Ok(self.status(out, Status::Expired));
+        }
         if !row.flags.only(RowFlags::LIST) {
             return Ok(self.status(out, Status::Unsupported));
         }

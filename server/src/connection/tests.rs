@@ -4,9 +4,9 @@ use std::io;
 
 use rampuddle_protocol::limits::{MIB, PAGE_BYTES};
 use rampuddle_protocol::{
-    CancelRow, ClientHello, CreateRow, DeleteRow, GatherRow, Incarnation, ListRow, Nonce, Outcome,
-    RowFlags, ScatterRow, SessionId, StatRequestRow, StatRow, StoreId, Table, TableBuilder,
-    Version, crc32c,
+    CancelRow, ClientHello, CreateRow, DeleteRow, DropRow, GatherRow, Incarnation, ListRow, Nonce,
+    Outcome, RowFlags, ScatterRow, SessionId, StatRequestRow, StatRow, StoreId, Table,
+    TableBuilder, Version, crc32c,
 };
 
 use super::*;
@@ -36,6 +36,7 @@ impl Joined {
             incarnation: Incarnation([1; 16]),
             store_id: StoreId([2; 16]),
             tokens: Vec::new(),
+            settings: Default::default(),
         };
         let now = Now { monotonic_ms: 0, unix_ms: UNIX_MS };
         let store = Store::new(Pool::new(pages * PAGE_BYTES, false).unwrap());
@@ -341,6 +342,19 @@ fn silence_slow_heads_stalled_payload_and_unread_answers_end_a_connection() {
     assert_eq!(wait(&mut stalled, 10_000), Some(Over::Stalled));
     assert_eq!(stalled.core.store.reserved_bytes(), 0);
 
+    let mut awaited = Joined::greeted(64);
+    awaited.wire.extend(&conversation()[HELLO_FRAME_BYTES..][..100_000]);
+    awaited.run(usize::MAX, usize::MAX);
+    let large = CreateRow { length: 60 * PAGE_BYTES, version: version(1), ..CreateRow::default() };
+    for waits in [false, true] {
+        assert_eq!(wait(&mut awaited, 1_999), None);
+        if waits {
+            let refused = awaited.core.store.claim(&large, b"large", b"", awaited.core.now);
+            assert_eq!(refused.unwrap_err().outcome.status(), Status::Busy);
+            assert_eq!(wait(&mut awaited, 1), Some(Over::Stalled));
+        }
+    }
+
     let mut unread = Joined::greeted(64);
     unread.wire.extend(&conversation()[HELLO_FRAME_BYTES..]);
     while unread.connection.wants_input() && unread.receive(usize::MAX) > 0 {}
@@ -368,4 +382,239 @@ fn a_request_that_waited_past_its_deadline_is_not_begun() {
     let table = Table::<Outcome>::parse(&header, header.table(&joined.answers)).unwrap();
     assert_eq!(table.iter().next().unwrap().0.status(), Status::Expired);
     assert_eq!(joined.core.store.tombstone_count(), 0);
+}
+
+#[test]
+fn requests_whose_answers_have_no_rows_expire_too() {
+    for opcode in [Opcode::List, Opcode::Info, Opcode::Ping] {
+        let mut joined = Joined::greeted(4);
+        let mut frame = Vec::new();
+        let mut table = TableBuilder::request(&mut frame, opcode, 1);
+        table.deadline_ms(50);
+        if opcode == Opcode::List {
+            table.push(&ListRow::default(), b"", b"");
+        }
+        table.finish(0);
+        joined.wire.extend(&frame[..20]);
+        joined.run(usize::MAX, usize::MAX);
+        joined.core.now.monotonic_ms += 51;
+        joined.wire.extend(&frame[20..]);
+        joined.run(usize::MAX, usize::MAX);
+        let header = Header::parse(&joined.answers).unwrap();
+        assert_eq!((header.status, header.rows), (Status::Expired as u8, 0), "{opcode:?}");
+    }
+}
+
+#[test]
+fn a_deadline_goes_on_while_a_request_waits_for_room_and_the_connection_lives() {
+    let mut joined = Joined::greeted(64);
+    for id in 0..129 {
+        let mut table = TableBuilder::request(&mut joined.wire, Opcode::Delete, id);
+        table.deadline_ms(5_000);
+        let key = [id as u8];
+        table.push(&DeleteRow { version: version(1), ..DeleteRow::default() }, &key, b"");
+        table.finish(0);
+    }
+    while joined.connection.wants_input() && joined.receive(usize::MAX) > 0 {}
+    assert!(!joined.connection.wants_input(), "the last one waits for room");
+    let begun = joined.core.store.tombstone_count();
+    for _ in 0..6 {
+        joined.core.now.monotonic_ms += 1_000;
+        joined.connection.handle_time(&mut joined.core);
+    }
+    assert_eq!(joined.connection.over(), None);
+    joined.run(usize::MAX, usize::MAX);
+    let last = &joined.answers[joined.answers.len() - Header::BYTES - Outcome::BYTES..];
+    let header = Header::parse(last).unwrap();
+    let table = Table::<Outcome>::parse(&header, header.table(last)).unwrap();
+    assert_eq!(header.request_id, 128);
+    assert_eq!(table.iter().next().unwrap().0.status(), Status::Expired);
+    assert_eq!(joined.core.store.tombstone_count(), begun);
+}
+
+#[test]
+fn no_call_moves_more_than_its_budget() {
+    const BUDGET: u64 = 10_000;
+    let mut joined = Joined::new(64);
+    joined.wire = conversation();
+    let given = |slices: &mut dyn Iterator<Item = usize>| slices.sum::<usize>() as u64;
+    while !joined.wire.is_empty() || joined.connection.has_output() {
+        joined.connection.handle_turn(&mut joined.core);
+        let (wire, answers) = (&mut joined.wire, &mut joined.answers);
+        if joined.connection.wants_input() && !wire.is_empty() {
+            let received = joined.connection.receive_with(&mut joined.core, BUDGET, |slices| {
+                let room = given(&mut slices.iter().map(|slice| slice.len()));
+                assert!(room <= BUDGET + INBOX_BYTES as u64, "{room}");
+                let mut taken = 0;
+                for slice in slices {
+                    let now = slice.len().min(wire.len());
+                    slice[..now].copy_from_slice(&wire[..now]);
+                    wire.drain(..now);
+                    taken += now;
+                }
+                Ok(taken)
+            });
+            received.unwrap();
+        }
+        if joined.connection.has_output() {
+            let sent = joined.connection.send_with(&mut joined.core, BUDGET, |slices| {
+                let bytes = given(&mut slices.iter().map(|slice| slice.len()));
+                assert!((1..=BUDGET).contains(&bytes), "{bytes}");
+                slices.iter().for_each(|slice| answers.extend_from_slice(slice));
+                Ok(bytes as usize)
+            });
+            sent.unwrap();
+        }
+    }
+    let mut whole = Joined::new(64);
+    whole.wire = conversation();
+    whole.run(usize::MAX, usize::MAX);
+    assert!(joined.answers[HELLO_FRAME_BYTES..] == whole.answers[HELLO_FRAME_BYTES..]);
+}
+
+#[test]
+fn a_session_that_keeps_nothing_ends_with_its_last_connection() {
+    let mut joined = Joined::greeted(64);
+    assert_eq!(joined.core.sessions.len(), 1);
+    joined.connection.close(Over::Done, &mut joined.core);
+    assert_eq!(joined.core.sessions.len(), 0);
+    let mut joined = Joined::greeted(64);
+    let mut table = TableBuilder::request(&mut joined.wire, Opcode::Create, 1);
+    let row = CreateRow {
+        length: MIB,
+        flags: RowFlags::RESERVE,
+        version: version(1),
+        ..CreateRow::default()
+    };
+    table.push(&row, b"k", b"");
+    table.finish(0);
+    joined.run(usize::MAX, usize::MAX);
+    joined.connection.close(Over::Done, &mut joined.core);
+    assert_eq!(joined.core.sessions.len(), 1, "its reservation may still be filled");
+    joined.core.now.monotonic_ms += 30_000;
+    joined.core.sessions.expire(&mut joined.core.store, joined.core.now);
+    assert_eq!((joined.core.sessions.len(), joined.core.store.reserved_bytes()), (0, 0));
+}
+
+/// A Create of so many rows of 64 KiB.
+fn large_create(rows: u64) -> Vec<u8> {
+    let mut wire = Vec::new();
+    let mut table = TableBuilder::request(&mut wire, Opcode::Create, 1);
+    for index in 0..rows {
+        let row = CreateRow {
+            length: PAGE_BYTES,
+            value_bytes: 40_000,
+            version: version(1),
+            ..CreateRow::default()
+        };
+        table.push(&row, &index.to_le_bytes(), b"");
+    }
+    table.finish(rows * 40_000);
+    wire
+}
+
+#[test]
+fn whoever_keeps_a_shared_buffer_and_hardly_moves_ends_when_another_wants_it() {
+    let head = large_create(100);
+    for sent in [head.len() / 2, head.len()] {
+        for moves in [false, true] {
+            let mut joined = Joined::greeted(256);
+            joined.wire.extend(&head[..sent]);
+            joined.run(usize::MAX, usize::MAX);
+            assert_eq!(joined.core.buffers.free_count(), buffer::BUFFERS - 1);
+            let lent: Vec<_> =
+                (1..buffer::BUFFERS).map(|number| joined.core.buffers.borrow(number)).collect();
+            assert!(lent.iter().all(Option::is_some));
+            assert!(joined.core.buffers.borrow(99).is_none());
+            for look in 0..4 {
+                joined.core.now.monotonic_ms += 250;
+                joined.connection.handle_time(&mut joined.core);
+                let wanted = (!moves && look > 0).then_some(Over::Stalled);
+                assert_eq!(joined.connection.over(), wanted, "{sent} bytes, {moves}, look {look}");
+                if wanted.is_some() {
+                    break;
+                }
+                if moves {
+                    let all = [&head[sent..], &[7; 200_000]].concat();
+                    joined.wire.extend(&all[look * 20_000..][..20_000]);
+                    joined.run(usize::MAX, usize::MAX);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_can_queue_no_answer_takes_no_shared_buffer() {
+    let mut joined = Joined::greeted(64);
+    let mut table = TableBuilder::request(&mut joined.wire, Opcode::Create, 1);
+    let row = CreateRow { length: 4 * MIB, version: version(1), ..CreateRow::default() };
+    table.push(&row, b"k", b"");
+    table.finish(0);
+    joined.run(usize::MAX, usize::MAX);
+    for id in 2..18 {
+        let mut table = TableBuilder::request(&mut joined.wire, Opcode::Gather, id);
+        table.push(&GatherRow { length: 4 * MIB, ..GatherRow::default() }, b"k", b"");
+        table.finish(0);
+    }
+    let mut table = TableBuilder::request(&mut joined.wire, Opcode::List, 18);
+    table.push(&ListRow::default(), b"", b"");
+    table.finish(0);
+    while joined.connection.wants_input() && joined.receive(usize::MAX) > 0 {}
+    assert!(!joined.connection.wants_input());
+    assert_eq!(joined.core.buffers.free_count(), buffer::BUFFERS);
+    joined.answers.clear();
+    joined.run(usize::MAX, usize::MAX);
+    assert!(joined.answers.len() > 64 << 20);
+    assert_eq!(joined.core.buffers.free_count(), buffer::BUFFERS);
+}
+
+#[test]
+fn rows_that_cost_many_steps_give_others_a_turn() {
+    let mut joined = Joined::greeted(4_096);
+    // A pool in which every free page is alone.
+    let mut wire = Vec::new();
+    for index in 0..4_096_u64 {
+        let mut table = TableBuilder::request(&mut wire, Opcode::Create, index);
+        let row = CreateRow { length: PAGE_BYTES, version: version(1), ..CreateRow::default() };
+        table.push(&row, &index.to_le_bytes(), b"");
+        table.finish(0);
+    }
+    for index in (0..4_096_u64).step_by(2) {
+        let mut table = TableBuilder::request(&mut wire, Opcode::Drop, index);
+        let row = DropRow { version: version(1), ..DropRow::default() };
+        table.push(&row, &index.to_le_bytes(), b"");
+        table.finish(0);
+    }
+    let mut table = TableBuilder::request(&mut wire, Opcode::Create, 9_999);
+    for step in 2..102 {
+        let flags = RowFlags::REPLACE;
+        let length = 1_000 * PAGE_BYTES;
+        let row = CreateRow { length, flags, version: version(step), ..CreateRow::default() };
+        table.push(&row, b"scattered", b"");
+    }
+    table.finish(0);
+    joined.wire = wire;
+    let (mut turns, mut most) = (0, 0);
+    while !joined.wire.is_empty() || joined.connection.is_paused() || joined.connection.has_output()
+    {
+        let before = joined.core.store.steps();
+        joined.connection.handle_turn(&mut joined.core);
+        most = most.max(joined.core.store.steps() - before);
+        turns += u32::from(joined.connection.is_paused());
+        let before = joined.core.store.steps();
+        if joined.connection.wants_input() && !joined.wire.is_empty() {
+            joined.receive(usize::MAX);
+        }
+        most = most.max(joined.core.store.steps() - before);
+        if joined.connection.has_output() {
+            let sent = joined.connection.send_with(&mut joined.core, u64::MAX, |slices| {
+                Ok(slices.iter().map(|slice| slice.len()).sum())
+            });
+            sent.unwrap();
+        }
+    }
+    assert_eq!(joined.core.store.stat(b"scattered", joined.core.now).0.version, version(101));
+    assert!(turns > 10, "{turns}");
+    assert!(most < 2 * STEPS_PER_TURN, "{most} steps in one turn");
 }

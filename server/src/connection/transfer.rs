@@ -12,6 +12,9 @@ use crate::core::Core;
 use crate::pool::{Cursor, PoolRange};
 use crate::store::{EntryId, Handle, Reply, SessionIndex, Store, Terms};
 
+/// How long a writer is told to wait while another writes into its reservation.
+const WRITTEN_RETRY_MS: u64 = 20;
+
 /// What happens to a row's bytes.
 #[derive(Debug)]
 enum Sink {
@@ -56,6 +59,17 @@ impl Current {
         let of_target = self.target.as_ref().map_or(0, |target| target.end - target.offset);
         self.skip + of_target + self.rest
     }
+}
+
+/// What a request with payload needs to go on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Advance {
+    /// Nothing: its last row has ended.
+    Ended,
+    /// More bytes.
+    WantsBytes,
+    /// Another turn: it has taken long.
+    WantsTurn,
 }
 
 /// A Create or Scatter under way.
@@ -108,6 +122,17 @@ impl Transfer {
         self.current.as_ref().map_or(0, Current::left)
     }
 
+    /// Whether its table and its answer lie in a shared buffer.
+    pub(super) fn is_borrowed(&self) -> bool {
+        matches!(self.place, Place::Borrowed(_))
+    }
+
+    /// Whether the row under way fills a value that is claimed for it.
+    pub(super) fn fills_claim(&self) -> bool {
+        let sink = self.current.as_ref().map(|current| &current.sink);
+        matches!(sink, Some(Sink::Claim { .. }))
+    }
+
     /// Where in the pool the next bytes from the socket go, if they go there.
     pub(super) fn targets(&self, store: &Store, mut out: impl FnMut(PoolRange) -> bool) {
         let Some(Current { skip: 0, target: Some(target), .. }) = &self.current else { return };
@@ -152,19 +177,20 @@ impl Transfer {
     }
 
     /// Ends the rows whose bytes are all in, and begins those that follow.
-    /// `own_head` is the head of a request that needed no shared buffer. True
-    /// when the last row has ended.
+    /// `own_head` is the head of a request that needed no shared buffer. No row is
+    /// begun once the store has counted `steps_end` steps.
     pub(super) fn advance(
         &mut self,
         own_head: &[u8],
         core: &mut Core,
         outbox: &mut Outbox,
-    ) -> bool {
+        steps_end: u64,
+    ) -> Advance {
         loop {
             match self.current.take() {
                 Some(current) if current.left() > 0 => {
                     self.current = Some(current);
-                    return false;
+                    return Advance::WantsBytes;
                 }
                 Some(current) => {
                     let reply = current.end(core);
@@ -173,7 +199,10 @@ impl Transfer {
                 None => {}
             }
             if self.rows == self.header.rows as usize {
-                return true;
+                return Advance::Ended;
+            }
+            if core.store.steps() >= steps_end {
+                return Advance::WantsTurn;
             }
             self.current = Some(self.begin_row(own_head, core));
         }
@@ -282,6 +311,10 @@ impl Transfer {
             return Current::drained(Reply::of(Status::Expired), bytes);
         };
         let (entry, watermark) = (reservation.entry, reservation.watermark);
+        if reservation.is_written {
+            let busy = Reply::with_detail(Status::Busy, WRITTEN_RETRY_MS);
+            return Current::drained(busy, bytes);
+        }
         if row.offset > watermark {
             return Current::drained(Reply::with_detail(Status::BadRange, watermark), bytes);
         }
@@ -335,13 +368,7 @@ impl Current {
                     checksum.update(core.store.pool.bytes(room));
                 }
                 Sink::Reservation(handle) => {
-                    core.store.reservation_progress(
-                        *handle,
-                        session,
-                        target.offset,
-                        &room,
-                        core.now,
-                    );
+                    core.store.reservation_progress(*handle, session, &room, core.now);
                 }
                 Sink::Claim { .. } | Sink::Value | Sink::Drain => {}
             }

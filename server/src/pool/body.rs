@@ -25,6 +25,9 @@ pub(crate) struct Body {
     pub(crate) filled: u64,
 }
 
+/// Pages whose taking costs as much as a step from run to run.
+const PAGES_PER_STEP: u32 = 64;
+
 /// A place in a chain, so that going on from it costs nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cursor {
@@ -66,7 +69,9 @@ impl Pool {
     pub(crate) fn take_body(&mut self, length: u64) -> Option<Body> {
         let pages = length.div_ceil(PAGE_BYTES) as u32;
         let first = self.runs.take(pages)?;
-        Some(Body { first, pages, runs: self.count_runs(first), prefix: 0, filled: 0 })
+        let runs = self.count_runs(first);
+        self.count_steps(2 * runs + pages / PAGES_PER_STEP);
+        Some(Body { first, pages, runs, prefix: 0, filled: 0 })
     }
 
     fn count_runs(&self, first: Page) -> u32 {
@@ -81,6 +86,7 @@ impl Pool {
     /// Gives back a value's pages.
     pub(crate) fn give_back_body(&mut self, body: Body) {
         if body.first != NO_PAGE {
+            self.count_steps(body.runs);
             self.runs.give_back(body.first);
         }
     }
@@ -89,6 +95,7 @@ impl Pool {
     pub(crate) fn truncate_body(&mut self, body: &mut Body, length: u64) {
         let keep = length.div_ceil(PAGE_BYTES) as u32;
         if keep < body.pages {
+            self.count_steps(body.runs);
             self.runs.truncate(body.first, keep);
             body.pages = keep;
             body.runs = self.count_runs(body.first);
@@ -108,6 +115,7 @@ impl Pool {
                 return (cursor.run, begin, u64::from(end) * PAGE_BYTES);
             }
             *cursor = Cursor { run: self.runs.next_run(cursor.run), run_begin: end };
+            self.count_steps(1);
             assert!(cursor.run != NO_PAGE, "offset {offset} lies outside the value");
         }
     }
@@ -171,13 +179,19 @@ impl Pool {
     /// Notes that `offset..end` was written, after [`Pool::prepare`] at its begin.
     /// Costs nothing when values are written from begin to end.
     pub(crate) fn wrote(&mut self, body: &mut Body, cursor: &mut Cursor, offset: u64, end: u64) {
+        // Where the prefix goes on is near the begin of what was written, or not
+        // touched by it.
+        let mut near = *cursor;
+        let touches = offset / PAGE_BYTES <= body.prefix / PAGE_BYTES;
         if offset <= body.prefix {
             body.prefix = body.prefix.max(end);
         } else {
             self.mark_pages(body, cursor, offset, end);
         }
         body.filled = body.filled.max(end);
-        self.extend_prefix(body, cursor);
+        if touches {
+            self.extend_prefix(body, &mut near);
+        }
     }
 
     fn mark_pages(&mut self, body: &Body, cursor: &mut Cursor, mut offset: u64, end: u64) {

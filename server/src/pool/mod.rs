@@ -5,6 +5,7 @@ mod body;
 mod mapping;
 mod runs;
 
+use std::cell::Cell;
 use std::io;
 
 use rampuddle_protocol::limits::PAGE_BYTES;
@@ -19,6 +20,8 @@ use runs::Runs;
 pub(crate) struct Pool {
     mapping: Mapping,
     runs: Runs,
+    /// Steps over runs of pages since the start: what scattered values cost.
+    steps: Cell<u64>,
 }
 
 impl Pool {
@@ -28,7 +31,8 @@ impl Pool {
     /// A pool of `bytes`, a multiple of the page size.
     pub(crate) fn new(bytes: u64, huge_pages: bool) -> io::Result<Self> {
         let pages = u32::try_from(bytes / PAGE_BYTES).map_err(io::Error::other)?;
-        Ok(Self { mapping: Mapping::new(bytes, huge_pages)?, runs: Runs::new(pages) })
+        let mapping = Mapping::new(bytes, huge_pages)?;
+        Ok(Self { mapping, runs: Runs::new(pages), steps: Cell::new(0) })
     }
 
     /// See [`Mapping::prefault`].
@@ -47,6 +51,18 @@ impl Pool {
 
     pub(crate) fn free_pages(&self) -> u32 {
         self.runs.free_pages()
+    }
+
+    /// Steps over runs of pages that were made to find, take and give back bytes,
+    /// since the start.
+    #[inline]
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
+    #[inline]
+    fn count_steps(&self, steps: u32) {
+        self.steps.set(self.steps.get() + u64::from(steps));
     }
 
     /// The bytes at `range`.

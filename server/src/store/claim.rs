@@ -3,13 +3,29 @@
 use rampuddle_protocol::limits::{
     CLOCK_BOUND_MS, LEASE_MS_MAX, PAGE_BYTES, VALUE_BYTES_MAX, VALUE_BYTES_MIN,
 };
-use rampuddle_protocol::{CreateRow, Outcome, RowFlags, Status, Version};
+use rampuddle_protocol::{CreateRow, RowFlags, Status, Version};
 
 use super::entry::{EntryId, State};
+use super::verify::Soundness;
 use super::{Now, Reply, Store};
+use crate::pool::Body;
 
 /// How long a writer is told to wait when too much is claimed already.
 const BUSY_RETRY_MS: u64 = 20;
+/// How long a writer is told to wait while stored bytes are compared.
+const VERIFY_RETRY_MS: u64 = 1;
+
+/// Sweeps for one value: what has ended is freed for it, but not without bound.
+const SWEEPS_MAX: usize = 8;
+/// How long after a refusal somebody is taken to wait for room.
+const WAITING_MS: u64 = 500;
+
+/// Claims that are not filled: their bytes, and when one was refused for their sake.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Unfilled {
+    pub(super) bytes: u64,
+    refused_ms: Option<u64>,
+}
 
 /// On what terms a claimed value may be published.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +80,7 @@ impl Store {
         let crc32c = if has_crc { row.crc32c } else { 0 };
         self.judge(key, (row.version, crc32c), &terms, now)?;
         let length = row.length.max(VALUE_BYTES_MIN);
-        let id = self.take_room(key, length)?;
+        let id = self.take_room(key, length, !terms.crc_is_known, now)?;
         let entry = &mut self.slab[id];
         entry.set_tag(tag);
         entry.replicas = row.replicas;
@@ -79,13 +95,24 @@ impl Store {
         Ok((id, terms))
     }
 
-    fn take_room(&mut self, key: &[u8], length: u64) -> Result<EntryId, Reply> {
-        let bytes = length.next_multiple_of(PAGE_BYTES);
-        let quarter = self.total_bytes() / 4;
-        if self.unfilled_bytes > 0 && self.unfilled_bytes + bytes > quarter {
+    /// An entry and pages for a value of `length`. What is not filled is bounded,
+    /// for reservations and for values that come in one request apart, so that
+    /// neither waits for the other.
+    fn take_room(
+        &mut self,
+        key: &[u8],
+        length: u64,
+        is_reserved: bool,
+        now: Now,
+    ) -> Result<EntryId, Reply> {
+        let book = &mut self.unfilled[usize::from(is_reserved)];
+        if book.bytes > 0
+            && book.bytes + length > u64::from(self.pool.total_pages()) * PAGE_BYTES / 4
+        {
+            book.refused_ms = Some(now.monotonic_ms);
             return Err(Reply::with_detail(Status::Busy, BUSY_RETRY_MS));
         }
-        let Some(body) = self.pool.take_body(length) else {
+        let Some(body) = self.take_pages(length, now) else {
             self.counters.no_space_rows += 1;
             return Err(Reply::of(Status::NoSpace));
         };
@@ -95,10 +122,30 @@ impl Store {
             return Err(Reply::of(Status::NoIndex));
         };
         self.reserved_pages += body.pages;
-        self.unfilled_bytes += bytes;
+        self.unfilled[usize::from(is_reserved)].bytes += length;
         let entry = &mut self.slab[id];
         (entry.state, entry.body) = (State::Claimed, body);
+        (entry.expected, entry.is_reserved) = (length, is_reserved);
         Ok(id)
+    }
+
+    /// Whether somebody waits for claims to be filled: reservations, or values
+    /// that come in one request. Then the slow ones are given up sooner.
+    pub(crate) fn claims_are_awaited(&self, is_reserved: bool, now: Now) -> bool {
+        let refused_ms = self.unfilled[usize::from(is_reserved)].refused_ms;
+        refused_ms.is_some_and(|at| now.monotonic_ms - at <= WAITING_MS)
+    }
+
+    /// Pages for a value; when too few are free, those of what has ended first.
+    fn take_pages(&mut self, length: u64, now: Now) -> Option<Body> {
+        for _ in 0..SWEEPS_MAX {
+            let body = self.pool.take_body(length);
+            if body.is_some() || !self.has_ended(now) {
+                return body;
+            }
+            self.sweep(now);
+        }
+        self.pool.take_body(length)
     }
 
     /// Whether a value of this rank may stand under `key` now.
@@ -113,22 +160,22 @@ impl Store {
         let value = held.filter(|id| self.slab[*id].state == State::Visible);
         let value_version = value.map_or(Version::NONE, |id| self.slab[id].version);
         if !terms.if_version.is_none() && terms.if_version != value_version {
-            let version = value_version;
-            return Err(Reply::from(Outcome { version, ..Outcome::of(Status::Mismatch) }));
+            return Err(self.mismatch(value));
         }
         let Some(id) = held else { return Ok(()) };
         let held_rank = self.slab[id].rank();
-        let status = if value.is_some() && held_rank == rank {
-            if terms.flags.has(RowFlags::REWRITE) {
-                if self.verify_left == 0 {
-                    return Err(Reply::with_detail(Status::Busy, BUSY_RETRY_MS));
+        let status = if value.is_some() && held_rank.0 == rank.0 && !terms.crc_is_known {
+            // Whether it is the same is known when its checksum is: at Publish.
+            return Ok(());
+        } else if value.is_some() && held_rank == rank {
+            let rewrites = terms.flags.has(RowFlags::REWRITE);
+            match rewrites.then(|| self.check_bytes(id)) {
+                Some(Soundness::Damaged) => return Ok(()),
+                Some(Soundness::NotKnownYet) => {
+                    return Err(Reply::with_detail(Status::Busy, VERIFY_RETRY_MS));
                 }
-                self.verify_left = self.verify_left.saturating_sub(self.slab[id].body.filled);
-                if !self.bytes_are_sound(id) {
-                    return Ok(());
-                }
+                Some(Soundness::Sound) | None => Status::Same,
             }
-            Status::Same
         } else if held_rank.0 > rank.0
             || (value.is_none() && held_rank.0 == rank.0)
             || (terms.crc_is_known && held_rank > rank)
@@ -143,16 +190,41 @@ impl Store {
         Err(self.describe(id, status, true))
     }
 
+    /// What refuses a filled claim, if anything does.
+    pub(super) fn judge_claim(
+        &mut self,
+        id: EntryId,
+        terms: &Terms,
+        now: Now,
+    ) -> Result<(), Reply> {
+        let key = KeyCopy::of(self.slab.key(id));
+        let terms = Terms { crc_is_known: true, ..*terms };
+        self.judge(key.bytes(), self.slab[id].rank(), &terms, now)
+    }
+
+    /// MISMATCH, with what is held.
+    pub(super) fn mismatch(&self, value: Option<EntryId>) -> Reply {
+        match value {
+            Some(id) => self.describe(id, Status::Mismatch, true),
+            None => Reply::of(Status::Mismatch),
+        }
+    }
+
     /// Ends a Create whose bytes are all in: makes the value visible, if that
     /// is still allowed, and says what it displaced.
     pub(crate) fn finish_claim(&mut self, id: EntryId, terms: &Terms, now: Now) -> Reply {
-        let key = KeyCopy::of(self.slab.key(id));
-        let rank = self.slab[id].rank();
-        let terms = Terms { crc_is_known: true, ..*terms };
-        if let Err(refusal) = self.judge(key.bytes(), rank, &terms, now) {
-            self.abandon(id);
-            return refusal;
+        match self.judge_claim(id, terms, now) {
+            Ok(()) => self.enter_claim(id, terms, now),
+            Err(refusal) => {
+                self.abandon(id);
+                refusal
+            }
         }
+    }
+
+    /// Makes a claim visible that was judged just now.
+    pub(super) fn enter_claim(&mut self, id: EntryId, terms: &Terms, now: Now) -> Reply {
+        let key = KeyCopy::of(self.slab.key(id));
         let displaced = self.find(key.bytes(), now);
         let mut reply = match displaced {
             Some(old) if self.slab[old].state == State::Visible => {
@@ -182,10 +254,10 @@ impl Store {
 
     /// Takes a claim off the books of what is reserved.
     pub(super) fn end_claim(&mut self, id: EntryId) {
-        let body = &self.slab[id].body;
-        assert!(self.slab[id].state == State::Claimed, "only claims are filled");
-        self.reserved_pages -= body.pages;
-        self.unfilled_bytes -= u64::from(body.pages) * PAGE_BYTES - body.prefix;
+        let entry = &self.slab[id];
+        assert!(entry.state == State::Claimed, "only claims are filled");
+        self.reserved_pages -= entry.body.pages;
+        self.unfilled[usize::from(entry.is_reserved)].bytes -= entry.expected - entry.body.prefix;
     }
 
     /// Gives back the pages of a claim that its final length does not need.
@@ -194,9 +266,7 @@ impl Store {
         let pages = entry.body.pages;
         self.pool.truncate_body(&mut entry.body, length);
         entry.length = length;
-        let given_back = pages - entry.body.pages;
-        self.reserved_pages -= given_back;
-        self.unfilled_bytes -= u64::from(given_back) * PAGE_BYTES;
+        self.reserved_pages -= pages - entry.body.pages;
     }
 }
 

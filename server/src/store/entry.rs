@@ -61,8 +61,16 @@ pub(crate) struct Entry {
     pub(crate) set: SetId,
     pub(crate) length: u64,
     pub(crate) body: Body,
+    /// Bytes that count as unfilled until they are given or the claim ends.
+    pub(crate) expected: u64,
+    /// The claim is a reservation.
+    pub(crate) is_reserved: bool,
+    /// Its stored bytes were compared with its checksum, and differ.
+    pub(crate) is_damaged: bool,
     /// Monotonic milliseconds; `u64::MAX` = never.
     pub(crate) expires_ms: u64,
+    /// Its place among what ends by itself.
+    pub(crate) ending: u32,
     pub(crate) hash: u64,
     pub(crate) order: Order,
     /// Neighbours in the set's list, or in the list of tombstones by age.
@@ -88,7 +96,11 @@ impl Entry {
         set: SetId::NONE,
         length: 0,
         body: Body::EMPTY,
+        expected: 0,
+        is_reserved: false,
+        is_damaged: false,
         expires_ms: u64::MAX,
+        ending: NO_ENTRY,
         hash: 0,
         order: Order { left: NO_ENTRY, right: NO_ENTRY, priority: 0, prefix: 0 },
         next: NO_ENTRY,
@@ -193,6 +205,7 @@ impl Slab {
     }
 
     /// Entries ever used; ids are below this.
+    #[cfg(test)]
     pub(crate) fn extent(&self) -> u32 {
         self.entries.len() as u32
     }

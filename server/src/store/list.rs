@@ -61,12 +61,11 @@ impl Store {
     ) -> Option<EntryId> {
         let from_prefix = cursor < prefix;
         let start = if from_prefix { prefix } else { cursor };
-        let mut id = self.order.after(&self.slab, start, from_prefix);
+        let mut walk = self.order.walk(&self.slab, start, from_prefix);
         let (mut last, mut rows) = (NO_ENTRY, 0);
         for _ in 0..LIST_STEPS_MAX {
-            if id == NO_ENTRY || !self.slab.key(id).starts_with(prefix) {
-                return None;
-            }
+            let within = |id: &EntryId| self.slab.key(*id).starts_with(prefix);
+            let id = walk.next(&self.slab).filter(within)?;
             if self.is_listed(id, row.flags, now) {
                 if rows == row.rows_max && row.rows_max > 0 {
                     return Some(last);
@@ -77,7 +76,6 @@ impl Store {
                 rows += 1;
             }
             last = id;
-            id = self.order.after(&self.slab, self.slab.key(id), false);
         }
         Some(last)
     }

@@ -8,10 +8,12 @@ mod entry;
 mod lease;
 mod list;
 mod order;
+mod random;
 mod reservation;
 mod set;
 mod tombstone;
 mod value;
+mod verify;
 
 use std::hash::BuildHasher;
 
@@ -20,11 +22,14 @@ use rampuddle_protocol::limits::PAGE_BYTES;
 use rampuddle_protocol::{Outcome, RowFlags, SetId, Status, Version};
 
 use crate::pool::Pool;
+use claim::Unfilled;
 use entry::{Slab, State};
+use lease::Endings;
 use order::KeyOrder;
 use reservation::Reservations;
 use set::Sets;
 use tombstone::Tombstones;
+use verify::Verifier;
 
 pub(crate) use claim::Terms;
 pub(crate) use entry::EntryId;
@@ -103,19 +108,13 @@ pub(crate) struct Store {
     used_pages: u32,
     /// Pages of values that are being filled.
     reserved_pages: u32,
-    /// Bytes claimed and not given yet.
-    unfilled_bytes: u64,
+    /// Of values that come in one request, and of reservations.
+    unfilled: [Unfilled; 2],
     visible: u32,
-    leased: u32,
-    sweep_at: EntryId,
-    /// Bytes that may still be compared with their checksums in this turn.
-    verify_left: u64,
+    endings: Endings,
+    verifier: Verifier,
     pub(crate) counters: StoreCounters,
 }
-
-/// Stored bytes that are compared with their checksums in one turn; the value
-/// with which that is reached is still compared whole.
-const VERIFY_BYTES_PER_TURN: u64 = 16 << 20;
 
 /// Index entries for a pool of `pages`: one per page, since every value takes
 /// at least one, and room for tombstones.
@@ -123,12 +122,20 @@ fn entries_max(pages: u64) -> u64 {
     pages + tombstone::tombstones_max(pages)
 }
 
+/// Superseded values at once: each has a page, and all together a quarter of
+/// them; the one with which that is passed is counted before one goes.
+fn superseded_max(pages: u64) -> u64 {
+    pages / 4 + 1
+}
+
 /// Most bytes that the index of a pool of `pool_bytes` can take.
 pub(crate) fn index_bytes(pool_bytes: u64) -> u64 {
     let pages = pool_bytes / PAGE_BYTES;
-    let tables = 2 * (size_of::<EntryId>() as u64 + 1) * 16 / 7;
-    let entries = entries_max(pages) * (Slab::BYTES_PER_ENTRY + tables);
-    entries + pages * (Pool::RECORD_BYTES_PER_PAGE + Sets::BYTES_PER_SET)
+    // Twice the room; a table has at most this many buckets for an entry.
+    let table = 2 * (size_of::<EntryId>() as u64 + 1) * 16 / 7;
+    let entries = entries_max(pages) * (Slab::BYTES_PER_ENTRY + table + Endings::BYTES_PER_ENTRY);
+    let superseded = superseded_max(pages) * table;
+    entries + superseded + pages * (Pool::RECORD_BYTES_PER_PAGE + Sets::BYTES_PER_SET)
 }
 
 impl Store {
@@ -141,7 +148,7 @@ impl Store {
             // Twice the room, so that the tables are cleaned up in place and
             // never grow.
             keys: HashTable::with_capacity(2 * entries),
-            superseded: HashTable::new(),
+            superseded: HashTable::with_capacity(2 * superseded_max(pages) as usize),
             order: KeyOrder::new(hasher.hash_one(0)),
             sets: Sets::new(pages as usize),
             tombstones: Tombstones::new(pages),
@@ -150,18 +157,17 @@ impl Store {
             pool,
             used_pages: 0,
             reserved_pages: 0,
-            unfilled_bytes: 0,
+            unfilled: [Unfilled::default(); 2],
             visible: 0,
-            leased: 0,
-            sweep_at: 0,
-            verify_left: VERIFY_BYTES_PER_TURN,
+            endings: Endings::new(entries),
+            verifier: Verifier::new(),
             counters: StoreCounters::default(),
         }
     }
 
     /// A new turn of the loop has begun.
     pub(crate) fn begin_turn(&mut self) {
-        self.verify_left = VERIFY_BYTES_PER_TURN;
+        self.verifier.begin_turn();
     }
 
     #[inline]
@@ -273,10 +279,10 @@ impl Store {
         let Some(id) = self.slab.take(key) else { return };
         let entry = &mut self.slab[id];
         entry.state = State::Tombstone;
-        (entry.version, entry.expires_ms) = (version, expires_ms);
+        entry.version = version;
         (entry.slot, entry.placement_bytes, entry.tenant) =
             (place.slot, place.placement_bytes, place.tenant);
-        self.leased += 1;
+        self.set_ending(id, expires_ms);
         self.enter(id);
         self.tombstones.push(&mut self.slab, id);
     }
@@ -297,6 +303,7 @@ impl Store {
         }
         let body = self.slab[id].body;
         self.used_pages -= body.pages;
+        self.verifier.forget(id);
         self.pool.give_back_body(body);
         self.slab.give_back(id);
     }
@@ -313,6 +320,12 @@ impl Store {
         if entry.pins == 0 && entry.state == State::Leaving {
             self.retire(id);
         }
+    }
+
+    /// Steps over runs of pages since the start: what scattered values cost.
+    #[inline]
+    pub(crate) fn steps(&self) -> u64 {
+        self.pool.steps()
     }
 
     pub(crate) fn total_bytes(&self) -> u64 {
@@ -364,14 +377,18 @@ impl Store {
         self.pool.check_invariants();
         let mut pages = [0_u32; 2];
         let (mut visible, mut tombstones, mut leased, mut superseded) = (0, 0, 0, 0);
+        let mut unfilled = [0; 2];
         for id in 0..self.slab.extent() {
             let entry = &self.slab[id];
             let body = &entry.body;
             assert!(body.prefix <= body.filled && body.filled <= entry.length.max(body.filled));
-            leased += u32::from(entry.state != State::Free && entry.expires_ms != u64::MAX);
+            leased += usize::from(entry.state != State::Free && entry.expires_ms != u64::MAX);
             match entry.state {
                 State::Free => {}
-                State::Claimed => pages[1] += body.pages,
+                State::Claimed => {
+                    pages[1] += body.pages;
+                    unfilled[usize::from(entry.is_reserved)] += entry.expected - body.prefix;
+                }
                 State::Tombstone => tombstones += 1,
                 State::Visible | State::Superseded | State::Leaving => pages[0] += body.pages,
             }
@@ -379,14 +396,17 @@ impl Store {
             superseded += usize::from(entry.state == State::Superseded);
             if matches!(entry.state, State::Visible | State::Tombstone) {
                 assert_eq!(self.find_hashed(entry.hash, self.slab.key(id)), Some(id));
-                assert_eq!(self.order.after(&self.slab, self.slab.key(id), true), id);
+                let mut walk = self.order.walk(&self.slab, self.slab.key(id), true);
+                assert_eq!(walk.next(&self.slab), Some(id));
             }
         }
         assert_eq!(pages, [self.used_pages, self.reserved_pages]);
         assert_eq!((visible, tombstones), (self.visible, self.tombstones.len()));
         assert_eq!(self.keys.len() as u32, visible + tombstones);
         assert_eq!(self.superseded.len(), superseded);
-        assert_eq!(leased, self.leased);
+        assert_eq!(unfilled, self.unfilled.map(|book| book.bytes));
+        assert_eq!(leased, self.endings.len());
+        self.endings.check_invariants(&self.slab);
         self.sets.check_invariants(&self.slab);
     }
 }

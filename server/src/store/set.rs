@@ -1,6 +1,6 @@
 //! Sets of values, and the sessions that hold them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rampuddle_protocol::limits::LEASE_MS_MAX;
 use rampuddle_protocol::{SetId, Status, TouchRow};
@@ -16,43 +16,54 @@ const HOLDS_MAX: usize = 65_536;
 /// How long a reader is told to wait when too many are in force.
 const BUSY_RETRY_MS: u64 = 100;
 
-/// A set that has values here or is held.
+/// A set that has values here.
 #[derive(Debug, Clone, Copy)]
 struct SetRecord {
+    /// The first of its visible values, and of those kept for holders.
     first: EntryId,
+    first_superseded: EntryId,
     values: u32,
     holds: u32,
     superseded_pages: u32,
+    /// Holds of an earlier era are broken.
+    era: u64,
 }
 
-impl SetRecord {
-    const EMPTY: Self = Self { first: NO_ENTRY, values: 0, holds: 0, superseded_pages: 0 };
-}
-
-/// Whether a hold still keeps anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HoldState {
-    Kept,
-    Broken,
-}
+/// The sets that one session holds, each with its era at that time.
+type Held = HashMap<SetId, u64, foldhash::quality::RandomState>;
 
 /// All sets and holds.
 #[derive(Debug)]
 pub(super) struct Sets {
     records: HashMap<SetId, SetRecord, foldhash::quality::RandomState>,
-    holds: HashMap<(SessionIndex, SetId), HoldState, foldhash::quality::RandomState>,
+    /// By session.
+    held: Vec<Held>,
+    holds: usize,
+    /// Those of them that are not broken.
+    kept: usize,
+    /// The last era that was begun.
+    era: u64,
+    /// The sets that have superseded pages, and how many, fewest first.
+    superseded: BTreeSet<(u32, SetId)>,
     superseded_pages: u32,
 }
 
 impl Sets {
-    /// Most memory that a set can take.
+    /// Most memory that a set can take: its record, with twice the room so that
+    /// the table is cleaned up in place and never grows, and its place among
+    /// those with superseded pages.
     pub(super) const BYTES_PER_SET: u64 =
-        (size_of::<SetId>() + size_of::<SetRecord>() + 1) as u64 * 16 / 7;
+        2 * (size_of::<SetId>() + size_of::<SetRecord>() + 1) as u64 * 16 / 7
+            + 2 * size_of::<(u32, SetId)>() as u64;
 
     pub(super) fn new(sets_max: usize) -> Self {
         Self {
-            records: HashMap::with_capacity_and_hasher(sets_max, Default::default()),
-            holds: HashMap::default(),
+            records: HashMap::with_capacity_and_hasher(2 * sets_max, Default::default()),
+            held: Vec::new(),
+            holds: 0,
+            kept: 0,
+            era: 0,
+            superseded: BTreeSet::new(),
             superseded_pages: 0,
         }
     }
@@ -61,8 +72,9 @@ impl Sets {
         self.superseded_pages
     }
 
+    /// Holds that keep their set.
     pub(super) fn holds(&self) -> u64 {
-        self.holds.len() as u64
+        self.kept as u64
     }
 
     pub(super) fn is_held(&self, set: SetId) -> bool {
@@ -75,42 +87,50 @@ impl Sets {
         if set.is_none() {
             return;
         }
-        let record = self.records.entry(set).or_insert(SetRecord::EMPTY);
-        (slab[id].previous, slab[id].next) = (NO_ENTRY, record.first);
-        if record.first != NO_ENTRY {
-            slab[record.first].previous = id;
-        }
-        record.first = id;
+        let record = self.records.entry(set).or_insert_with(|| {
+            self.era += 1;
+            SetRecord {
+                first: NO_ENTRY,
+                first_superseded: NO_ENTRY,
+                values: 0,
+                holds: 0,
+                superseded_pages: 0,
+                era: self.era,
+            }
+        });
+        push_front(slab, &mut record.first, id);
         record.values += 1;
     }
 
-    /// Unlinks a value from its set.
+    /// Unlinks a value from its set: a visible one, or a superseded one.
     pub(super) fn leave(&mut self, slab: &mut Slab, id: EntryId) {
-        let (set, previous, next) = (slab[id].set, slab[id].previous, slab[id].next);
+        let set = slab[id].set;
         if set.is_none() {
             return;
         }
         let record = self.records.get_mut(&set).expect("the set of a value is known");
-        match previous {
-            NO_ENTRY => record.first = next,
-            previous => slab[previous].next = next,
-        }
-        if next != NO_ENTRY {
-            slab[next].previous = previous;
+        match slab[id].state {
+            State::Superseded => take_out(slab, &mut record.first_superseded, id),
+            _ => take_out(slab, &mut record.first, id),
         }
         record.values -= 1;
-        self.forget_if_empty(set);
-    }
-
-    fn forget_if_empty(&mut self, set: SetId) {
-        let empty = |record: &SetRecord| record.values == 0 && record.holds == 0;
-        if self.records.get(&set).is_some_and(empty) {
+        if record.values == 0 {
+            // Values of a held set stay, so that nobody holds this one.
             self.records.remove(&set);
         }
     }
 
+    /// Moves a value to those that are kept for holders.
+    fn move_superseded(&mut self, slab: &mut Slab, id: EntryId) {
+        let record = self.records.get_mut(&slab[id].set).expect("a held set has values");
+        take_out(slab, &mut record.first, id);
+        push_front(slab, &mut record.first_superseded, id);
+        slab[id].state = State::Superseded;
+    }
+
     fn count_superseded(&mut self, set: SetId, pages: u32, comes: bool) {
         let record = self.records.get_mut(&set).expect("the set of a held value is known");
+        let before = record.superseded_pages;
         if comes {
             record.superseded_pages += pages;
             self.superseded_pages += pages;
@@ -118,60 +138,108 @@ impl Sets {
             record.superseded_pages -= pages;
             self.superseded_pages -= pages;
         }
+        let after = record.superseded_pages;
+        self.superseded.remove(&(before, set));
+        if after > 0 {
+            self.superseded.insert((after, set));
+        }
+    }
+
+    /// Whether a session's hold of the set still keeps its values; `None`: it
+    /// has none.
+    fn is_kept(&self, session: SessionIndex, set: SetId) -> Option<bool> {
+        let era = self.held.get(session as usize)?.get(&set)?;
+        Some(self.records.get(&set).is_some_and(|record| record.era == *era))
+    }
+
+    fn hold(&mut self, session: SessionIndex, set: SetId) {
+        let at = session as usize;
+        if at >= self.held.len() {
+            self.held.resize_with(at + 1, Held::default);
+        }
+        let record = self.records.get_mut(&set).expect("only sets with values are held");
+        record.holds += 1;
+        self.kept += 1;
+        if self.held[at].insert(set, record.era).is_none() {
+            self.holds += 1;
+        }
     }
 
     /// Ends a session's hold, and says whether the set is free of holds now.
     fn release(&mut self, session: SessionIndex, set: SetId) -> Option<bool> {
-        let state = self.holds.remove(&(session, set))?;
-        if state == HoldState::Broken {
+        let kept = self.is_kept(session, set)?;
+        let held = &mut self.held[session as usize];
+        held.remove(&set);
+        if held.is_empty() {
+            *held = Held::default();
+        }
+        self.holds -= 1;
+        if !kept {
             return Some(false);
         }
-        let record = self.records.get_mut(&set).expect("a held set is known");
+        let record = self.records.get_mut(&set).expect("a kept set has values");
         record.holds -= 1;
+        self.kept -= 1;
         Some(record.holds == 0)
     }
 
-    fn largest_superseded(&self) -> Option<SetId> {
-        let held = self.records.iter().filter(|(_, record)| record.superseded_pages > 0);
-        held.max_by_key(|(_, record)| record.superseded_pages).map(|(set, _)| *set)
-    }
-
+    /// Breaks all holds of a set; returns how many there were.
     fn break_holds(&mut self, set: SetId) -> u64 {
-        let mut broken = 0;
-        for ((_, held), state) in &mut self.holds {
-            if *held == set && *state == HoldState::Kept {
-                *state = HoldState::Broken;
-                broken += 1;
-            }
-        }
-        if let Some(record) = self.records.get_mut(&set) {
-            record.holds = 0;
-        }
-        broken
+        self.era += 1;
+        let record = self.records.get_mut(&set).expect("the caller found it");
+        record.era = self.era;
+        let broken = std::mem::take(&mut record.holds);
+        self.kept -= broken as usize;
+        broken.into()
     }
 
     #[cfg(test)]
     pub(super) fn check_invariants(&self, slab: &Slab) {
         let mut superseded = 0;
         for (set, record) in &self.records {
-            let (mut id, mut values, mut pages) = (record.first, 0, 0);
-            while id != NO_ENTRY {
-                assert_eq!(slab[id].set, *set);
-                values += 1;
-                if slab[id].state == State::Superseded {
-                    pages += slab[id].body.pages;
+            let (mut values, mut pages) = (0, 0);
+            for (first, state) in
+                [(record.first, State::Visible), (record.first_superseded, State::Superseded)]
+            {
+                let mut id = first;
+                while id != NO_ENTRY {
+                    assert_eq!((slab[id].set, slab[id].state), (*set, state));
+                    values += 1;
+                    pages += if state == State::Superseded { slab[id].body.pages } else { 0 };
+                    id = slab[id].next;
                 }
-                id = slab[id].next;
             }
             assert_eq!((values, pages), (record.values, record.superseded_pages), "{set}");
-            let kept = |(key, state): &(&(SessionIndex, SetId), &HoldState)| {
-                key.1 == *set && **state == HoldState::Kept
-            };
-            assert_eq!(self.holds.iter().filter(kept).count(), record.holds as usize);
-            assert!(record.values > 0 || record.holds > 0, "an empty set is forgotten");
+            let kept = |held: &&Held| held.get(set) == Some(&record.era);
+            assert_eq!(self.held.iter().filter(kept).count(), record.holds as usize);
+            assert!(record.values > 0, "an empty set is forgotten");
+            let is_listed = self.superseded.contains(&(pages, *set));
+            assert_eq!(is_listed, pages > 0, "{set}");
             superseded += pages;
         }
         assert_eq!(superseded, self.superseded_pages);
+        assert_eq!(self.holds, self.held.iter().map(Held::len).sum::<usize>());
+        let kept: u32 = self.records.values().map(|record| record.holds).sum();
+        assert_eq!(self.kept, kept as usize);
+    }
+}
+
+fn push_front(slab: &mut Slab, first: &mut EntryId, id: EntryId) {
+    (slab[id].previous, slab[id].next) = (NO_ENTRY, *first);
+    if *first != NO_ENTRY {
+        slab[*first].previous = id;
+    }
+    *first = id;
+}
+
+fn take_out(slab: &mut Slab, first: &mut EntryId, id: EntryId) {
+    let (previous, next) = (slab[id].previous, slab[id].next);
+    match previous {
+        NO_ENTRY => *first = next,
+        previous => slab[previous].next = next,
+    }
+    if next != NO_ENTRY {
+        slab[next].previous = previous;
     }
 }
 
@@ -185,14 +253,12 @@ impl Store {
         if values == 0 {
             return Reply::of(Status::NotFound);
         }
-        if self.sets.holds.get(&(session, set)) == Some(&HoldState::Kept) {
-            return Reply::with_detail(Status::Ok, values.into());
+        if self.sets.is_kept(session, set) != Some(true) {
+            if self.sets.holds >= HOLDS_MAX {
+                return Reply::with_detail(Status::Busy, BUSY_RETRY_MS);
+            }
+            self.sets.hold(session, set);
         }
-        if self.sets.holds.len() >= HOLDS_MAX {
-            return Reply::with_detail(Status::Busy, BUSY_RETRY_MS);
-        }
-        self.sets.holds.insert((session, set), HoldState::Kept);
-        self.sets.records.get_mut(&set).expect("looked up above").holds += 1;
         Reply::with_detail(Status::Ok, values.into())
     }
 
@@ -204,7 +270,6 @@ impl Store {
             Some(last) => {
                 if last {
                     self.free_superseded(set);
-                    self.sets.forget_if_empty(set);
                 }
                 Reply::with_detail(Status::Ok, values.into())
             }
@@ -213,11 +278,17 @@ impl Store {
 
     /// Ends all holds of a session.
     pub(crate) fn release_all(&mut self, session: SessionIndex) {
-        let held: Vec<SetId> =
-            self.sets.holds.keys().filter(|key| key.0 == session).map(|key| key.1).collect();
-        for set in held {
+        let held = self.sets.held.get(session as usize);
+        let sets: Vec<SetId> = held.map_or_else(Vec::new, |held| held.keys().copied().collect());
+        for set in sets {
             self.release(session, set);
         }
+    }
+
+    /// Whether a session has holds or reservations here.
+    pub(crate) fn keeps_anything(&self, session: SessionIndex) -> bool {
+        let holds = self.sets.held.get(session as usize).is_some_and(|held| !held.is_empty());
+        holds || self.reservations.of_session(session) > 0
     }
 
     /// Touch: a new lease for all values of the set.
@@ -230,7 +301,7 @@ impl Store {
         while id != NO_ENTRY {
             let next = self.slab[id].next;
             let has_ended = self.slab[id].expires_ms <= now.monotonic_ms;
-            if self.slab[id].state == State::Visible && !has_ended {
+            if !has_ended {
                 self.renew_lease(id, row.lease_ms, now);
                 touched += 1;
             }
@@ -253,28 +324,23 @@ impl Store {
     /// pool, the hold that keeps most is broken: writers never wait.
     pub(super) fn supersede(&mut self, id: EntryId) {
         let (set, pages) = (self.slab[id].set, self.slab[id].body.pages);
-        self.slab[id].state = State::Superseded;
+        self.sets.move_superseded(&mut self.slab, id);
         let hash = superseded_hash(self.slab[id].hash, set);
         let slab = &self.slab;
         let rehash = |id: &EntryId| superseded_hash(slab[*id].hash, slab[*id].set);
         self.superseded.insert_unique(hash, id, rehash);
         self.sets.count_superseded(set, pages, true);
         while self.sets.superseded_pages > self.pool.total_pages() / 4 {
-            let Some(largest) = self.sets.largest_superseded() else { break };
+            let Some((_, largest)) = self.sets.superseded.last().copied() else { break };
             self.counters.holds_broken += self.sets.break_holds(largest);
             self.free_superseded(largest);
-            self.sets.forget_if_empty(largest);
         }
     }
 
     fn free_superseded(&mut self, set: SetId) {
-        let mut id = self.sets.records.get(&set).map_or(NO_ENTRY, |record| record.first);
-        while id != NO_ENTRY {
-            let next = self.slab[id].next;
-            if self.slab[id].state == State::Superseded {
-                self.free_one_superseded(id);
-            }
-            id = next;
+        let first = |sets: &Sets| Some(sets.records.get(&set)?.first_superseded);
+        while let Some(id) = first(&self.sets).filter(|id| *id != NO_ENTRY) {
+            self.free_one_superseded(id);
         }
     }
 
@@ -300,10 +366,10 @@ impl Store {
         if let Some(id) = self.find_value(key, now).filter(|id| self.slab[*id].set == set) {
             return Ok(id);
         }
-        match self.sets.holds.get(&(session, set)) {
+        match self.sets.is_kept(session, set) {
             None => Err(Status::NotFound),
-            Some(HoldState::Broken) => Err(Status::Superseded),
-            Some(HoldState::Kept) => {
+            Some(false) => Err(Status::Superseded),
+            Some(true) => {
                 let hash = superseded_hash(self.hash(key), set);
                 let slab = &self.slab;
                 let wanted = |id: &EntryId| slab[*id].set == set && slab.key(*id) == key;

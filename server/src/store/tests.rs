@@ -291,16 +291,110 @@ fn a_value_that_is_being_read_lives_until_the_request_ends() {
     assert_eq!(store.used_bytes(), 0);
 }
 
+/// A row all of whose bytes will come.
+fn whole(step: u64, length: u64) -> CreateRow {
+    CreateRow { value_bytes: length, ..row(step, length) }
+}
+
 #[test]
 fn unfilled_claims_take_at_most_a_quarter_of_the_pool_or_one_value() {
     let mut store = store(16);
-    let (whole, _) = store.claim(&row(1, 16 * PAGE_BYTES), b"whole", b"", NOW).unwrap();
-    let refused = store.claim(&row(1, 1), b"more", b"", NOW).unwrap_err();
-    assert_eq!(refused.outcome.status(), Status::Busy);
-    store.abandon(whole);
-    let claimed: Vec<_> = (0..4_u8).map(|key| store.claim(&row(1, 1), &[key], b"", NOW)).collect();
-    assert!(claimed.iter().all(Result::is_ok));
-    assert_eq!(store.claim(&row(1, 1), b"5", b"", NOW).unwrap_err().outcome.status(), Status::Busy);
+    let claim = |store: &mut Store, row: &CreateRow, key: &[u8]| {
+        store.claim(row, key, b"", NOW).map_err(|refusal| refusal.outcome.status())
+    };
+    let (large, _) = claim(&mut store, &whole(1, 8 * PAGE_BYTES), b"large").unwrap();
+    assert_eq!(claim(&mut store, &whole(1, 1), b"more").unwrap_err(), Status::Busy);
+    store.abandon(large);
+    for key in 0..4_u8 {
+        claim(&mut store, &whole(1, PAGE_BYTES), &[key]).unwrap();
+    }
+    assert_eq!(claim(&mut store, &whole(1, 1), b"5").unwrap_err(), Status::Busy);
+    store.check_invariants();
+}
+
+#[test]
+fn reservations_and_values_of_one_request_do_not_wait_for_each_other() {
+    let mut store = store(64);
+    let reserve = CreateRow { flags: RowFlags::RESERVE, ..row(1, 20 * PAGE_BYTES) };
+    let status = |store: &mut Store, key: &[u8]| {
+        store.reserve(&reserve, key, b"", SESSION, NOW).outcome.status()
+    };
+    assert_eq!(status(&mut store, b"a"), Status::Ok);
+    assert_eq!(status(&mut store, b"b"), Status::Busy);
+    let (id, _) = store.claim(&whole(1, 16 * PAGE_BYTES), b"c", b"", NOW).unwrap();
+    store.abandon(id);
+    store.end_reservations(SESSION);
+    assert_eq!(status(&mut store, b"b"), Status::Ok);
+    store.check_invariants();
+}
+
+#[test]
+fn pages_of_what_has_ended_are_free_for_the_next_value() {
+    let mut store = store(8);
+    for key in 0..8_u8 {
+        create(&mut store, &CreateRow { lease_ms: 1_000, ..row(1, 1) }, &[key], b"x");
+    }
+    assert_eq!(create(&mut store, &row(1, 1), b"more", b"x").status(), Status::NoSpace);
+    let later = Now { monotonic_ms: NOW.monotonic_ms + 1_000, ..NOW };
+    assert!(store.claim(&row(1, 8 * PAGE_BYTES), b"more", b"", later).is_ok());
+    assert_eq!(store.counters.leases_ended, 8);
+    store.check_invariants();
+}
+
+#[test]
+fn a_mismatch_says_everything_of_what_is_held() {
+    let mut store = store(8);
+    let set = SetId([5; 16]);
+    let sealed = CreateRow { set, flags: RowFlags::SEALED | RowFlags::REPLACE, ..row(1, 1) };
+    create(&mut store, &sealed, b"k", b"x");
+    let other = version(9);
+    let create = CreateRow { if_version: other, ..whole(2, 1) };
+    let delete = DeleteRow { if_version: other, version: version(2), ..DeleteRow::default() };
+    let created = store.claim(&create, b"k", b"", NOW).unwrap_err();
+    for reply in [created, store.delete(&delete, b"k", NOW)] {
+        let outcome = reply.outcome;
+        assert_eq!((outcome.status(), outcome.version), (Status::Mismatch, version(1)));
+        assert_eq!((outcome.set, reply.tag()), (set, &b"tag"[..]));
+        assert!(outcome.flags.has(RowFlags::SEALED));
+    }
+    let nothing = store.claim(&create, b"none", b"", NOW).unwrap_err().outcome;
+    assert_eq!((nothing.status(), nothing.version), (Status::Mismatch, Version::NONE));
+}
+
+#[test]
+fn bytes_of_a_long_value_are_compared_over_several_turns() {
+    let mut store = store(2_000);
+    let bytes = vec![7; 40 << 20];
+    let row = CreateRow {
+        flags: RowFlags::CHECKSUM | RowFlags::REWRITE,
+        crc32c: crc32c(&bytes),
+        ..whole(1, bytes.len() as u64)
+    };
+    assert_eq!(create(&mut store, &row, b"k", &bytes).status(), Status::Ok);
+    let turns = |store: &mut Store| {
+        for turn in 1..10 {
+            store.begin_turn();
+            match store.claim(&row, b"k", b"", NOW) {
+                Ok(claimed) => return (turn, Ok(claimed)),
+                Err(reply) if reply.outcome.status() == Status::Busy => {}
+                Err(reply) => return (turn, Err(reply.outcome.status())),
+            }
+        }
+        panic!("no verdict in ten turns");
+    };
+    assert_eq!(turns(&mut store).1.unwrap_err(), Status::Same);
+    assert_eq!(turns(&mut store).0, 3, "16 MiB in each");
+    // A bit of it changes behind the store's back.
+    let id = store.find_value(b"k", NOW).unwrap();
+    let mut cursor = store.write_cursor(id);
+    let room = store.write_room(id, &mut cursor, 39 << 20, (39 << 20) + 1);
+    store.pool.each_mut(&[room], |byte| byte[0] ^= 1);
+    let (turn, claimed) = turns(&mut store);
+    let (claimed, terms) = claimed.unwrap();
+    assert_eq!(turn, 3);
+    fill(&mut store, claimed, &bytes);
+    assert_eq!(store.finish_claim(claimed, &terms, NOW).outcome.status(), Status::Ok);
+    assert_eq!(turns(&mut store).1.unwrap_err(), Status::Same);
     store.check_invariants();
 }
 
@@ -351,6 +445,170 @@ fn a_reservation_without_progress_and_one_of_an_ended_session_give_their_pages_b
     assert_eq!(store.reserved_bytes(), PAGE_BYTES);
     store.expire_reservations(Now { monotonic_ms: NOW.monotonic_ms + 30_000, ..NOW });
     assert_eq!((store.reserved_bytes(), store.reservation_count()), (0, 0));
+    store.check_invariants();
+}
+
+#[test]
+fn a_comparison_does_not_outlive_the_value_that_is_compared() {
+    let mut store = store(2_000);
+    let long = vec![7; 20 << 20];
+    let flags = RowFlags::CHECKSUM | RowFlags::REWRITE;
+    let row =
+        |bytes: &[u8]| CreateRow { flags, crc32c: crc32c(bytes), ..whole(1, bytes.len() as u64) };
+    assert_eq!(create(&mut store, &row(&long), b"k", &long).status(), Status::Ok);
+    assert_eq!(create(&mut store, &row(&long), b"k", &long).status(), Status::Busy);
+    let drop = DropRow { version: version(1), ..DropRow::default() };
+    assert_eq!(store.drop_version(&drop, b"k", NOW).outcome.status(), Status::Ok);
+    let short = vec![8; 100];
+    assert_eq!(create(&mut store, &row(&short), b"k", &short).status(), Status::Ok);
+    store.begin_turn();
+    assert_eq!(create(&mut store, &row(&short), b"k", &short).status(), Status::Same);
+    store.check_invariants();
+}
+
+#[test]
+fn a_long_value_published_again_waits_for_the_verdict_and_keeps_its_reservation() {
+    for mebibytes in [12, 40] {
+        let mut store = store(2_000);
+        let bytes = vec![7; mebibytes << 20];
+        let length = bytes.len() as u64;
+        let reserve = CreateRow { flags: RowFlags::RESERVE | RowFlags::REWRITE, ..row(1, length) };
+        let mut statuses = Vec::new();
+        for _ in 0..2 {
+            store.begin_turn();
+            let handle = store.reserve(&reserve, b"k", b"", SESSION, NOW).outcome.detail;
+            let reserved = store.reservation(handle, SESSION).unwrap();
+            let mut cursor = store.write_cursor(reserved.entry);
+            while store.slab[reserved.entry].body.prefix < length {
+                let at = store.slab[reserved.entry].body.prefix;
+                let room = store.write_room(reserved.entry, &mut cursor, at, length);
+                store.pool.each_mut(&[room.clone()], |room| room.fill(7));
+                store.reservation_progress(handle, SESSION, &room, NOW);
+                let end = at + (room.end - room.start);
+                store.wrote(reserved.entry, &mut cursor, at, end);
+            }
+            let flags = RowFlags::CHECKSUM;
+            let crc32c = crc32c(&bytes);
+            let publish = PublishRow {
+                handle,
+                length,
+                value_bytes: length,
+                flags,
+                crc32c,
+                ..PublishRow::default()
+            };
+            for _ in 0..5 {
+                let status = store.publish_reserved(&publish, SESSION, NOW).outcome.status();
+                store.begin_turn();
+                if status != Status::Busy {
+                    statuses.push(status);
+                    break;
+                }
+            }
+        }
+        assert_eq!(statuses, [Status::Ok, Status::Same], "{mebibytes} MiB");
+        assert_eq!(store.reserved_bytes(), 0);
+        store.check_invariants();
+    }
+}
+
+#[test]
+fn a_reservation_that_only_trickles_is_given_up() {
+    let mut store = store(64);
+    let reserve = CreateRow { flags: RowFlags::RESERVE, ..row(1, 8 * PAGE_BYTES) };
+    let mut now = NOW;
+    let mut given_in_seconds = |seconds: u64, step: u64| {
+        let handle = store.reserve(&reserve, b"k", b"", SESSION, now).outcome.detail;
+        let mut cursor = None;
+        for _ in 0..seconds {
+            now.monotonic_ms += 1_000;
+            store.expire_reservations(now);
+            let Some(reserved) = store.reservation(handle, SESSION) else { return false };
+            let cursor = cursor.get_or_insert_with(|| store.write_cursor(reserved.entry));
+            let end = reserved.watermark + step;
+            let room = store.write_room(reserved.entry, cursor, reserved.watermark, end);
+            store.reservation_progress(handle, SESSION, &room, now);
+            store.wrote(reserved.entry, cursor, reserved.watermark, end);
+        }
+        store.end_reservations(SESSION);
+        true
+    };
+    assert!(!given_in_seconds(60, 1_024), "30 KiB in half a minute");
+    assert!(given_in_seconds(60, 4_096), "120 KiB in half a minute");
+    // While another waits for its share, that is too slow.
+    let mut waiting = |now: Now| {
+        let large = CreateRow { length: 60 * PAGE_BYTES, ..reserve };
+        store.reserve(&large, b"other", b"", SESSION, now).outcome.status()
+    };
+    assert_eq!(waiting(NOW), Status::Ok);
+    assert_eq!(waiting(NOW), Status::Busy);
+    let at = |ms: u64| Now { monotonic_ms: NOW.monotonic_ms + ms, ..NOW };
+    store.expire_reservations(at(4_999));
+    assert_eq!(store.reservation_count(), 1);
+    store.expire_reservations(at(5_000));
+    assert_eq!(store.reservation_count(), 1, "nobody waits any more");
+    store.reserve(&CreateRow { length: 60 * PAGE_BYTES, ..reserve }, b"o", b"", SESSION, at(5_100));
+    store.expire_reservations(at(5_100));
+    assert_eq!(store.reservation_count(), 0);
+    store.check_invariants();
+}
+
+#[test]
+fn one_session_cannot_open_all_reservations() {
+    let mut store = store(8_192);
+    let reserve = CreateRow { flags: RowFlags::RESERVE, ..row(1, 1) };
+    let mut open = |session| {
+        (0..5_000_u32)
+            .take_while(|key| {
+                let reply = store.reserve(&reserve, &key.to_le_bytes(), b"", session, NOW);
+                reply.outcome.status() == Status::Ok
+            })
+            .count()
+    };
+    assert_eq!([open(1), open(2)], [1_024, 1_024]);
+    store.end_reservations(1);
+    assert_eq!(store.reservation_count(), 1_024);
+    store.check_invariants();
+}
+
+#[test]
+fn what_was_reserved_again_after_it_was_published_is_the_same() {
+    let mut store = store(64);
+    let bytes = [9; 100];
+    let reserve = CreateRow { flags: RowFlags::RESERVE, ..row(1, PAGE_BYTES) };
+    let mut publish = |step: u64, bytes: &[u8]| {
+        let reserve = CreateRow { version: version(step), ..reserve };
+        let reply = store.reserve(&reserve, b"k", b"", SESSION, NOW).outcome;
+        if reply.status() != Status::Ok {
+            return reply.status();
+        }
+        let reserved = store.reservation(reply.detail, SESSION).unwrap();
+        let mut cursor = store.write_cursor(reserved.entry);
+        let room = store.write_room(reserved.entry, &mut cursor, 0, bytes.len() as u64);
+        store.pool.each_mut(&[room.clone()], |room| room.copy_from_slice(bytes));
+        store.reservation_progress(reply.detail, SESSION, &room, NOW);
+        store.wrote(reserved.entry, &mut cursor, 0, bytes.len() as u64);
+        let row = PublishRow {
+            handle: reply.detail,
+            length: bytes.len() as u64,
+            value_bytes: bytes.len() as u64,
+            flags: RowFlags::CHECKSUM,
+            crc32c: crc32c(bytes),
+            ..PublishRow::default()
+        };
+        store.publish_reserved(&row, SESSION, NOW).outcome.status()
+    };
+    assert_eq!(publish(1, &bytes), Status::Ok);
+    assert_eq!(publish(1, &bytes), Status::Same, "its answer was lost, it was sent again");
+    let older = crc32c(&[8; 100]) < crc32c(&bytes);
+    let wanted = if older { Status::Older } else { Status::Exists };
+    assert_eq!(publish(1, &[8; 100]), wanted);
+    let older = crc32c(&[10; 100]) < crc32c(&bytes);
+    let wanted = if older { Status::Older } else { Status::Exists };
+    assert_eq!(publish(1, &[10; 100]), wanted);
+    assert_eq!(publish(2, &bytes), Status::Exists, "another value, without REPLACE");
+    store.end_reservations(SESSION);
+    assert_eq!(store.reserved_bytes(), 0);
     store.check_invariants();
 }
 

@@ -1,7 +1,7 @@
 //! Deletes that are remembered: bounded in life and in number.
 
 use rampuddle_protocol::limits::TOMBSTONE_LIFE_MS;
-use rampuddle_protocol::{DeleteRow, Outcome, RowFlags, Status, Version};
+use rampuddle_protocol::{DeleteRow, RowFlags, Status, Version};
 
 use super::entry::{EntryId, NO_ENTRY, Slab, State};
 use super::{Now, Reply, Store};
@@ -92,10 +92,7 @@ impl Store {
         let value = held.filter(|id| self.slab[*id].state == State::Visible);
         let value_version = value.map_or(Version::NONE, |id| self.slab[id].version);
         if !row.if_version.is_none() && row.if_version != value_version {
-            return Reply::from(Outcome {
-                version: value_version,
-                ..Outcome::of(Status::Mismatch)
-            });
+            return self.mismatch(value);
         }
         let Some(id) = held else {
             self.entomb(key, row.version, place, now);

@@ -1,6 +1,6 @@
 //! Reading from values and writing into them.
 
-use rampuddle_protocol::{Checksum, DropRow, GatherRow, RowFlags, ScatterRow, Status};
+use rampuddle_protocol::{DropRow, GatherRow, RowFlags, ScatterRow, Status};
 
 use super::entry::{EntryId, State};
 use super::set::SessionIndex;
@@ -113,7 +113,8 @@ impl Store {
         let before = entry.body.prefix;
         self.pool.wrote(&mut entry.body, cursor, offset, end);
         if entry.state == State::Claimed {
-            self.unfilled_bytes -= entry.body.prefix - before;
+            let book = usize::from(entry.is_reserved);
+            self.unfilled[book].bytes -= entry.body.prefix - before;
         }
     }
 
@@ -169,25 +170,5 @@ impl Store {
         let reply = self.describe(id, Status::Ok, true);
         self.remove(id);
         reply
-    }
-
-    /// Whether the stored bytes of a value still have its checksum; true for a
-    /// value without one. Costs a pass over the value.
-    pub(super) fn bytes_are_sound(&self, id: EntryId) -> bool {
-        let entry = &self.slab[id];
-        if !entry.flags.has(RowFlags::CHECKSUM) {
-            return true;
-        }
-        let (mut checksum, mut offset) = (Checksum::new(), 0);
-        let mut cursor = entry.body.begin();
-        while offset < entry.body.filled {
-            let piece = self.pool.piece(&entry.body, &mut cursor, offset, entry.body.filled);
-            offset += piece.len();
-            match piece {
-                Piece::Pool(range) => checksum.update(self.pool.bytes(range)),
-                Piece::Zeros(bytes) => checksum.update_zeros(bytes),
-            }
-        }
-        checksum.value() == entry.crc32c
     }
 }
