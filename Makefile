@@ -32,11 +32,9 @@ lint:
 documents:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 
-# The commands that prove the points of an issue, at their full size.
+# The long runs at their full size; writes what it saw into docs/testing.md.
 soak:
-	$(CARGO) build --release --locked --package puddle
-	PUDDLE_BINARY=$(CURDIR)/$(DEMO_BINARY) PUDDLE_SOAK=1 \
-		$(CARGO) test --locked --package rampuddle-harness --test system -- --nocapture --test-threads=1 soak
+	tests/soak.sh
 
 # Licences and known vulnerabilities; needs cargo-deny.
 audit:

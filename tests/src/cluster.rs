@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::process::{ServeOptions, ServerProcess};
+use crate::proxy::FaultProxy;
+use crate::seed::Seeded;
 use crate::waiting::until;
 
 const CLUSTER: &str = "test";
@@ -25,11 +27,13 @@ pub struct ClusterOptions {
     /// Whether the cluster was created just now, so that clients do not believe
     /// yet that they see all its members.
     pub is_young: bool,
+    /// Whether clients reach each server through a proxy that can harm what passes.
+    pub is_proxied: bool,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { servers: 3, pool_mib: 64, is_young: false }
+        Self { servers: 3, pool_mib: 64, is_young: false, is_proxied: false }
     }
 }
 
@@ -37,6 +41,7 @@ impl Default for ClusterOptions {
 #[derive(Debug)]
 pub struct Cluster {
     servers: Vec<ServerProcess>,
+    proxies: Vec<FaultProxy>,
     discovery: String,
     runtime: Runtime,
     // Removed last.
@@ -65,17 +70,29 @@ impl Cluster {
             let settings = Settings::new(CLUSTER, created);
             backend.create_settings(&settings).await.expect("settings are written");
         });
-        let start = |index: usize| {
-            let server = ServerProcess::start(ServeOptions {
+        let mut proxies = Vec::new();
+        let mut start = |index: usize| {
+            let mut serve = ServeOptions {
                 name: char::from(b'a' + index as u8).to_string(),
                 discovery: Some(discovery.clone()),
                 ..ServeOptions::with_pool_mib(options.pool_mib)
-            });
+            };
+            if options.is_proxied {
+                let proxy = FaultProxy::bind(Seeded::from_environment("faults"));
+                // Clients of this machine would go by the socket, past the proxy.
+                serve.has_socket = false;
+                serve.arguments = vec!["--advertise".to_owned(), proxy.address().to_string()];
+                proxies.push(proxy);
+            }
+            let server = ServerProcess::start(serve);
             assert_eq!(server.ready()["announced"], true, "{}", server.ready());
+            if let Some(proxy) = proxies.get(index) {
+                proxy.aim(server.address());
+            }
             server
         };
-        let servers = (0..options.servers).map(start).collect();
-        Self { servers, discovery, runtime, _folder: folder }
+        let servers = (0..options.servers).map(&mut start).collect();
+        Self { servers, proxies, discovery, runtime, _folder: folder }
     }
 
     /// The URL of its discovery.
@@ -96,6 +113,11 @@ impl Cluster {
     /// The servers.
     pub fn servers(&self) -> &[ServerProcess] {
         &self.servers
+    }
+
+    /// What lies between clients and each server, when the cluster is proxied.
+    pub fn proxies(&self) -> &[FaultProxy] {
+        &self.proxies
     }
 
     /// One of the servers.

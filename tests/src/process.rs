@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -38,6 +38,8 @@ pub struct ServeOptions {
     pub listen: String,
     /// Discovery; `None` = a directory of its own.
     pub discovery: Option<String>,
+    /// Whether it listens on a unix socket as well.
+    pub has_socket: bool,
     /// Lines of a token file.
     pub tokens: Option<String>,
     /// More arguments of `serve`.
@@ -56,6 +58,7 @@ impl ServeOptions {
             pool_bytes: pool_mib << 20,
             listen: "127.0.0.1:0".to_owned(),
             discovery: None,
+            has_socket: true,
             tokens: None,
             arguments: Vec::new(),
             shell: None,
@@ -82,8 +85,10 @@ impl ServeOptions {
         push(&self.name);
         push("--listen");
         push(&self.listen);
-        push("--socket");
-        push(&folder.join("socket").to_string_lossy());
+        if self.has_socket {
+            push("--socket");
+            push(&folder.join("socket").to_string_lossy());
+        }
         push("--pool");
         push(&self.pool_bytes.to_string());
         self.arguments.iter().for_each(|argument| push(argument));
@@ -273,6 +278,12 @@ impl ServerProcess {
     pub fn open_descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.child.id());
         fs::read_dir(folder).expect("the process is there").count()
+    }
+
+    /// Lets the process open no more than so many descriptors from now on.
+    pub fn limit_descriptors(&self, most: u64) {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("the process is a child");
     }
 
     /// Processor time that the process has used so far.

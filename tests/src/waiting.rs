@@ -3,6 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long to rest between two looks.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// Asks `condition` again and again until it is true.
 ///
 /// # Panics
@@ -12,7 +15,7 @@ pub fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < limit, "waited {limit:?} in vain: {what}");
-        thread::yield_now();
+        thread::park_timeout(LOOK);
     }
 }
 

@@ -10,16 +10,16 @@ use crate::{assert_status, over_both};
 
 over_both! {
     running_out_of_descriptors_neither_spins_nor_kills
+    no_more_connections_are_taken_than_there_are_descriptors
     connections_over_the_number_allowed_are_closed_at_once
 }
 
 const WINDOW: Duration = Duration::from_secs(2);
 
 fn running_out_of_descriptors_neither_spins_nor_kills(transport: Transport) {
-    let mut server = ServerProcess::start(ServeOptions {
-        shell: Some("ulimit -n 64".to_owned()),
-        ..ServeOptions::with_pool_mib(4)
-    });
+    let mut server = ServerProcess::with_pool_mib(4);
+    // After its start, so that it does not know.
+    server.limit_descriptors(64);
     let door = server.door(transport);
     let mut early = RawClient::connect(&door);
     assert_status!(early.create(b"key", 4, b"kept"), Ok);
@@ -45,6 +45,18 @@ fn running_out_of_descriptors_neither_spins_nor_kills(transport: Transport) {
     });
     assert_eq!(&late.expect("just made").gather(b"key", 0, 4).1, b"kept");
     assert_eq!(&early.gather(b"key", 0, 4).1, b"kept");
+}
+
+fn no_more_connections_are_taken_than_there_are_descriptors(transport: Transport) {
+    let server = ServerProcess::start(ServeOptions {
+        shell: Some("ulimit -n 64".to_owned()),
+        ..ServeOptions::with_pool_mib(4)
+    });
+    let door = server.door(transport);
+    let mut clients: Vec<RawClient> = (0..32).map(|_| RawClient::connect(&door)).collect();
+    assert!(door.connect().receive_to_end(Duration::from_secs(5)).is_empty());
+    clients.iter_mut().for_each(RawClient::ping);
+    assert_eq!(clients[0].info().refused_connections, 1);
 }
 
 fn connections_over_the_number_allowed_are_closed_at_once(transport: Transport) {

@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rampuddle_harness::{Pattern, RawClient, ServeOptions, ServerProcess, Transport, pace, until};
+use rampuddle_harness::{
+    Frame, Pattern, RawClient, ServeOptions, ServerProcess, Transport, pace, until,
+};
 use rampuddle_protocol::limits::MIB;
 use rampuddle_protocol::{GatherRow, Opcode, Status};
 
@@ -13,6 +15,7 @@ over_both! {
     a_server_at_rest_stops_at_once
     an_answer_under_way_is_finished_after_sigterm
     a_request_under_way_is_finished_after_sigterm
+    a_client_that_keeps_asking_does_not_keep_a_server_from_stopping
     a_killed_server_starts_again_at_once_on_the_same_port
     a_paused_server_goes_on_where_it_was
 }
@@ -74,7 +77,7 @@ fn a_request_under_way_is_finished_after_sigterm(transport: Transport) {
         ..Default::default()
     };
     let payload = Pattern(1).bytes(0, MIB);
-    let frame = rampuddle_harness::Frame::new(Opcode::Create, 1, &[(row, b"k", b"")], &payload);
+    let frame = Frame::new(Opcode::Create, 1, &[(row, b"k", b"")], &payload);
     client.send(&frame.bytes[..500_000]);
     until("the first half", 5 * SECOND, || other.info().reserved_bytes == MIB);
     server.ask_to_stop();
@@ -83,6 +86,32 @@ fn a_request_under_way_is_finished_after_sigterm(transport: Transport) {
     client.send(&frame.bytes[500_000..]);
     assert_eq!(client.receive_answer().statuses(), [Status::Ok]);
     assert_eq!(server.wait(2 * SECOND).code(), Some(0));
+}
+
+fn a_client_that_keeps_asking_does_not_keep_a_server_from_stopping(transport: Transport) {
+    let mut server = ServerProcess::with_pool_mib(8);
+    let mut client = server.client(transport);
+    assert_status!(client.create(b"key", 5, b"bytes"), Ok);
+    let row = GatherRow { length: 5, ..GatherRow::default() };
+    let began = Instant::now();
+    server.ask_to_stop();
+    // Never at rest: many more are always under way.
+    let mut asked = 0;
+    let mut ask = |client: &mut RawClient| {
+        asked += 1;
+        let frame = Frame::new(Opcode::Gather, asked, &[(row, b"key", b"")], b"");
+        client.try_send(&frame.bytes).is_ok()
+    };
+    for _ in 0..64 {
+        ask(&mut client);
+    }
+    while ask(&mut client) {
+        let Ok(answer) = client.try_receive_answer() else { break };
+        assert_eq!(answer.payload, b"bytes");
+    }
+    let status = server.wait(4 * SECOND);
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(began.elapsed() < 4 * SECOND, "took {:?}", began.elapsed());
 }
 
 #[test]
