@@ -535,7 +535,7 @@ fn whoever_keeps_a_shared_buffer_and_hardly_moves_ends_when_another_wants_it() {
                     break;
                 }
                 if moves {
-                    let all = [&head[sent..], &[7; 200_000]].concat();
+                    let all = [&head[sent..], &vec![7; 200_000]].concat();
                     joined.wire.extend(&all[look * 20_000..][..20_000]);
                     joined.run(usize::MAX, usize::MAX);
                 }

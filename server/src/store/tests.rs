@@ -482,21 +482,14 @@ fn a_long_value_published_again_waits_for_the_verdict_and_keeps_its_reservation(
             while store.slab[reserved.entry].body.prefix < length {
                 let at = store.slab[reserved.entry].body.prefix;
                 let room = store.write_room(reserved.entry, &mut cursor, at, length);
-                store.pool.each_mut(&[room.clone()], |room| room.fill(7));
+                store.pool.each_mut(std::slice::from_ref(&room), |room| room.fill(7));
                 store.reservation_progress(handle, SESSION, &room, NOW);
                 let end = at + (room.end - room.start);
                 store.wrote(reserved.entry, &mut cursor, at, end);
             }
             let flags = RowFlags::CHECKSUM;
             let crc32c = crc32c(&bytes);
-            let publish = PublishRow {
-                handle,
-                length,
-                value_bytes: length,
-                flags,
-                crc32c,
-                ..PublishRow::default()
-            };
+            let publish = PublishRow { handle, length, value_bytes: length, flags, crc32c };
             for _ in 0..5 {
                 let status = store.publish_reserved(&publish, SESSION, NOW).outcome.status();
                 store.begin_turn();
@@ -585,7 +578,7 @@ fn what_was_reserved_again_after_it_was_published_is_the_same() {
         let reserved = store.reservation(reply.detail, SESSION).unwrap();
         let mut cursor = store.write_cursor(reserved.entry);
         let room = store.write_room(reserved.entry, &mut cursor, 0, bytes.len() as u64);
-        store.pool.each_mut(&[room.clone()], |room| room.copy_from_slice(bytes));
+        store.pool.each_mut(std::slice::from_ref(&room), |room| room.copy_from_slice(bytes));
         store.reservation_progress(reply.detail, SESSION, &room, NOW);
         store.wrote(reserved.entry, &mut cursor, 0, bytes.len() as u64);
         let row = PublishRow {
@@ -594,7 +587,6 @@ fn what_was_reserved_again_after_it_was_published_is_the_same() {
             value_bytes: bytes.len() as u64,
             flags: RowFlags::CHECKSUM,
             crc32c: crc32c(bytes),
-            ..PublishRow::default()
         };
         store.publish_reserved(&row, SESSION, NOW).outcome.status()
     };
