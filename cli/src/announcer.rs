@@ -4,10 +4,11 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use rampuddle_client::{Random as _, SystemRandom};
+use rampuddle_client::{Random as _, SystemRandom, settings_fingerprint};
 use rampuddle_discovery::{
     Announcement, DiscoveryError, Id, JoinRequest, Joined, Living, join, open,
 };
+use rampuddle_server::ToldSettings;
 use tokio::time::{sleep, timeout};
 
 use crate::exit::is_settings_error;
@@ -42,6 +43,7 @@ pub(crate) enum News {
 pub(crate) struct Announcer {
     url: String,
     request: JoinRequest,
+    told: ToldSettings,
     random: SystemRandom,
     announcement: Option<Announcement>,
     was_announced: bool,
@@ -49,9 +51,9 @@ pub(crate) struct Announcer {
 
 impl Announcer {
     /// An announcer that has not begun.
-    pub(crate) fn new(url: String, request: JoinRequest) -> Self {
+    pub(crate) fn new(url: String, request: JoinRequest, told: ToldSettings) -> Self {
         let random = SystemRandom::default();
-        Self { url, request, random, announcement: None, was_announced: false }
+        Self { url, request, told, random, announcement: None, was_announced: false }
     }
 
     /// Announces the server and watches over it for ever; returns only when
@@ -64,6 +66,7 @@ impl Announcer {
                 Ok(joined) => {
                     failures = 0;
                     self.announcement = Some(joined.announcement);
+                    self.told.tell(settings_fingerprint(&joined.settings));
                     let is_again = std::mem::replace(&mut self.was_announced, true);
                     tell(News::Announced { notes: joined.notes, is_again });
                     self.until_lost().await;

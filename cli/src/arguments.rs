@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{BoolishValueParser, UnknownArgumentValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::builder::UnknownArgumentValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::size::{ByteRange, Size};
+use crate::whole::Whole;
 
 /// The memory of a cluster as one shared place for large files.
 ///
@@ -45,19 +46,43 @@ pub(crate) struct GlobalArguments {
     )]
     pub(crate) cluster: Option<String>,
     /// Copies of each object, 1 to 255; 255 = one on every member [default: 2]
-    #[arg(long, global = true, value_name = "N", env = "PUDDLE_REPLICAS", hide_env_values = true,
-          value_parser = clap::value_parser!(u8).range(1..))]
-    pub(crate) replicas: Option<u8>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        env = "PUDDLE_REPLICAS",
+        hide_env_values = true,
+        allow_negative_numbers = true
+    )]
+    pub(crate) replicas: Option<Replicas>,
     /// How many owners must have an object before it counts as written
     /// [default: all]
     #[arg(long, global = true, env = "PUDDLE_WRITE", hide_env_values = true)]
     pub(crate) write: Option<WriteChoice>,
     /// One compact JSON object per line on stdout
-    #[arg(long, global = true, env = "PUDDLE_JSON", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-    pub(crate) json: bool,
+    #[arg(
+        long, global = true,
+        env = "PUDDLE_JSON",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_name = "YES|NO",
+        value_parser = yes_or_no
+    )]
+    pub(crate) json: Option<bool>,
     /// Nothing on stderr but errors
-    #[arg(long, short, global = true, env = "PUDDLE_QUIET", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-    pub(crate) quiet: bool,
+    #[arg(
+        long, short, global = true,
+        env = "PUDDLE_QUIET",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_name = "YES|NO",
+        value_parser = yes_or_no
+    )]
+    pub(crate) quiet: Option<bool>,
     /// Settings in TOML; flags and PUDDLE_* come before them
     #[arg(long, global = true, value_name = "FILE", env = "PUDDLE_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
@@ -75,6 +100,29 @@ pub(crate) struct GlobalArguments {
           value_parser = UnknownArgumentValueParser::suggest_arg("--token-file")
               .and_suggest("everybody on this machine can read a command line: put the token into a file"))]
     pub(crate) token: Option<String>,
+}
+
+/// Copies of an object.
+pub(crate) type Replicas = Whole<1, 255>;
+/// Copies that an object may ask for; 255 has a meaning of its own.
+pub(crate) type ReplicasMax = Whole<1, 254>;
+/// Connections of a server.
+pub(crate) type Connections = Whole<1, 1_000_000>;
+/// A processor's number.
+pub(crate) type Processor = Whole<0, 1_000_000>;
+
+/// Which weights make sense, discovery knows.
+fn weight(text: &str) -> Result<f64, &'static str> {
+    text.parse().map_err(|_| "expected a number, such as 1 or 2.5")
+}
+
+/// The words of a switch, which the environment can turn off too.
+fn yes_or_no(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "on" | "1" => Ok(true),
+        "no" | "false" | "off" | "0" => Ok(false),
+        _ => Err("expected yes or no (or true, false, on, off, 1, 0)"),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -145,39 +193,101 @@ pub(crate) struct ServeArguments {
         value_name = "W",
         env = "PUDDLE_WEIGHT",
         hide_env_values = true,
-        allow_hyphen_values = true
+        allow_hyphen_values = true,
+        value_parser = weight
     )]
     pub(crate) weight: Option<f64>,
     /// What fails together with it, a rack or a room
     #[arg(long, value_name = "Z", env = "PUDDLE_ZONE", hide_env_values = true)]
     pub(crate) zone: Option<String>,
     /// Run on this processor
-    #[arg(long, value_name = "N", env = "PUDDLE_CPU", hide_env_values = true)]
-    pub(crate) cpu: Option<usize>,
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PUDDLE_CPU",
+        hide_env_values = true,
+        allow_negative_numbers = true
+    )]
+    pub(crate) cpu: Option<Processor>,
     /// Never sleep: ask the sockets again and again
-    #[arg(long, env = "PUDDLE_BUSY_POLL", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-    pub(crate) busy_poll: bool,
+    #[arg(
+        long,
+        env = "PUDDLE_BUSY_POLL",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_name = "YES|NO",
+        value_parser = yes_or_no
+    )]
+    pub(crate) busy_poll: Option<bool>,
     /// Take the pool from reserved pages of 2 MiB
-    #[arg(long, env = "PUDDLE_HUGE_PAGES", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-    pub(crate) huge_pages: bool,
+    #[arg(
+        long,
+        env = "PUDDLE_HUGE_PAGES",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_name = "YES|NO",
+        value_parser = yes_or_no
+    )]
+    pub(crate) huge_pages: Option<bool>,
     /// Do not touch the pool's pages before serving
-    #[arg(long, env = "PUDDLE_NO_PREFAULT", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-    pub(crate) no_prefault: bool,
+    #[arg(
+        long,
+        env = "PUDDLE_NO_PREFAULT",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_name = "YES|NO",
+        value_parser = yes_or_no
+    )]
+    pub(crate) no_prefault: Option<bool>,
     /// Keep the pool from being swapped out
-    #[arg(long, env = "PUDDLE_MLOCK", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-    pub(crate) mlock: bool,
+    #[arg(
+        long,
+        env = "PUDDLE_MLOCK",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_name = "YES|NO",
+        value_parser = yes_or_no
+    )]
+    pub(crate) mlock: Option<bool>,
     /// Listen beyond this machine without a token
-    #[arg(long, env = "PUDDLE_INSECURE_PUBLIC", hide_env_values = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-    pub(crate) insecure_public: bool,
+    #[arg(
+        long,
+        env = "PUDDLE_INSECURE_PUBLIC",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_name = "YES|NO",
+        value_parser = yes_or_no
+    )]
+    pub(crate) insecure_public: Option<bool>,
     /// Connections at once [default: 2048]
-    #[arg(long, value_name = "N", env = "PUDDLE_CONNECTIONS", hide_env_values = true,
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) connections: Option<u32>,
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PUDDLE_CONNECTIONS",
+        hide_env_values = true,
+        allow_negative_numbers = true
+    )]
+    pub(crate) connections: Option<Connections>,
     /// Copies that an object may ask for, if this is the cluster's first
     /// server [default: 3]
-    #[arg(long, value_name = "N", env = "PUDDLE_REPLICAS_MAX", hide_env_values = true,
-          value_parser = clap::value_parser!(u8).range(1..=254))]
-    pub(crate) replicas_max: Option<u8>,
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PUDDLE_REPLICAS_MAX",
+        hide_env_values = true,
+        allow_negative_numbers = true
+    )]
+    pub(crate) replicas_max: Option<ReplicasMax>,
     /// Print the settings in force as a config file, and do nothing else
     #[arg(long)]
     pub(crate) print_config: bool,
@@ -189,9 +299,8 @@ pub(crate) struct ServeArguments {
 #[derive(Debug, Args)]
 pub(crate) struct UpArguments {
     /// How many servers
-    #[arg(short = 'n', long = "servers", value_name = "N", default_value_t = 3,
-          value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) servers: u16,
+    #[arg(short = 'n', long, value_name = "N", default_value = "3", allow_negative_numbers = true)]
+    pub(crate) servers: Whole<1, 64>,
     /// Size of each server's pool
     #[arg(long, value_name = "SIZE", default_value = "1GiB", allow_hyphen_values = true)]
     pub(crate) pool: Size,

@@ -15,13 +15,18 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::exit::{Exit, refusal};
+use crate::machine;
+use crate::output::counted;
 use crate::settings::Settings;
-use crate::size::Size;
+use crate::size::{Size, rounded};
 
 /// A server may finish for 10 s what is in flight; it gets a little more.
 const STOP_PATIENCE: Duration = Duration::from_secs(12);
 /// The system may take a while to give a killed server's memory back.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pages that a server touches besides its pool.
+const SERVER_BYTES: u64 = 32 << 20;
 
 /// Which servers to start.
 #[derive(Debug)]
@@ -32,6 +37,27 @@ pub(crate) struct Plan {
     pub(crate) pool: Size,
     /// Where the members are kept; `None` = in the cluster's own folder.
     pub(crate) discovery: Option<String>,
+}
+
+impl Plan {
+    /// Says what the servers need and what there is. Each server looks only at
+    /// itself: together they could take more than the machine has.
+    ///
+    /// # Errors
+    /// When it is not there, with the advice.
+    pub(crate) fn check_memory(&self, advice: &str) -> anyhow::Result<String> {
+        let servers = u64::from(self.servers);
+        let needed = self.pool.0.saturating_add(SERVER_BYTES).saturating_mul(servers);
+        let available = machine::available_bytes().unwrap_or(u64::MAX);
+        let told = format!(
+            "{} with pools of {} need {} of memory, {} is available",
+            counted(servers, "server"),
+            rounded(self.pool.0),
+            rounded(needed),
+            rounded(available)
+        );
+        if needed > available { Err(refusal(format!("{told}: {advice}"))) } else { Ok(told) }
+    }
 }
 
 /// Servers in a folder that goes with them.

@@ -75,12 +75,16 @@ impl<T, E: Into<anyhow::Error>> BeforeAnythingExt<T> for Result<T, E> {
     }
 }
 
+/// The end of a command that only reads: who closed its output has enough.
+pub(crate) fn reading(result: anyhow::Result<Exit>) -> anyhow::Result<Exit> {
+    match result {
+        Err(error) if error.chain().any(<dyn StdError>::is::<ClosedOutput>) => Ok(Exit::Done),
+        result => result,
+    }
+}
+
 /// Tells the user about an error, and how to exit.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
-    if error.chain().any(<dyn StdError>::is::<ClosedOutput>) {
-        // Whoever read the output has enough.
-        return Exit::Done;
-    }
     complain(&one_line(error));
     code_of(error)
 }
@@ -134,10 +138,9 @@ fn is_refusal(error: &ClientError) -> bool {
         | ClientError::TooLarge { .. }
         | ClientError::BadOption { .. }
         | ClientError::NotAMember { .. }
-        | ClientError::TokenWanted { .. }
-        | ClientError::Denied { .. }
+        | ClientError::ClockAhead { .. }
         | ClientError::UnsupportedPlacement { .. } => true,
-        _ => false,
+        error => error.is_refusal(),
     }
 }
 
@@ -161,6 +164,7 @@ pub(crate) fn is_settings_error(error: &DiscoveryError) -> bool {
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
+    use rampuddle_protocol::Status;
 
     use super::*;
 
@@ -183,5 +187,18 @@ mod tests {
         assert_eq!(code_of(&early.unwrap_err()), Exit::Refused);
         let bad = ClientError::BadKey { bytes: 0 };
         assert_eq!(code_of(&bad.into()), Exit::Refused);
+        let unwanted = ClientError::TokenWanted { server: "a".into() };
+        assert_eq!(code_of(&unwanted.into()), Exit::Refused);
+        let refused = |status| ClientError::Refused { server: "a".into(), what: "a copy", status };
+        assert_eq!(code_of(&refused(Status::Denied).into()), Exit::Refused);
+        assert_eq!(code_of(&refused(Status::NoSpace).into()), Exit::Failed);
+    }
+
+    #[test]
+    fn only_who_reads_is_done_when_the_output_is_closed() {
+        assert_eq!(reading(Err(ClosedOutput.into())).unwrap(), Exit::Done);
+        assert_eq!(reading(Ok(Exit::Absent)).unwrap(), Exit::Absent);
+        assert!(reading(Err(refusal("no"))).is_err());
+        assert_eq!(code_of(&ClosedOutput.into()), Exit::Failed);
     }
 }

@@ -10,9 +10,11 @@ mod announcer;
 mod arguments;
 mod cluster;
 mod commands;
+mod destination;
 mod exit;
 mod machine;
 mod output;
+mod part_file;
 mod probe;
 mod progress;
 mod runtime;
@@ -21,6 +23,8 @@ mod settings;
 mod signals;
 mod size;
 mod time;
+mod token_file;
+mod whole;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -29,38 +33,40 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command};
-use crate::exit::{Exit, report};
+use crate::exit::{Exit, reading, report};
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log();
     run(arguments).unwrap_or_else(|error| report(&error)).into()
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let settings = Settings::new(arguments.global)?;
+    start_log(settings.output.quiet, matches!(arguments.command, Command::Serve(_)));
     match arguments.command {
         Command::Serve(given) => commands::serve::run(&settings, &given),
         Command::Up(given) => commands::up::run(&settings, &given),
         Command::Put(given) => commands::put::run(&settings, &given),
-        Command::Get(given) => commands::get::run(&settings, &given),
-        Command::Ls(given) => commands::ls::run(&settings, &given),
-        Command::Stat(given) => commands::stat::run(&settings, &given),
+        Command::Get(given) => reading(commands::get::run(&settings, &given)),
+        Command::Ls(given) => reading(commands::ls::run(&settings, &given)),
+        Command::Stat(given) => reading(commands::stat::run(&settings, &given)),
         Command::Rm(given) => commands::rm::run(&settings, &given),
-        Command::Nodes => commands::nodes::run(&settings),
+        Command::Nodes => reading(commands::nodes::run(&settings)),
         Command::Raw(given) => commands::raw::run(&settings, &given),
         Command::Demo(given) => commands::demo::run(&settings, &given),
     }
 }
 
-/// Warnings go to stderr; `PUDDLE_LOG` asks for more or less.
-fn start_log() {
-    let filter = EnvFilter::try_from_env("PUDDLE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
+/// Warnings go to stderr, or only errors when it is to be quiet; `PUDDLE_LOG`
+/// asks for more or less. Only what runs on and on says when.
+fn start_log(is_quiet: bool, has_times: bool) {
+    let usual = if is_quiet { "error" } else { "warn" };
+    let filter = EnvFilter::try_from_env("PUDDLE_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    if has_times { log.init() } else { log.without_time().with_target(false).init() }
 }

@@ -6,6 +6,8 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
+use crate::exit::one_line;
+
 /// Where a command prints. Results go to stdout, remarks to stderr.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -42,6 +44,15 @@ impl Output {
         let mut line = serde_json::to_vec(object)?;
         line.push(b'\n');
         self.bytes(&line)
+    }
+
+    /// The report of something that was done, as a line of JSON. That it cannot
+    /// be written undoes nothing: the command ends as it would have ended.
+    pub(crate) fn report(self, object: &impl Serialize) {
+        match self.json_line(object) {
+            Err(error) if !error.is::<ClosedOutput>() => complain(&one_line(&error)),
+            _ => {}
+        }
     }
 
     /// A line of text.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rampuddle_discovery::Id;
+use rampuddle_discovery::{Id, resolve};
 use rampuddle_protocol::limits::HELLO_FRAME_BYTES;
 use rampuddle_protocol::{ClientHello, Header, Nonce, Opcode, ServerHello, SessionId};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -17,7 +17,10 @@ pub(crate) async fn incarnation_at(address: String, cluster: String) -> Option<I
     let asked = async {
         match address.strip_prefix("unix:") {
             Some(path) => ask(UnixStream::connect(path).await.ok()?, &cluster).await,
-            None => ask(TcpStream::connect(&address).await.ok()?, &cluster).await,
+            None => {
+                let found = resolve(&address).await.ok()?;
+                ask(TcpStream::connect(&found[..]).await.ok()?, &cluster).await
+            }
         }
     };
     tokio::time::timeout(PATIENCE, asked).await.ok().flatten()

@@ -3,8 +3,11 @@
 use std::future::Future;
 
 use anyhow::Context as _;
-use rampuddle_client::Client;
+use rampuddle_client::{Client, DiscoverySource};
+use rampuddle_discovery::{open, place_of};
 
+use crate::exit::{is_settings_error, refusal};
+use crate::output::escape_text;
 use crate::settings::Settings;
 
 /// Runs a command's future on this thread, and what it spawns beside it. What
@@ -21,6 +24,50 @@ pub(crate) fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> a
 }
 
 /// A client of the cluster that the settings name.
+///
+/// # Errors
+/// When the place where they say that the members are kept is not there: rather
+/// a mistake in the settings than a cluster without servers.
 pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Client> {
-    Ok(Client::connect(settings.client_options()?).await?)
+    let url = settings.discovery_to_look_at()?;
+    if let Some(path) = place_of(&url).filter(|path| matches!(path.try_exists(), Ok(false))) {
+        let path = path.display();
+        return Err(refusal(match url.starts_with("dir:") {
+            true => format!(
+                "there is no folder {path}, so no server was ever started with --discovery {url}: \
+                 check the path, or start one with `puddle serve --discovery {url}`"
+            ),
+            false => format!(
+                "there is no file {path} for --discovery {url}: check the path, or write the list \
+                 of servers there"
+            ),
+        }));
+    }
+    let mut options = settings.client_options_at(url.clone())?;
+    let backend = open(&url, &settings.cluster)?;
+    match backend.snapshot().await {
+        Err(error) if is_settings_error(&error) => return Err(error.into()),
+        Err(error) => {
+            let reason = error.explained();
+            settings.output.remark(&format!("discovery fails, trying again for 10 s: {reason}"));
+        }
+        Ok(_) => {}
+    }
+    options.discovery = DiscoverySource::Backend(backend);
+    Ok(Client::connect(options).await?)
+}
+
+/// Fails where nobody can be asked.
+pub(crate) fn check_has_servers(settings: &Settings, client: &Client) -> anyhow::Result<()> {
+    let view = client.view();
+    if view.members().iter().any(|member| member.state.is_read_from()) {
+        return Ok(());
+    }
+    Err(anyhow::Error::msg(no_servers(settings)))
+}
+
+/// What is said of a cluster without members.
+pub(crate) fn no_servers(settings: &Settings) -> String {
+    let cluster = escape_text(&settings.cluster);
+    format!("the cluster \"{cluster}\" has no servers; start one with `puddle serve`")
 }

@@ -1,7 +1,7 @@
 //! The settings of `puddle serve`, checked.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rampuddle_client::Token as ClientToken;
@@ -9,16 +9,15 @@ use rampuddle_discovery::validate;
 use rampuddle_protocol::limits::PAGE_BYTES;
 use rampuddle_server::{Options, Token};
 
-use crate::arguments::ServeArguments;
+use crate::arguments::{Connections, Processor, ReplicasMax, ServeArguments};
 use crate::exit::{BeforeAnythingExt as _, refusal};
 use crate::machine;
 use crate::settings::{ConfigFile, ServeSection, Settings};
 use crate::size::Size;
+use crate::token_file;
 
 /// Where a server listens unless told otherwise.
 const LISTEN: &str = "127.0.0.1:7117";
-/// The longest token file that is read.
-const TOKEN_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// What a server is told, with every default filled in.
 #[derive(Debug)]
@@ -36,7 +35,7 @@ pub(crate) struct ServeSettings {
     /// What fails together with it.
     pub(crate) zone: String,
     /// For a new cluster.
-    pub(crate) replicas_max: Option<u8>,
+    pub(crate) replicas_max: Option<ReplicasMax>,
 }
 
 impl ServeSettings {
@@ -92,13 +91,13 @@ impl ServeSettings {
                 advertise: self.advertise.clone(),
                 weight: self.is_weight_chosen.then_some(self.weight),
                 zone: Some(self.zone.clone()).filter(|zone| !zone.is_empty()),
-                cpu: options.cpu,
+                cpu: options.cpu.and_then(Processor::of),
                 busy_poll: Some(options.busy_poll),
                 huge_pages: Some(options.huge_pages),
                 no_prefault: Some(!options.prefault),
                 mlock: Some(options.mlock),
                 insecure_public: Some(options.insecure_public),
-                connections: Some(options.connections_max),
+                connections: Connections::of(options.connections_max),
                 replicas_max: self.replicas_max,
             },
         }
@@ -121,20 +120,20 @@ impl Given<'_> {
         validate::name(&settings.cluster).before_anything()?;
         let listen = flags.listen.as_deref().or(file.listen.as_deref()).unwrap_or(LISTEN);
         let socket = flags.socket.as_ref().or(file.socket.as_ref());
-        let on = |flag: bool, file: Option<bool>| flag || file.unwrap_or(false);
+        let on = |flag: Option<bool>, file: Option<bool>| flag.or(file).unwrap_or(false);
 
         let mut options = Options::new(name, &settings.cluster, pool.0);
         options.listen = Some(listen_address(listen)?);
         options.socket = socket.map(absolute).transpose()?;
-        options.connections_max =
-            flags.connections.or(file.connections).unwrap_or(options.connections_max);
+        let connections = flags.connections.or(file.connections);
+        options.connections_max = connections.map_or(options.connections_max, Connections::get);
         options.huge_pages = on(flags.huge_pages, file.huge_pages);
         options.prefault = !on(flags.no_prefault, file.no_prefault);
         options.mlock = on(flags.mlock, file.mlock);
-        options.cpu = flags.cpu.or(file.cpu);
+        options.cpu = flags.cpu.or(file.cpu).map(Processor::get);
         options.busy_poll = on(flags.busy_poll, file.busy_poll);
         options.insecure_public = on(flags.insecure_public, file.insecure_public);
-        options.tokens = settings.token_file.as_ref().map_or(Ok(Vec::new()), read_tokens)?;
+        options.tokens = settings.token_file.as_deref().map_or(Ok(Vec::new()), read_tokens)?;
         Ok(options)
     }
 
@@ -185,38 +184,9 @@ fn check_advertise(options: &Options, advertise: Option<&str>) -> anyhow::Result
     }
 }
 
-/// The tokens of which clients must show one: a file with one per line.
-fn read_tokens(path: &PathBuf) -> anyhow::Result<Vec<Token>> {
-    let text = read_bounded(path)
-        .with_context(|| format!("cannot read the token file {}", path.display()))
-        .before_anything()?;
-    let mut tokens = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if !line.is_empty() && !line.starts_with('#') {
-            let place = || format!("line {} of the token file {}", number + 1, path.display());
-            let token = ClientToken::parse(line).with_context(place).before_anything()?;
-            tokens.push(server_token(&token));
-        }
-    }
-    if tokens.is_empty() {
-        let path = path.display();
-        return Err(refusal(format!(
-            "the token file {path} has no token: expected lines KEY_ID:ROLE:SECRET"
-        )));
-    }
-    Ok(tokens)
-}
-
-fn read_bounded(path: &PathBuf) -> std::io::Result<String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    let file = std::fs::File::open(path)?;
-    file.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
-        return Err(std::io::Error::other("it has more than 64 KiB"));
-    }
-    Ok(text)
+/// The tokens of which clients must show one.
+fn read_tokens(path: &Path) -> anyhow::Result<Vec<Token>> {
+    Ok(token_file::read_all(path)?.iter().map(server_token).collect())
 }
 
 fn server_token(token: &ClientToken) -> Token {

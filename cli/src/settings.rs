@@ -1,19 +1,28 @@
 //! The settings of all commands, checked: from flags, else the environment,
 //! else the config file.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rampuddle_client::{Options, Token, WritePolicy};
+use rampuddle_client::{Options, WritePolicy};
+use rampuddle_discovery::{create_default_directory, default_url, has_default_directory};
 use serde::{Deserialize, Serialize};
 
-use crate::arguments::{GlobalArguments, WriteChoice};
+use crate::arguments::{
+    Connections, GlobalArguments, Processor, Replicas, ReplicasMax, WriteChoice,
+};
 use crate::exit::{BeforeAnythingExt as _, refusal};
 use crate::output::Output;
 use crate::size::Size;
+use crate::token_file;
 
 /// The cluster's name unless one is given.
 const CLUSTER: &str = "default";
+/// The longest config file that is read.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+const NO_USUAL_PLACE: &str = "there is no usual place for the members; give --discovery";
 
 /// The config file. Every key is optional; unknown ones are refused.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -21,7 +30,7 @@ const CLUSTER: &str = "default";
 pub(crate) struct ConfigFile {
     pub(crate) discovery: Option<String>,
     pub(crate) cluster: Option<String>,
-    pub(crate) replicas: Option<u8>,
+    pub(crate) replicas: Option<Replicas>,
     pub(crate) write: Option<WriteChoice>,
     pub(crate) json: Option<bool>,
     pub(crate) quiet: Option<bool>,
@@ -41,19 +50,19 @@ pub(crate) struct ServeSection {
     pub(crate) advertise: Option<String>,
     pub(crate) weight: Option<f64>,
     pub(crate) zone: Option<String>,
-    pub(crate) cpu: Option<usize>,
+    pub(crate) cpu: Option<Processor>,
     pub(crate) busy_poll: Option<bool>,
     pub(crate) huge_pages: Option<bool>,
     pub(crate) no_prefault: Option<bool>,
     pub(crate) mlock: Option<bool>,
     pub(crate) insecure_public: Option<bool>,
-    pub(crate) connections: Option<u32>,
-    pub(crate) replicas_max: Option<u8>,
+    pub(crate) connections: Option<Connections>,
+    pub(crate) replicas_max: Option<ReplicasMax>,
 }
 
 impl ConfigFile {
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
+        let text = read_bounded(path)
             .with_context(|| format!("cannot read the config file {}", path.display()))?;
         toml::from_str(&text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -64,13 +73,22 @@ impl ConfigFile {
     }
 }
 
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(io::Error::other("it has more than 1 MiB"));
+    }
+    Ok(text)
+}
+
 /// What all commands are told.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) output: Output,
     pub(crate) cluster: String,
     pub(crate) token_file: Option<PathBuf>,
-    pub(crate) replicas: Option<u8>,
+    pub(crate) replicas: Option<Replicas>,
     pub(crate) write: Option<WriteChoice>,
     pub(crate) serve: ServeSection,
     discovery: Option<String>,
@@ -88,8 +106,8 @@ impl Settings {
             None => ConfigFile::default(),
         };
         let output = Output {
-            json: given.json || file.json.unwrap_or(false),
-            quiet: given.quiet || file.quiet.unwrap_or(false),
+            json: given.json.or(file.json).unwrap_or(false),
+            quiet: given.quiet.or(file.quiet).unwrap_or(false),
         };
         Ok(Self {
             output,
@@ -112,28 +130,42 @@ impl Settings {
         self.cluster == CLUSTER
     }
 
-    /// Where the members are kept. Creates the default directory when nobody
-    /// chose another place.
+    /// Where the members are kept.
     pub(crate) fn discovery_url(&self) -> anyhow::Result<String> {
         match &self.discovery {
             Some(url) => Ok(url.clone()),
-            None => rampuddle_discovery::default_url()
-                .context("there is no usual place for the members; give --discovery")
-                .before_anything(),
+            None => default_url().context(NO_USUAL_PLACE).before_anything(),
         }
     }
 
-    /// What a client of the cluster is told.
-    pub(crate) fn client_options(&self) -> anyhow::Result<Options> {
-        self.client_options_at(self.discovery_url()?)
+    /// The same for a command that only looks there, and creates nothing.
+    pub(crate) fn discovery_to_look_at(&self) -> anyhow::Result<String> {
+        let url = self.discovery_url()?;
+        let is_there = self.discovery.is_some() || has_default_directory().before_anything()?;
+        if is_there {
+            return Ok(url);
+        }
+        Err(refusal(format!(
+            "no server was ever started here: {url} is not there; start one with `puddle serve`, or \
+             three with `puddle up`, which prints where they are, or give --discovery"
+        )))
     }
 
-    /// The same, with members kept elsewhere.
+    /// The same for a server, which joins there. Creates the default directory
+    /// when nobody chose another place.
+    pub(crate) fn prepare_discovery(&self) -> anyhow::Result<()> {
+        match &self.discovery {
+            Some(_) => Ok(()),
+            None => create_default_directory().context(NO_USUAL_PLACE).before_anything(),
+        }
+    }
+
+    /// What a client of the cluster is told, with members kept there.
     pub(crate) fn client_options_at(&self, discovery: String) -> anyhow::Result<Options> {
         let mut options = Options::new(discovery);
         options.cluster.clone_from(&self.cluster);
-        options.token = self.token_file.as_ref().map(Token::read).transpose().before_anything()?;
-        options.replicas = self.replicas.unwrap_or(options.replicas);
+        options.token = self.token_file.as_deref().map(token_file::read_one).transpose()?;
+        options.replicas = self.replicas.map_or(options.replicas, Replicas::get);
         options.write = self.write.map_or(options.write, WritePolicy::from);
         Ok(options)
     }

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Lab, Running, children_of, left_in, puddle, run, runs, text, until};
+use common::{Lab, Running, behind, children_of, left_in, puddle, run, runs, text, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -17,7 +17,12 @@ fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 fn up(folder: &Path) -> (Running, Value, Vec<String>) {
-    let mut up = Running::start(in_folder(folder, &["up", "--json", "--pool", "16MiB"]));
+    up_behind(&["env"], folder)
+}
+
+fn up_behind(words: &[&str], folder: &Path) -> (Running, Value, Vec<String>) {
+    let command = in_folder(folder, &["up", "--json", "--pool", "16MiB"]);
+    let mut up = Running::start(behind(words, &command));
     let ready = up.line();
     assert_eq!((&ready["event"], ready["servers"].as_array().unwrap().len()), (&"ready".into(), 3));
     let children = children_of(up.id());
@@ -35,13 +40,24 @@ fn nodes_alive(folder: &Path, ready: &Value) -> usize {
 fn up_cleans_up_after_a_signal() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let folder = tempfile::tempdir().unwrap();
-        let (mut up, ready, children) = up(folder.path());
+        // Also where these tests themselves run under `nohup`.
+        let (mut up, ready, children) = up_behind(&["env", "--default-signal"], folder.path());
         assert_eq!(nodes_alive(folder.path(), &ready), 3);
         up.signal(signal);
         assert_eq!(up.wait().code(), Some(0));
         assert!(!children.iter().any(|child| runs(child)));
         assert!(left_in(folder.path()).is_empty(), "{:?}", left_in(folder.path()));
     }
+}
+
+#[test]
+fn up_outlives_its_terminal_under_nohup() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut up, ready, _) = up_behind(&["nohup"], folder.path());
+    up.signal(Signal::HUP);
+    assert_eq!(nodes_alive(folder.path(), &ready), 3);
+    up.signal(Signal::KILL);
+    assert_eq!(up.wait().code(), None, "it did not end by itself");
 }
 
 #[test]

@@ -5,9 +5,10 @@ mod common;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::process::Stdio;
 
-use common::{Lab, left_in, run, run_with, text};
+use common::{Lab, left_in, run, run_on_terminal, run_unread, run_with, text};
 use rustix::process::Signal;
 
 #[test]
@@ -64,7 +65,10 @@ fn stdin_and_pipes_are_sources_and_directories_are_not() {
     lab.run(["put", "-"]).expect(2).says("has no name");
     lab.run(["put", "."]).expect(2).says("is a directory");
     lab.run(["put", "nonexistent"]).expect(2).says("No such file");
+    lab.run(["put", "/dev/zero"]).expect(2).says("may have no end").says("| puddle put - NAME");
+    lab.run(["put", "file", &"n".repeat(900)]).expect(0);
     lab.run(["put", "file", &"n".repeat(901)]).expect(2).says("1 to 900");
+    lab.run(["put", "file", ""]).expect(2).says("1 to 900");
     lab.run(["put", "file", "--stripe", "100KiB"]).expect(2).says("stripe");
     lab.run(["put", "file", "--replicas", "4"]).expect(2).says("at most 3");
 }
@@ -90,9 +94,59 @@ fn get_writes_to_files_folders_links_and_devices() {
         fs::metadata("/dev/null").unwrap().file_type()
             != fs::metadata(lab.path("target")).unwrap().file_type()
     );
-    lab.run(["get", "x/y/name", "/dev/full"]).expect(3).says("No space left");
-    lab.run(["get", "x/y/name", "nowhere/file"]).expect(3);
+    lab.run(["get", "x/y/name", "/dev/full"]).expect(3).says("No space left").says("/dev/full");
     assert_eq!(left_in(&lab.path("folder")), ["name"]);
+
+    // What stdout is stays what it is, also when it has another name.
+    for stdout in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let file = fs::File::create(lab.path("out")).unwrap();
+        let inode = file.metadata().unwrap().ino();
+        let mut command = lab.puddle(["get", "x/y/name", stdout]);
+        command.stdout(file);
+        run(command).expect(0);
+        assert!(is_whole("out"), "{stdout}");
+        assert_eq!(fs::metadata(lab.path("out")).unwrap().ino(), inode, "{stdout}");
+    }
+}
+
+#[test]
+fn get_writes_into_a_pipe_that_has_a_name() {
+    let lab = Lab::with_servers(1);
+    let bytes = fs::read(lab.file("file", 3_000_000)).unwrap();
+    lab.run(["put", "--replicas", "1", "file"]).expect(0);
+    let pipe = lab.path("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe).unwrap()
+    });
+    lab.run(["get", "file", "pipe"]).expect(0);
+    assert!(reader.join().unwrap() == bytes);
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn a_destination_that_cannot_be_is_refused_before_anything_is_done() {
+    let lab = Lab::with_servers(1);
+    lab.file("file", 100_000);
+    lab.run(["put", "--replicas", "1", "file"]).expect(0);
+    fs::create_dir_all(lab.path("sub/file")).unwrap();
+    for (destination, told) in [
+        ("nowhere/file", "there is no folder nowhere; create it first"),
+        ("nowhere/", "there is no folder nowhere/"),
+        ("sub", "sub/file: it is a folder"),
+        ("file/name", "Not a directory"),
+        ("/proc/name", "cannot create a file in /proc"),
+        (&"n".repeat(256), "File name too long"),
+    ] {
+        lab.run(["get", "file", destination]).expect(2).says(told);
+    }
+    let mut left = left_in(lab.folder.path());
+    left.sort();
+    assert_eq!(left, ["file", "members", "sub"]);
+    // What a folder takes, get takes.
+    lab.run(["get", "file", &"n".repeat(255)]).expect(0);
 }
 
 #[test]
@@ -179,6 +233,7 @@ fn stat_tells_where_each_copy_lies_and_what_is_missing() {
     for field in ["name", "bytes", "version", "replicas", "stripes"] {
         assert_eq!(stat[field], put[field], "{field}");
     }
+    assert!(stat["seconds"].as_f64().unwrap() > 0.0 && put["seconds"].as_f64().unwrap() > 0.0);
     let copies = stat["copies"].as_array().unwrap();
     assert_eq!(copies.len(), 2 * (1 + 3));
     assert!(copies.iter().all(|copy| copy["owner"] == true && copy["state"] == "whole"));
@@ -217,26 +272,85 @@ fn rm_deletes_by_name_and_by_prefix_and_asks_where_it_can() {
 }
 
 #[test]
+fn rm_asks_once_on_a_terminal() {
+    let lab = Lab::with_servers(2);
+    let put = |names: &[&str]| {
+        for name in names {
+            run_with(lab.puddle(["put", "-", name]), b"x").expect(0);
+        }
+    };
+    let typing =
+        |arguments: &[&str], typed: &str| run_on_terminal(&lab.puddle(arguments), typed.as_bytes());
+    let listed = || lab.run(["ls"]).expect(0).text();
+    put(&["a/1", "a/2", "b"]);
+    for (arguments, asked) in [
+        (&["rm", "b"][..], "Delete 1 object: \"b\"? [y/N]"),
+        (&["rm", "a/1", "b"], "Delete 2 objects: \"a/1\", \"b\"? [y/N]"),
+        (&["rm", "--prefix", "a/"], "Delete 2 objects (2 B) whose names begin with \"a/\"? [y/N]"),
+    ] {
+        for refusal in ["n\n", "\n", "", "yess\n"] {
+            let ran = typing(arguments, refusal).expect(2);
+            let shown = ran.text();
+            assert_eq!(shown.matches(asked).count(), 1, "{shown}");
+            assert!(shown.contains("nothing was deleted"), "{shown}");
+        }
+    }
+    assert_eq!(listed(), "a/1\na/2\nb\n");
+    typing(&["rm", "b", "a/1"], "y\n").expect(0);
+    assert_eq!(listed(), "a/2\n");
+    typing(&["rm", "--prefix", "a/"], "yes\n").expect(0);
+    assert_eq!(listed(), "");
+    put(&["a", "b"]);
+    let shown = typing(&["rm", "--yes", "a"], "").expect(0).text();
+    assert!(!shown.contains("[y/N]"), "{shown}");
+    // Without a terminal, what was named is deleted.
+    lab.run(["rm", "b"]).expect(0);
+    assert_eq!(listed(), "");
+}
+
+#[test]
 fn a_closed_stdout_ends_quietly() {
     let lab = Lab::with_servers(1);
     lab.file("file", 8_000_000);
     lab.run(["put", "file", "--replicas", "1"]).expect(0);
+    lab.run(["raw", "create", "k", "--length", "1"]).expect(0);
     for arguments in [
         &["get", "file", "-", "-q"][..],
+        &["get", "file", "/dev/stdout", "-q"],
         &["ls"],
         &["ls", "--json"],
         &["nodes"],
         &["stat", "file"],
-        &["raw", "delete", "k", "--json", "-q"],
+        &["raw", "gather", "k", "--length", "1", "-q"],
+        &["serve", "--print-config", "--name", "a"],
     ] {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let mut command = lab.puddle(arguments);
-        command.stdout(writer).stderr(Stdio::piped());
-        let output = command.spawn().unwrap().wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
-        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+        let ran = run_unread(lab.puddle(arguments)).expect(0);
+        assert_eq!(ran.stderr, "", "{arguments:?}");
     }
+}
+
+#[test]
+fn who_writes_keeps_the_exit_code_when_nobody_reads_the_report() {
+    let mut lab = Lab::with_servers(2);
+    lab.file("file", 100);
+    run_unread(lab.puddle(["put", "file", "--json"])).expect(0);
+    run_unread(lab.puddle(["put", "file", "--json", "--no-clobber"])).expect(2);
+    run_unread(lab.puddle(["get", "file", "copy", "--json"])).expect(0);
+    let create = ["raw", "create", "k", "--length", "1", "--json", "--server", "s1"];
+    run_unread(lab.puddle(create)).expect(0);
+    run_unread(lab.puddle(create)).expect(2).says("EXISTS");
+    run_unread(lab.puddle(["raw", "delete", "none", "--json"])).expect(1).says("NOT_FOUND");
+    // The same holds for a disk that is full.
+    let mut command = lab.puddle(["put", "file", "--json"]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let stderr = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(stderr.status.code(), Some(0), "{stderr:?}");
+    assert!(String::from_utf8_lossy(&stderr.stderr).contains("cannot write to stdout"));
+
+    lab.servers[1].0.signal(Signal::KILL);
+    lab.servers[1].0.wait();
+    run_unread(lab.puddle(["put", "file", "--json"])).expect(3).says("in 1 of 2 copies");
+    run_unread(lab.puddle(["rm", "file", "--json"])).expect(3).says("1 of 2 owners");
 }
 
 #[test]

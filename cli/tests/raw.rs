@@ -83,6 +83,7 @@ fn keys_are_any_bytes_and_may_begin_with_a_dash() {
 #[test]
 fn without_a_server_nothing_works_and_the_code_is_3() {
     let mut lab = Lab::new();
+    std::fs::create_dir(lab.path("members")).unwrap();
     lab.run(["raw", "delete", "k"]).expect(3).says("no server");
     lab.serve("a", &[]).0.signal(rustix::process::Signal::KILL);
     lab.servers[0].0.wait();

@@ -2,16 +2,25 @@
 
 mod common;
 
+use std::fs::Permissions;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 
-use common::{Lab, Running, run, text, until};
+use common::{Lab, Running, left_in, puddle, run, text, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
 fn node(lab: &Lab, name: &str) -> Option<Value> {
     let nodes = lab.run(["nodes", "--json"]).expect(0).json();
     nodes.into_iter().find(|node| node["name"] == name)
+}
+
+/// Whether there is such a server and it answers. Before it is announced for the
+/// first time there is no place to look at, either.
+fn is_alive(lab: &Lab, name: &str) -> bool {
+    let nodes = lab.run(["nodes", "--json"]);
+    nodes.json().iter().any(|node| node["name"] == name && node["alive"] == true)
 }
 
 #[test]
@@ -49,7 +58,53 @@ fn nodes_tells_what_is_written_and_what_the_server_says() {
     assert_eq!((&node["zone"], &node["weight"]), (&"rack-1".into(), &2.0.into()));
     let table = lab.run(["nodes"]).expect(0).text();
     assert!(table.contains("ALIVE") && table.contains("rack-1") && table.contains("32MiB"));
-    Lab::new().run(["nodes"]).expect(0).says("has no servers");
+}
+
+#[test]
+fn a_cluster_without_servers_lists_no_nodes_and_cannot_be_listed() {
+    let lab = Lab::new();
+    std::fs::create_dir(lab.path("members")).unwrap();
+    for arguments in [&["nodes"][..], &["nodes", "--json"]] {
+        let ran = lab.run(arguments).expect(0).says("has no servers");
+        assert_eq!(ran.text(), "");
+    }
+    lab.run(["ls"]).expect(3).says("has no servers").says("puddle serve");
+    lab.run(["rm", "--prefix", "a", "--yes"]).expect(3).says("has no servers");
+}
+
+#[test]
+fn looking_for_a_cluster_where_none_ever_was_creates_nothing() {
+    let lab = Lab::new();
+    for arguments in [&["nodes"][..], &["ls"], &["get", "a", "-"], &["raw", "delete", "a"]] {
+        let ran = lab.run(arguments).expect(2).says("there is no folder").says("puddle serve");
+        assert!(ran.stderr.contains(lab.path("members").to_str().unwrap()), "{ran:?}");
+    }
+    let missing = format!("file:{}", lab.path("members.toml").display());
+    lab.run(["nodes", "--discovery", &missing]).expect(2).says("there is no file");
+
+    let mut nowhere = lab.puddle(["nodes"]);
+    nowhere.env_remove("PUDDLE_DISCOVERY").env("XDG_RUNTIME_DIR", lab.folder.path());
+    let ran = run(nowhere).expect(2).says("no server was ever started here");
+    let _ = ran.says("puddle up").says("--discovery");
+    let mut printing = lab.puddle(["serve", "--print-config", "--name", "a"]);
+    printing.env_remove("PUDDLE_DISCOVERY").env("XDG_RUNTIME_DIR", lab.folder.path());
+    assert!(run(printing).expect(0).text().contains("/rampuddle\""));
+    assert!(left_in(lab.folder.path()).is_empty(), "{:?}", left_in(lab.folder.path()));
+}
+
+#[test]
+fn a_server_creates_the_usual_place_and_clients_find_it_there() {
+    let lab = Lab::new();
+    let usual = |arguments: &[&str]| {
+        let mut command = puddle(arguments);
+        command.env("XDG_RUNTIME_DIR", lab.folder.path());
+        command
+    };
+    let serve = ["serve", "--json", "--name", "a", "--listen", "127.0.0.1:0", "--pool", "1MiB"];
+    let mut server = Running::start(usual(&serve));
+    assert_eq!(server.line()["announced"], true);
+    assert_eq!(run(usual(&["nodes", "--json"])).expect(0).json()[0]["name"], "a");
+    assert_eq!(left_in(lab.folder.path()), ["rampuddle"]);
 }
 
 #[test]
@@ -83,7 +138,7 @@ fn a_name_is_free_again_when_its_server_was_killed() {
 fn a_server_is_announced_again_when_the_directory_was_wiped() {
     let lab = Lab::with_servers(1);
     std::fs::remove_dir_all(lab.path("members")).unwrap();
-    until("announced again", || node(&lab, "s1").is_some_and(|node| node["alive"] == true));
+    until("announced again", || is_alive(&lab, "s1"));
 }
 
 #[test]
@@ -96,7 +151,7 @@ fn a_server_serves_while_discovery_cannot_be_reached_and_joins_later() {
     assert_eq!((&ready["event"], &ready["announced"]), (&"ready".into(), &false.into()));
     TcpStream::connect(text(&ready["address"])).unwrap();
     std::fs::remove_file(&blocked).unwrap();
-    until("announced later", || node(&lab, "a").is_some_and(|node| node["alive"] == true));
+    until("announced later", || is_alive(&lab, "a"));
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     let stderr = server.stderr();
@@ -108,7 +163,7 @@ fn a_server_whose_stdout_is_closed_serves() {
     let lab = Lab::new();
     let mut server = Running::start(lab.serve_command("a", &[]));
     server.close_stdout();
-    until("announced", || node(&lab, "a").is_some_and(|node| node["alive"] == true));
+    until("announced", || is_alive(&lab, "a"));
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
 }
@@ -144,11 +199,10 @@ fn the_memory_is_printed_line_by_line_unless_quiet() {
 #[test]
 fn a_server_with_tokens_takes_only_who_has_one() {
     let mut lab = Lab::new();
-    let (tokens, other) = (lab.path("tokens"), lab.path("other"));
-    let ours = lab.path("ours");
-    std::fs::write(&tokens, "r:read:0123456789abcdef0\nw:write:fedcba9876543210f\n").unwrap();
-    std::fs::write(&ours, "w:write:fedcba9876543210f\n").unwrap();
-    std::fs::write(&other, "w:write:wrongwrongwrongwrong\n").unwrap();
+    let two = "r:read:0123456789abcdef0\nw:write:fedcba9876543210f\n";
+    let tokens = lab.token_file("tokens", two);
+    let ours = lab.token_file("ours", "w:write:fedcba9876543210f\n");
+    let other = lab.token_file("other", "w:write:wrongwrongwrongwrong\n");
     lab.serve("a", &["--token-file", tokens.to_str().unwrap()]);
     let create = |token: Option<&std::path::Path>| {
         let mut command = lab.puddle(["raw", "create", "k", "--length", "1", "--replace"]);
@@ -160,4 +214,7 @@ fn a_server_with_tokens_takes_only_who_has_one() {
     create(Some(&ours)).expect(0);
     create(Some(&other)).expect(2).says("denies");
     create(None).expect(2).says("wants a token");
+    create(Some(&tokens)).expect(2).says("has 2 tokens");
+    std::fs::set_permissions(&ours, Permissions::from_mode(0o644)).unwrap();
+    create(Some(&ours)).expect(2).says("(mode 0644)").says("chmod 600");
 }

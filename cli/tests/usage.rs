@@ -33,6 +33,7 @@ fn every_command_has_help_with_all_options_explained() {
         assert!(help.contains("Usage: puddle"), "{help}");
         assert!(help.contains("--discovery <URL>"), "{help}");
         assert!(!help.contains("--token <"), "{help}");
+        assert!(!help.to_lowercase().contains("tls"), "{help}");
         let option = |line: &&str| line.trim_start().starts_with("--");
         for line in help.lines().filter(option) {
             let explained = line.trim().contains("  ") || !line.trim().contains(' ');
@@ -133,7 +134,81 @@ fn switches_of_the_environment_are_words_for_yes_and_no() {
         let printed = is_json(value).expect(0).text();
         assert!(printed.starts_with(starts), "{value}: {printed}");
     }
-    is_json("perhaps").expect(2).says("--json");
+    is_json("perhaps").expect(2).says("--json").says("expected yes or no");
+}
+
+#[test]
+fn switches_of_the_config_file_can_be_turned_off_again() {
+    let lab = Lab::new();
+    let config = lab.path("puddle.toml");
+    std::fs::write(&config, "json = true\nquiet = true\n[serve]\nmlock = true\n").unwrap();
+    let printed = |more: &[&str], environment: &[(&str, &str)]| {
+        let mut command = lab.puddle(["serve", "--print-config", "--name", "a", "--config"]);
+        command.arg(&config).args(more).envs(environment.iter().copied());
+        run(command).expect(0).text()
+    };
+    assert!(printed(&[], &[]).starts_with("{"));
+    let off = [("PUDDLE_JSON", "0"), ("PUDDLE_QUIET", "no"), ("PUDDLE_MLOCK", "false")];
+    for text in [printed(&[], &off), printed(&["--json=no", "--quiet=no", "--mlock=no"], &[])] {
+        let config: toml::Table = text.parse().unwrap();
+        assert!(!config.contains_key("json") && !config.contains_key("quiet"), "{text}");
+        assert_eq!(config["serve"]["mlock"].as_bool(), Some(false));
+    }
+    assert!(printed(&["--json"], &off).starts_with("{"));
+}
+
+#[test]
+fn every_option_of_all_commands_is_a_flag_a_variable_and_a_key() {
+    let lab = Lab::new();
+    let tokens = lab.token_file("tokens", "a:read:0123456789abcdef\n");
+    let config = lab.path("puddle.toml");
+    let file = |text: String| std::fs::write(&config, text).unwrap();
+    let printed = |more: &[String], environment: &[(String, String)]| {
+        let mut command = puddle(["serve", "--print-config", "--json=no", "--name", "a"]);
+        command.args(more).envs(environment.iter().cloned());
+        run(command).expect(0).text().parse::<toml::Table>().unwrap()
+    };
+    let options = [
+        ("discovery", "static:a=127.0.0.1:1"),
+        ("cluster", "other"),
+        ("replicas", "3"),
+        ("write", "quorum"),
+        ("quiet", "true"),
+        ("token_file", tokens.to_str().unwrap()),
+    ];
+    for (option, value) in options {
+        let flag = format!("--{}={value}", option.replace('_', "-"));
+        let variable = format!("PUDDLE_{}", option.to_uppercase());
+        let is_text = !matches!(option, "replicas" | "quiet");
+        file(format!("{option} = {}\n", if is_text { format!("{value:?}") } else { value.into() }));
+        let by_file = ("PUDDLE_CONFIG".to_owned(), config.to_str().unwrap().to_owned());
+        for printed in [
+            printed(&[flag], &[]),
+            printed(&[], &[(variable, value.to_owned())]),
+            printed(&[], std::slice::from_ref(&by_file)),
+        ] {
+            let found = &printed[option];
+            let found = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+            assert_eq!(found, value, "{option}");
+        }
+    }
+}
+
+#[test]
+fn numbers_out_of_bounds_are_told_the_bounds() {
+    for arguments in [
+        &["ls", "--replicas", "0"][..],
+        &["ls", "--replicas", "300"],
+        &["ls", "--replicas", "-1"],
+        &["ls", "--replicas", "x"],
+    ] {
+        run(puddle(arguments)).expect(2).says("expected a whole number from 1 to 255");
+    }
+    run(puddle(["up", "-n", "-1"])).expect(2).says("expected a whole number from 1 to 64");
+    run(puddle(["serve", "--cpu", "-1"])).expect(2).says("expected a whole number from 0");
+    run(puddle(["serve", "--weight", "x"])).expect(2).says("expected a number, such as");
+    run(puddle(["up", "--pool", "1"])).expect(2).says("expected a multiple of 64KiB");
+    run(puddle(["ls", "--write", "most"])).expect(2).says("possible values: all, quorum, one");
 }
 
 #[test]
@@ -171,6 +246,8 @@ fn an_unknown_key_of_the_config_file_is_named_with_its_line() {
     run_with("[serve]\npools = 1\n").says("`pools`");
     run_with("[serve]\npool = -1\n").says("such as 64KiB");
     run_with("write = \"most\"\n").says("`most`");
+    run_with("replicas = 300\n").says("expected a whole number from 1 to 255");
+    run_with(&"#".repeat(2 << 20)).says("more than 1 MiB");
     let mut command = lab.puddle(["nodes", "--config"]);
     command.arg(lab.path("absent.toml"));
     run(command).expect(2).says("cannot read the config file");
@@ -180,7 +257,7 @@ fn an_unknown_key_of_the_config_file_is_named_with_its_line() {
 fn servers_that_cannot_work_are_refused() {
     let lab = Lab::new();
     let serve = |more: &[&str]| run(lab.serve_command("a", more)).expect(2);
-    serve(&["--pool", "20TiB"]).says("make the pool smaller");
+    serve(&["--pool", "20TiB"]).says("make the pool smaller than --pool 20TiB");
     serve(&["--pool", "65537"]).says("multiple of 65536");
     serve(&["--listen", "0.0.0.0:0"]).says("--advertise");
     serve(&["--listen", "0.0.0.0:0", "--advertise", "h:0"]).says("--insecure-public");
@@ -194,10 +271,9 @@ fn servers_that_cannot_work_are_refused() {
     serve(&["--discovery", "static:b=127.0.0.1:1"]).says("not listed");
     serve(&["--cpu", "99999"]).says("processor 99999");
     serve(&["--token-file", "/nonexistent"]).says("cannot read the token file");
-    let tokens = lab.path("tokens");
-    std::fs::write(&tokens, "# none\n").unwrap();
+    let tokens = lab.token_file("tokens", "# none\n");
     serve(&["--token-file", tokens.to_str().unwrap()]).says("has no token");
-    std::fs::write(&tokens, "a:read:0123456789abcdef\nb:root:topsecrettopsecret\n").unwrap();
+    lab.token_file("tokens", "a:read:0123456789abcdef\nb:root:topsecrettopsecret\n");
     let ran = serve(&["--token-file", tokens.to_str().unwrap()]).says("line 2");
     assert!(!ran.stderr.contains("topsecret"), "{ran:?}");
 }

@@ -2,14 +2,16 @@
 
 use std::fmt::Debug;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt, ready};
 
 use crate::error::DiscoveryError;
+use crate::listed;
 use crate::model::{Living, Member, Revision, Settings, Snapshot};
 
 /// A service that keeps the members of one cluster and knows who is alive.
 ///
-/// The sentences that every back end must pass are in
+/// What can be left out is that of a written list: it is read, and only people
+/// change it. The sentences that every back end must pass are in
 /// [`conformance`](crate::conformance).
 pub trait Backend: Send + Sync + Debug {
     /// The URL that it was opened by, without secrets.
@@ -26,37 +28,52 @@ pub trait Backend: Send + Sync + Debug {
     fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>>;
 
     /// Records the settings when there are none; returns what is there
-    /// afterwards, which is someone else's when they came first.
+    /// afterwards, which is someone else's when they came first. A list has its
+    /// own.
     fn create_settings<'a>(
         &'a self,
-        settings: &'a Settings,
-    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>>;
+        _settings: &'a Settings,
+    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>> {
+        async { self.snapshot().await?.settings.ok_or_else(|| read_only(&self.url())) }.boxed()
+    }
 
     /// Writes a member if its record is at revision `expected`
     /// ([`Revision::ABSENT`]: if there is none), else fails with
     /// [`DiscoveryError::Conflict`] and changes nothing. Returns the new
-    /// revision.
+    /// revision. A list is [`DiscoveryError::ReadOnly`].
     fn write_member<'a>(
         &'a self,
-        member: &'a Member,
-        expected: Revision,
-    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>>;
+        _member: &'a Member,
+        _expected: Revision,
+    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>> {
+        ready(Err(read_only(&self.url()))).boxed()
+    }
 
     /// Removes a member if its record is at revision `expected`, else fails
-    /// with [`DiscoveryError::Conflict`] and changes nothing.
+    /// with [`DiscoveryError::Conflict`] and changes nothing. A list is
+    /// [`DiscoveryError::ReadOnly`].
     fn remove_member<'a>(
         &'a self,
-        name: &'a str,
-        expected: Revision,
-    ) -> BoxFuture<'a, Result<(), DiscoveryError>>;
+        _name: &'a str,
+        _expected: Revision,
+    ) -> BoxFuture<'a, Result<(), DiscoveryError>> {
+        ready(Err(read_only(&self.url()))).boxed()
+    }
 
     /// Makes a server known as alive, until the announcement is withdrawn or
     /// dropped, or the process dies. Fails with
-    /// [`DiscoveryError::NameTaken`] while another one lives under the name.
+    /// [`DiscoveryError::NameTaken`] while another one lives under the name. A
+    /// list takes only whom it has, at the address that it has.
     fn announce<'a>(
         &'a self,
         living: &'a Living,
-    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>>;
+    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
+        async { listed::announce(&self.snapshot().await?, living, &self.url()) }.boxed()
+    }
+}
+
+fn read_only(url: &str) -> DiscoveryError {
+    DiscoveryError::ReadOnly { backend: url.to_owned() }
 }
 
 /// A server's entry among the living. Dropping it withdraws it, as far as that

@@ -10,18 +10,34 @@ use crate::error::DiscoveryError;
 use crate::url::UrlProblem;
 
 /// `dir:` in the user's runtime directory (`$XDG_RUNTIME_DIR/rampuddle`, else
-/// `rampuddle-UID` in the folder for temporary files). Creates the directory
-/// with mode 0700; fails when it is not the user's own alone.
+/// `rampuddle-UID` in the folder for temporary files). Looks at nothing.
 pub fn default_url() -> Result<String, DiscoveryError> {
-    let user = rustix::process::geteuid().as_raw();
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR");
-    let directory = directory(runtime, &std::env::temp_dir(), user);
-    create_private(&directory, user)?;
+    let directory = default_directory();
     let path = directory.to_str().ok_or_else(|| DiscoveryError::BadUrl {
         url: directory.to_string_lossy().into_owned(),
         reason: UrlProblem::NotText,
     })?;
     Ok(format!("dir:{path}"))
+}
+
+/// Whether the default directory is there, so that a server of this user was
+/// started once. Fails when it is not the user's own alone.
+pub fn has_default_directory() -> Result<bool, DiscoveryError> {
+    is_private(&default_directory(), user())
+}
+
+/// Creates the default directory with mode 0700, if need be, for a server that
+/// joins there. Fails when it is not the user's own alone.
+pub fn create_default_directory() -> Result<(), DiscoveryError> {
+    create_private(&default_directory(), user())
+}
+
+fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn default_directory() -> PathBuf {
+    directory(std::env::var_os("XDG_RUNTIME_DIR"), &std::env::temp_dir(), user())
 }
 
 fn directory(runtime: Option<OsString>, temporary: &Path, user: u32) -> PathBuf {
@@ -38,9 +54,16 @@ fn create_private(path: &Path, user: u32) -> Result<(), DiscoveryError> {
         }
         _ => {}
     }
-    let metadata = path.symlink_metadata();
-    let metadata = metadata.map_err(|error| DiscoveryError::io("look at", path, error))?;
-    check_private(path, &metadata, user)
+    is_private(path, user).map(|_is_there| ())
+}
+
+/// False when there is no such directory.
+fn is_private(path: &Path, user: u32) -> Result<bool, DiscoveryError> {
+    match path.symlink_metadata() {
+        Ok(metadata) => check_private(path, &metadata, user).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(DiscoveryError::io("look at", path, error)),
+    }
 }
 
 fn check_private(path: &Path, metadata: &Metadata, user: u32) -> Result<(), DiscoveryError> {
@@ -82,9 +105,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let user = rustix::process::geteuid().as_raw();
         let path = folder.path().join("rampuddle");
+        assert!(!is_private(&path, user).unwrap() && !path.exists());
         create_private(&path, user).unwrap();
         create_private(&path, user).unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o700);
+        assert!(is_private(&path, user).unwrap());
 
         let refused = create_private(&path, user + 1).unwrap_err();
         assert!(matches!(refused, DiscoveryError::NotOurs { .. }), "{refused:?}");

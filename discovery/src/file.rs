@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt, ready};
+use futures_util::future::{BoxFuture, FutureExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::assemble::Assembly;
-use crate::backend::{Announcement, Backend};
+use crate::backend::Backend;
 use crate::blocking::blocking;
 use crate::document;
 use crate::error::{DiscoveryError, explained};
@@ -113,16 +113,6 @@ impl FileBackend {
             }
         }
     }
-
-    fn read_only<T: Send + 'static>(&self) -> BoxFuture<'_, Result<T, DiscoveryError>> {
-        let backend = self.url();
-        ready(Err(DiscoveryError::ReadOnly { backend })).boxed()
-    }
-
-    async fn settings(&self) -> Result<Settings, DiscoveryError> {
-        let settings = self.read().await?.settings;
-        Ok(settings.unwrap_or_else(|| Settings::new(&self.cluster, 0)))
-    }
 }
 
 impl Backend for FileBackend {
@@ -136,37 +126,6 @@ impl Backend for FileBackend {
 
     fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>> {
         self.wait_for_change().boxed()
-    }
-
-    fn create_settings<'a>(
-        &'a self,
-        _settings: &'a Settings,
-    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>> {
-        self.settings().boxed()
-    }
-
-    fn write_member<'a>(
-        &'a self,
-        _member: &'a Member,
-        _expected: Revision,
-    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>> {
-        self.read_only()
-    }
-
-    fn remove_member<'a>(
-        &'a self,
-        _name: &'a str,
-        _expected: Revision,
-    ) -> BoxFuture<'a, Result<(), DiscoveryError>> {
-        self.read_only()
-    }
-
-    fn announce<'a>(
-        &'a self,
-        living: &'a Living,
-    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
-        let read = self.read();
-        async move { listed::announce(&read.await?, living, &self.url()) }.boxed()
     }
 }
 
@@ -245,7 +204,8 @@ struct Document {
 }
 
 fn parse(text: &str, path: &Path, cluster: &str) -> Result<Snapshot, DiscoveryError> {
-    let document: Document = toml::from_str(text).map_err(|error| malformed(path, error))?;
+    let document: Document =
+        toml::from_str(text).map_err(|error| malformed(path, place_and_problem(text, &error)))?;
     let settings = settings(&document.settings, cluster)?;
     let mut assembly = Assembly::default();
     complain_of(&mut assembly, "the file", &document.unknown);
@@ -260,6 +220,13 @@ fn parse(text: &str, path: &Path, cluster: &str) -> Result<Snapshot, DiscoveryEr
         what: path.to_string_lossy().into_owned(),
         ignored: assembly.complaint_count(),
     })
+}
+
+/// In one line; the parser draws a picture.
+fn place_and_problem(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("line {line}: {}", error.message())
 }
 
 fn settings(table: &SettingsTable, cluster: &str) -> Result<Settings, DiscoveryError> {
@@ -395,6 +362,12 @@ mod tests {
             assert!(whole.member(&part.members[0].value.name).is_some());
         }
         assert!(errors > 100, "only {errors} cuts were refused");
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_told_the_line() {
+        let told = parsed("[settings]\n\ngarbage\n").unwrap_err().explained();
+        assert!(told.contains("repair or remove it: line 3: key with no value"), "{told}");
     }
 
     #[test]

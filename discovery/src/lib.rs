@@ -23,7 +23,8 @@
 //! A [`Watch`] never lets an empty, failing or garbled answer shrink a view
 //! that works. Everything that comes from outside passes [`validate`]; an
 //! entry that makes no sense is left out with one line in
-//! [`Snapshot::complaints`].
+//! [`Snapshot::complaints`]. Looking creates nothing: a place that no server
+//! ever wrote to is an empty snapshot, without settings.
 //!
 //! Back ends run on a tokio runtime with time and I/O enabled; calls on files
 //! are made on its blocking threads.
@@ -77,6 +78,7 @@ mod id;
 mod join;
 mod listed;
 mod model;
+mod resolve;
 mod static_list;
 mod text;
 mod url;
@@ -84,7 +86,7 @@ pub mod validate;
 mod watch;
 
 pub use backend::{Announcement, Backend, Withdraw};
-pub use default_directory::default_url;
+pub use default_directory::{create_default_directory, default_url, has_default_directory};
 pub use dir::DirBackend;
 pub use error::DiscoveryError;
 pub use file::FileBackend;
@@ -94,6 +96,7 @@ pub use join::{JoinRequest, Joined, Probe, join};
 pub use model::{
     Living, Member, MemberState, Recorded, Revision, Settings, Snapshot, Strategy, UnknownWord,
 };
+pub use resolve::resolve;
 pub use static_list::StaticBackend;
-pub use url::{UrlProblem, open};
+pub use url::{UrlProblem, open, place_of};
 pub use watch::Watch;

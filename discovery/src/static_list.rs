@@ -3,11 +3,12 @@
 use futures_util::future::{BoxFuture, FutureExt, ready};
 
 use crate::assemble::Assembly;
-use crate::backend::{Announcement, Backend};
+use crate::backend::Backend;
 use crate::error::DiscoveryError;
 use crate::listed;
 use crate::model::{Living, Member, Recorded, Revision, Settings, Snapshot};
 use crate::url::UrlProblem;
+use crate::validate;
 
 /// `static:NAME=HOST:PORT*WEIGHT,...`: members that never change.
 ///
@@ -20,22 +21,15 @@ use crate::url::UrlProblem;
 pub struct StaticBackend {
     list: String,
     snapshot: Snapshot,
-    settings: Settings,
 }
 
 impl StaticBackend {
     /// Reads the part of the URL after `static:`. Fails when an entry makes no
     /// sense or is there twice.
     pub fn new(list: &str, cluster: &str) -> Result<Self, DiscoveryError> {
-        let settings = Settings::new(cluster, 0);
-        let snapshot = parse(list, &settings)
+        let snapshot = parse(list, Settings::new(cluster, 0))
             .map_err(|reason| DiscoveryError::BadUrl { url: format!("static:{list}"), reason })?;
-        Ok(Self { list: list.to_owned(), snapshot, settings })
-    }
-
-    fn read_only<T: Send + 'static>(&self) -> BoxFuture<'_, Result<T, DiscoveryError>> {
-        let backend = self.url();
-        ready(Err(DiscoveryError::ReadOnly { backend })).boxed()
+        Ok(Self { list: list.to_owned(), snapshot })
     }
 }
 
@@ -51,39 +45,9 @@ impl Backend for StaticBackend {
     fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>> {
         std::future::pending().boxed()
     }
-
-    fn create_settings<'a>(
-        &'a self,
-        _settings: &'a Settings,
-    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>> {
-        ready(Ok(self.settings.clone())).boxed()
-    }
-
-    fn write_member<'a>(
-        &'a self,
-        _member: &'a Member,
-        _expected: Revision,
-    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>> {
-        self.read_only()
-    }
-
-    fn remove_member<'a>(
-        &'a self,
-        _name: &'a str,
-        _expected: Revision,
-    ) -> BoxFuture<'a, Result<(), DiscoveryError>> {
-        self.read_only()
-    }
-
-    fn announce<'a>(
-        &'a self,
-        living: &'a Living,
-    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
-        ready(listed::announce(&self.snapshot, living, &self.url())).boxed()
-    }
 }
 
-fn parse(list: &str, settings: &Settings) -> Result<Snapshot, UrlProblem> {
+fn parse(list: &str, settings: Settings) -> Result<Snapshot, UrlProblem> {
     let mut assembly = Assembly::default();
     for entry in list.split(',') {
         let (member, living) = parse_entry(entry)?;
@@ -92,7 +56,7 @@ fn parse(list: &str, settings: &Settings) -> Result<Snapshot, UrlProblem> {
             assembly.add_living(living);
         }
     }
-    let snapshot = assembly.finish(Some(settings.clone()));
+    let snapshot = assembly.finish(Some(settings));
     match snapshot.complaints.first().cloned() {
         Some(complaint) => Err(UrlProblem::Refused { complaint }),
         None => Ok(snapshot),
@@ -104,7 +68,10 @@ fn parse_entry(entry: &str) -> Result<(Member, Living), UrlProblem> {
     let (name, place) = entry.split_once('=').ok_or_else(bad)?;
     let (address, weight) = place.rsplit_once('*').unwrap_or((place, "1"));
     let weight = weight.parse().map_err(|_| bad())?;
-    Ok((Member::ready(name, weight), parse_address(name, address)))
+    let (member, living) = (Member::ready(name, weight), parse_address(name, address));
+    let checked = validate::member(&member).and_then(|()| validate::living(&living));
+    checked.map_err(|invalid| UrlProblem::Refused { complaint: invalid.to_string() })?;
+    Ok((member, living))
 }
 
 fn parse_address(name: &str, address: &str) -> Living {
@@ -141,6 +108,13 @@ mod tests {
         let local = snapshot.alive("c").unwrap();
         assert_eq!(local.unix_socket.as_deref(), Some(Path::new("/run/c.sock")));
         assert_eq!((&local.tcp, &local.host), (&None, &crate::host_id()));
+    }
+
+    #[test]
+    fn a_refused_list_is_told_what_was_expected() {
+        let told = |list: &str| StaticBackend::new(list, "lab").unwrap_err().explained();
+        assert!(told("a=h").ends_with("cannot be used: the address \"h\" is not allowed: expected HOST:PORT with a port from 1 to 65535, IPv6 in brackets"), "{}", told("a=h"));
+        assert!(told("a=h:1,a=h:2").contains("there twice"));
     }
 
     #[test]

@@ -47,8 +47,7 @@ pub enum UrlProblem {
 }
 
 /// Opens the back end that `url` names, for one cluster. Fails when the URL
-/// or the cluster's name makes no sense, or when the directory of `dir:`
-/// cannot be created; reads nothing yet.
+/// or the cluster's name makes no sense; reads and creates nothing yet.
 pub fn open(url: &str, cluster: &str) -> Result<Arc<dyn Backend>, DiscoveryError> {
     validate::name(cluster)?;
     let bad = |reason| DiscoveryError::BadUrl { url: url.to_owned(), reason };
@@ -71,6 +70,17 @@ pub fn open(url: &str, cluster: &str) -> Result<Arc<dyn Backend>, DiscoveryError
     })
 }
 
+/// The file or the folder of this machine that `url` names, if it names one. It
+/// need not be there.
+pub fn place_of(url: &str) -> Option<PathBuf> {
+    let (scheme, rest) = url.split_once(':')?;
+    match scheme {
+        "dir" => path("dir", rest).ok(),
+        "file" => path("file", rest).ok(),
+        _ => None,
+    }
+}
+
 fn path(scheme: &'static str, text: &str) -> Result<PathBuf, UrlProblem> {
     if text.is_empty() {
         return Err(UrlProblem::NoPath { scheme });
@@ -90,6 +100,16 @@ mod tests {
         assert!(told("http://x").contains("expected one of dir, file, static, consul"));
         for later in ["consul://h:8500", "zk://h", "etcd://h", "srv:name", "dns:name"] {
             assert!(told(later).contains("use one of dir, file, static"), "{later}");
+        }
+    }
+
+    #[test]
+    fn only_files_and_folders_have_a_place() {
+        assert_eq!(place_of("dir:/run/x"), Some("/run/x".into()));
+        assert_eq!(place_of("file:/etc/x:y"), Some("/etc/x:y".into()));
+        assert!(place_of("dir:x").unwrap().is_absolute());
+        for url in ["static:a=h:1", "consul://h", "dir:", "nonsense"] {
+            assert_eq!(place_of(url), None, "{url}");
         }
     }
 

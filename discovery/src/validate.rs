@@ -159,7 +159,8 @@ fn zone(zone: &str) -> Result<(), Invalid> {
 }
 
 /// Checks `host:port`: the form, and that a literal IP address can be a
-/// server's. Looks nothing up; check what a name resolves to with [`ip`].
+/// server's. Looks nothing up: [`resolve`](crate::resolve) does, and checks
+/// what a name leads to.
 pub fn address(address: &str) -> Result<(), Invalid> {
     let bad = || Invalid::Address { address: address.to_owned() };
     if let Ok(socket) = address.parse::<SocketAddr>() {

@@ -28,7 +28,8 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
 /// answer without settings and members never replaces one that has any, a
 /// member whose record became unreadable stays as it was, and settings once
 /// seen stay until there are others. Members that are removed while others
-/// stay do go, and the living come and go freely.
+/// stay do go, and the living come and go freely: whether many that vanish at
+/// once are believed to be gone is for whoever can ask them.
 #[derive(Debug)]
 pub struct Watch {
     view: watch::Receiver<Arc<Snapshot>>,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rampuddle_discovery::{
-    Announcement, Backend, DiscoveryError, Id, Living, Member, MemberState, Recorded, Revision,
-    Settings, Snapshot, Watch, open,
+    Backend, DiscoveryError, Id, Living, Member, MemberState, Recorded, Revision, Settings,
+    Snapshot, Watch, open,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -144,11 +144,6 @@ impl Scripted {
     }
 }
 
-fn read_only<T>() -> BoxFuture<'static, Result<T, DiscoveryError>> {
-    let backend = "scripted:".to_owned();
-    Box::pin(async { Err(DiscoveryError::ReadOnly { backend }) })
-}
-
 impl Backend for Scripted {
     fn url(&self) -> String {
         "scripted:".to_owned()
@@ -165,36 +160,6 @@ impl Backend for Scripted {
             self.changed.notified().await;
             Ok(())
         })
-    }
-
-    fn create_settings<'a>(
-        &'a self,
-        _settings: &'a Settings,
-    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>> {
-        read_only()
-    }
-
-    fn write_member<'a>(
-        &'a self,
-        _member: &'a Member,
-        _expected: Revision,
-    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>> {
-        read_only()
-    }
-
-    fn remove_member<'a>(
-        &'a self,
-        _name: &'a str,
-        _expected: Revision,
-    ) -> BoxFuture<'a, Result<(), DiscoveryError>> {
-        read_only()
-    }
-
-    fn announce<'a>(
-        &'a self,
-        _living: &'a Living,
-    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
-        read_only()
     }
 }
 

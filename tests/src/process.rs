@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -77,6 +78,8 @@ impl ServeOptions {
         if let Some(tokens) = &self.tokens {
             let file = folder.join("tokens");
             fs::write(&file, tokens).expect("the temporary folder can be written");
+            let private = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(&file, private).expect("the file is ours");
             push("--token-file");
             push(&file.to_string_lossy());
         }

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::arguments::LsArguments;
 use crate::exit::Exit;
-use crate::output::{JsonName, complain, escape, escape_text};
-use crate::runtime::{block_on, connect};
+use crate::output::{JsonName, complain, counted, escape, escape_text};
+use crate::runtime::{block_on, check_has_servers, connect};
 use crate::settings::Settings;
 use crate::time::utc;
 
@@ -16,7 +16,9 @@ use crate::time::utc;
 pub(crate) fn run(settings: &Settings, given: &LsArguments) -> anyhow::Result<Exit> {
     let prefix = given.prefix.as_ref().map(|prefix| prefix.as_bytes()).unwrap_or_default();
     block_on(async {
-        let mut listing = connect(settings).await?.list(prefix);
+        let client = connect(settings).await?;
+        check_has_servers(settings, &client)?;
+        let mut listing = client.list(prefix);
         while let Some(object) = listing.next().await {
             let object = object?;
             settings.output.result(&JsonObject::new(&object), || text(&object, given.long))?;
@@ -25,14 +27,22 @@ pub(crate) fn run(settings: &Settings, given: &LsArguments) -> anyhow::Result<Ex
     })
 }
 
-/// Says which servers gave no answer: their objects may be missing.
+/// Says what is missing from a listing: objects of servers that gave no answer,
+/// and objects that cannot be described.
 pub(crate) fn incomplete(listing: &Listing) -> Exit {
-    if listing.unreachable().is_empty() {
-        return Exit::Done;
+    let mut exit = Exit::Done;
+    if !listing.unreachable().is_empty() {
+        let servers: Vec<_> = listing.unreachable().iter().map(|name| escape_text(name)).collect();
+        complain(&format!("objects may be missing: no answer from {}", servers.join(", ")));
+        exit = Exit::Failed;
     }
-    let servers: Vec<_> = listing.unreachable().iter().map(|name| escape_text(name)).collect();
-    complain(&format!("objects may be missing: no answer from {}", servers.join(", ")));
-    Exit::Failed
+    if let Some((name, why)) = &listing.unreadable().first {
+        let count = counted(listing.unreadable().count, "object");
+        let (name, why) = (escape(name), escape_text(why));
+        complain(&format!("{count} left out that this version cannot read: \"{name}\": {why}"));
+        exit = Exit::Failed;
+    }
+    exit
 }
 
 fn text(object: &ObjectStat, is_long: bool) -> String {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::output::escape_text;
-use crate::runtime::{block_on, connect};
+use crate::runtime::{block_on, connect, no_servers};
 use crate::settings::Settings;
 use crate::size::{Size, rounded};
 
@@ -24,16 +24,12 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<Exit> {
 
 fn print(settings: &Settings, nodes: &[JsonNode]) -> anyhow::Result<()> {
     let output = settings.output;
+    if nodes.is_empty() {
+        output.remark(&no_servers(settings));
+        return Ok(());
+    }
     if output.json {
         return nodes.iter().try_for_each(|node| output.json_line(node));
-    }
-    if nodes.is_empty() {
-        let cluster = escape_text(&settings.cluster);
-        output.remark(&format!(
-            "the cluster \"{cluster}\" has no servers; start one with `puddle serve`, or three \
-             with `puddle up`"
-        ));
-        return Ok(());
     }
     output.text(&table(nodes))
 }

@@ -1,13 +1,16 @@
 //! `puddle put`: a file, or stdin, into an object.
 
 use std::ffi::OsStr;
+use std::io::IsTerminal as _;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use rampuddle_client::{Progress, PutOptions, PutReport, Source};
+use rampuddle_client::{Error, Progress, PutOptions, PutReport, Source};
 use serde::Serialize;
+use tokio::fs::File;
 
 use crate::arguments::PutArguments;
 use crate::exit::{BeforeAnythingExt as _, Exit, refusal};
@@ -30,10 +33,11 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
         options.progress = Some(progress.clone());
         let bar = Bar::follow(settings.output, name, &progress);
         let begin = Instant::now();
-        let report = client.put(name, source, &options).await?;
+        let report = client.put(name, source, &options).await;
         let seconds = begin.elapsed().as_secs_f64();
         drop(bar);
-        tell(settings, name, &report, seconds)
+        let report = report.map_err(|error| local(error, &given.source))?;
+        Ok(tell(settings, name, &report, seconds))
     })
 }
 
@@ -46,12 +50,29 @@ fn object_name(given: &PutArguments) -> anyhow::Result<&[u8]> {
     name.ok_or_else(|| refusal("the source has no name: give one, as in `puddle put - NAME`"))
 }
 
+/// A failure to read in words that say what.
+fn local(error: Error, source: &Path) -> anyhow::Error {
+    match error {
+        Error::Local { source: cause, .. } => {
+            anyhow::Error::new(cause).context(format!("nothing was stored: {}", cannot(source)))
+        }
+        error => error.into(),
+    }
+}
+
+fn cannot(source: &Path) -> String {
+    match source.as_os_str() == OsStr::new("-") {
+        true => "cannot read stdin".to_owned(),
+        false => format!("cannot read {}", source.display()),
+    }
+}
+
 /// A file by its path, anything else that can be read as a reader.
 async fn open_source(path: &Path) -> anyhow::Result<Source> {
     if path.as_os_str() == OsStr::new("-") {
         return Ok(Source::reader(tokio::io::stdin()));
     }
-    let cannot = || format!("cannot read {}", path.display());
+    let cannot = || cannot(path);
     let metadata = std::fs::metadata(path).with_context(cannot).before_anything()?;
     if metadata.is_dir() {
         return Err(refusal(format!(
@@ -59,8 +80,17 @@ async fn open_source(path: &Path) -> anyhow::Result<Source> {
             cannot()
         )));
     }
-    let file = tokio::fs::File::open(path).await.with_context(cannot).before_anything()?;
-    Ok(if metadata.is_file() { Source::file(path) } else { Source::reader(file) })
+    let file = File::open(path).await.with_context(cannot).before_anything()?;
+    let file = file.into_std().await;
+    if metadata.file_type().is_char_device() && !file.is_terminal() {
+        return Err(refusal(format!(
+            "{}: it is a device, which may have no end; pipe what you want of it, as in \
+             `head -c 1M {} | puddle put - NAME`",
+            cannot(),
+            path.display()
+        )));
+    }
+    Ok(if metadata.is_file() { Source::file(path) } else { Source::reader(File::from_std(file)) })
 }
 
 #[derive(Debug, Serialize)]
@@ -78,12 +108,7 @@ struct JsonPut<'a> {
     problems: &'a [String],
 }
 
-fn tell(
-    settings: &Settings,
-    name: &[u8],
-    report: &PutReport,
-    seconds: f64,
-) -> anyhow::Result<Exit> {
+fn tell(settings: &Settings, name: &[u8], report: &PutReport, seconds: f64) -> Exit {
     let shown = escape(name);
     for problem in &report.problems {
         settings.output.remark(&format!("puddle: {}", escape_text(problem)));
@@ -108,7 +133,7 @@ fn tell(
         problems: &report.problems,
     };
     if settings.output.json {
-        settings.output.json_line(&json)?;
+        settings.output.report(&json);
     } else {
         let copies = match report.copies {
             1 => "1 copy".to_owned(),
@@ -120,5 +145,5 @@ fn tell(
             counted(report.stripes, "stripe")
         ));
     }
-    Ok(if report.is_short() { Exit::Failed } else { Exit::Done })
+    if report.is_short() { Exit::Failed } else { Exit::Done }
 }

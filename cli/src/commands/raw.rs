@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::arguments::{
     RawCommand, RawCreateArguments, RawGatherArguments, RawKey, RawScatterArguments,
 };
-use crate::exit::{BeforeAnythingExt as _, Exit, refusal};
+use crate::exit::{BeforeAnythingExt as _, Exit, reading, refusal};
 use crate::output::{JsonName, complain, escape, to_stderr};
 use crate::runtime::{block_on, connect};
 use crate::settings::Settings;
@@ -26,7 +26,7 @@ pub(crate) fn run(settings: &Settings, command: &RawCommand) -> anyhow::Result<E
     match command {
         RawCommand::Create(given) => create(settings, given),
         RawCommand::Scatter(given) => scatter(settings, given),
-        RawCommand::Gather(given) => gather(settings, given),
+        RawCommand::Gather(given) => reading(gather(settings, given)),
         RawCommand::Delete(given) => delete(settings, &given.key),
     }
 }
@@ -50,7 +50,7 @@ fn create(settings: &Settings, given: &RawCreateArguments) -> anyhow::Result<Exi
         let client = connect(settings).await?;
         only(client.raw().create(&target(&given.key), vec![item]).await)
     })?;
-    told(settings, "create", &given.key, &answer)
+    Ok(told(settings, "create", &given.key, &answer))
 }
 
 fn scatter(settings: &Settings, given: &RawScatterArguments) -> anyhow::Result<Exit> {
@@ -59,7 +59,7 @@ fn scatter(settings: &Settings, given: &RawScatterArguments) -> anyhow::Result<E
         let client = connect(settings).await?;
         only(client.raw().scatter(&target(&given.key), vec![item]).await)
     })?;
-    told(settings, "scatter", &given.key, &answer)
+    Ok(told(settings, "scatter", &given.key, &answer))
 }
 
 fn gather(settings: &Settings, given: &RawGatherArguments) -> anyhow::Result<Exit> {
@@ -81,7 +81,7 @@ fn gather(settings: &Settings, given: &RawGatherArguments) -> anyhow::Result<Exi
         settings.output.remark(&format!("{} bytes", answer.length));
         return Ok(Exit::Done);
     }
-    told(settings, "gather", &given.key, &answer)
+    Ok(told(settings, "gather", &given.key, &answer))
 }
 
 fn delete(settings: &Settings, key: &RawKey) -> anyhow::Result<Exit> {
@@ -89,7 +89,7 @@ fn delete(settings: &Settings, key: &RawKey) -> anyhow::Result<Exit> {
         let client = connect(settings).await?;
         only(client.raw().delete(&target(key), vec![DeleteItem::new(key_bytes(key))]).await)
     })?;
-    told(settings, "delete", key, &answer)
+    Ok(told(settings, "delete", key, &answer))
 }
 
 fn key_bytes(key: &RawKey) -> Bytes {
@@ -128,17 +128,17 @@ fn only(answers: Vec<Result<Answer, Error>>) -> anyhow::Result<Answer> {
 }
 
 /// Prints an answer.
-fn told(settings: &Settings, what: &str, key: &RawKey, answer: &Answer) -> anyhow::Result<Exit> {
+fn told(settings: &Settings, what: &str, key: &RawKey, answer: &Answer) -> Exit {
     let exit = exit_of(answer.status);
     if settings.output.json {
-        settings.output.json_line(&JsonAnswer::new(what, key, answer))?;
+        settings.output.report(&JsonAnswer::new(what, key, answer));
     } else if exit == Exit::Done && what != "delete" {
         settings.output.remark(&format!("{}, {} bytes", answer.status, answer.length));
     }
     if exit != Exit::Done {
         complain(&complaint(what, key, answer));
     }
-    Ok(exit)
+    exit
 }
 
 fn complaint(what: &str, key: &RawKey, answer: &Answer) -> String {

@@ -3,6 +3,7 @@
 //! The main thread runs the server's loop; a helper thread keeps it announced
 //! and takes the signals.
 
+use std::io::ErrorKind;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,28 +16,30 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::announcer::{Announcer, News};
-use crate::arguments::ServeArguments;
-use crate::exit::{Exit, refusal};
+use crate::arguments::{ReplicasMax, ServeArguments};
+use crate::exit::{Exit, reading, refusal};
 use crate::output::{Output, escape_text};
 use crate::serve_settings::ServeSettings;
 use crate::settings::Settings;
 use crate::signals::EndSignals;
-use crate::size::Size;
+use crate::size::{Size, rounded};
 
 /// Runs a server until it is asked to stop.
 pub(crate) fn run(settings: &Settings, given: &ServeArguments) -> anyhow::Result<Exit> {
     let serve = ServeSettings::new(settings, given)?;
     let output = settings.output;
     if given.print_config {
-        print_config(settings, &serve)?;
-        return Ok(Exit::Done);
+        return reading(print_config(settings, &serve).map(|()| Exit::Done));
     }
     if let Some(parent) = given.exit_with_parent {
         exit_with_parent(parent)?;
     }
+    settings.prepare_discovery()?;
     let server = bind(&serve, output)?;
     let ready = Ready::new(&server, &serve);
-    let announcer = Announcer::new(serve.discovery.clone(), join_request(&server, &serve)?);
+    let request = join_request(&server, &serve)?;
+    let told = serve.options.settings.clone();
+    let announcer = Announcer::new(serve.discovery.clone(), request, told);
     let helper = Helper { announcer, ready, output, stopper: server.stopper() };
     let (served, is_served) = oneshot::channel();
     let (listening, is_listening) = mpsc::channel();
@@ -78,11 +81,15 @@ fn bind(serve: &ServeSettings, output: Output) -> anyhow::Result<Server> {
     output.remark(&format!("memory of server \"{name}\":\n{}", options.memory()));
     Server::bind(options.clone()).map_err(|error| match error {
         StartError::Memory { needed, has, limit } => refusal(format!(
-            "the server needs up to {} bytes, but {limit} is {has} bytes: \
-             make the pool smaller (--pool {})",
-            needed.total(),
+            "the server needs up to {}, but {limit} is {}: make the pool smaller than --pool {}",
+            rounded(needed.total()),
+            rounded(has),
             Size(options.pool_bytes)
         )),
+        StartError::Listen { ref source, .. } if source.kind() == ErrorKind::AddrInUse => {
+            anyhow::Error::new(error)
+                .context("another program has this port: choose one with --listen")
+        }
         error => error.into(),
     })
 }
@@ -91,7 +98,7 @@ fn join_request(server: &Server, serve: &ServeSettings) -> anyhow::Result<JoinRe
     let options = &serve.options;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut cluster = ClusterSettings::new(&options.cluster, now.as_millis() as u64);
-    cluster.replicas_max = serve.replicas_max.unwrap_or(cluster.replicas_max);
+    cluster.replicas_max = serve.replicas_max.map_or(cluster.replicas_max, ReplicasMax::get);
     let mut member = Member::ready(&options.name, serve.weight);
     member.zone.clone_from(&serve.zone);
     let listened = server.local_address().context("the server listens nowhere")?;

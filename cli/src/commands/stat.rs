@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::time::Instant;
 
 use rampuddle_client::{CopyPlace, CopyState, Located};
 use serde::Serialize;
@@ -19,8 +20,10 @@ pub(crate) fn run(settings: &Settings, given: &StatArguments) -> anyhow::Result<
     let name = given.name.as_bytes();
     block_on(async {
         let client = connect(settings).await?;
+        let begin = Instant::now();
         let Some(located) = client.locate(name).await? else { return Ok(absent(name)) };
-        settings.output.result(&JsonStat::new(&located), || text(&located))?;
+        let json = JsonStat::new(&located, begin.elapsed().as_secs_f64());
+        settings.output.result(&json, || text(&located))?;
         Ok(Exit::Done)
     })
 }
@@ -74,6 +77,8 @@ struct JsonStat {
     version: String,
     replicas: u8,
     stripes: u64,
+    /// How long it took to ask.
+    seconds: f64,
     stripe_bytes: u64,
     upload: String,
     copies: Vec<JsonCopy>,
@@ -89,7 +94,7 @@ struct JsonCopy {
 }
 
 impl JsonStat {
-    fn new(located: &Located) -> Self {
+    fn new(located: &Located, seconds: f64) -> Self {
         let stat = &located.stat;
         let copy = |place: &CopyPlace| JsonCopy {
             stripe: place.stripe,
@@ -103,6 +108,7 @@ impl JsonStat {
             version: stat.version.to_string(),
             replicas: stat.replicas,
             stripes: stat.stripes,
+            seconds,
             stripe_bytes: stat.stripe_bytes,
             upload: stat.upload.to_string(),
             copies: located.copies.iter().map(copy).collect(),

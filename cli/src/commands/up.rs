@@ -1,10 +1,11 @@
 //! `puddle up`: a cluster on this machine, in the foreground.
 
+use rampuddle_protocol::limits::PAGE_BYTES;
 use serde::Serialize;
 
 use crate::arguments::UpArguments;
 use crate::cluster::{Cluster, Plan, ReadyLine};
-use crate::exit::Exit;
+use crate::exit::{Exit, refusal};
 use crate::output::{complain, counted, escape_text};
 use crate::runtime::block_on;
 use crate::settings::Settings;
@@ -14,7 +15,12 @@ use crate::signals::EndSignals;
 /// them.
 pub(crate) fn run(settings: &Settings, given: &UpArguments) -> anyhow::Result<Exit> {
     let discovery = settings.chosen_discovery().map(str::to_owned);
-    let plan = Plan { servers: given.servers, pool: given.pool, discovery };
+    let plan = Plan { servers: given.servers.get(), pool: given.pool, discovery };
+    if !given.pool.0.is_multiple_of(PAGE_BYTES) || given.pool.0 == 0 {
+        let pool = given.pool;
+        return Err(refusal(format!("--pool {pool}: expected a multiple of 64KiB, such as 1GiB")));
+    }
+    plan.check_memory("make the pool smaller (--pool), or start fewer (-n)")?;
     block_on(async {
         let mut signals = EndSignals::new()?;
         let mut cluster = tokio::select! {

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -27,6 +29,27 @@ pub(crate) fn puddle<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) ->
     }
     command.args(arguments).stdin(Stdio::null());
     command
+}
+
+/// The same command behind one that starts it: `nohup`, `env` with options.
+pub(crate) fn behind(words: &[&str], command: &Command) -> Command {
+    let mut behind = Command::new(words[0]);
+    behind.args(&words[1..]).arg(command.get_program()).args(command.get_args());
+    copy_surroundings(command, &mut behind);
+    behind
+}
+
+fn copy_surroundings(from: &Command, to: &mut Command) {
+    for (name, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
+        };
+    }
+    if let Some(folder) = from.get_current_dir() {
+        to.current_dir(folder);
+    }
+    to.stdin(Stdio::null());
 }
 
 /// What a command did.
@@ -67,6 +90,25 @@ impl From<Output> for Ran {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         Self { code: output.status.code(), stdout: output.stdout, stderr }
     }
+}
+
+/// Runs a command to its end, with nobody to read what it prints.
+pub(crate) fn run_unread(mut command: Command) -> Ran {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    command.stdout(writer).stderr(Stdio::piped());
+    command.spawn().expect("the binary runs").wait_with_output().expect("it ends").into()
+}
+
+/// Runs a command on a terminal of its own, on which somebody types. Its output
+/// is everything that the terminal shows. `script` is a part of util-linux.
+pub(crate) fn run_on_terminal(command: &Command, typed: &[u8]) -> Ran {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().expect("text"))).collect();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    copy_surroundings(command, &mut script);
+    run_with(script, typed)
 }
 
 /// Runs a command to its end.
@@ -201,6 +243,14 @@ impl Lab {
         .collect();
         let path = self.path(name);
         std::fs::write(&path, content).expect("room for a file");
+        path
+    }
+
+    /// A file of tokens that nobody else may read.
+    pub(crate) fn token_file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("room for a file");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("our own file");
         path
     }
 

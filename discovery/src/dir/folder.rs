@@ -5,6 +5,7 @@ use std::fs::DirBuilder;
 use std::num::NonZeroU64;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub(super) struct Folder {
     directory: PathBuf,
     members: PathBuf,
     living: PathBuf,
+    /// Whether this process has seen the directory.
+    was_there: AtomicBool,
 }
 
 /// The content of a member's file.
@@ -51,6 +54,7 @@ impl Folder {
             members: directory.join("members"),
             living: directory.join("living"),
             directory,
+            was_there: AtomicBool::new(false),
         }
     }
 
@@ -64,10 +68,27 @@ impl Folder {
         self.directories().into_iter().try_for_each(|path| {
             let created = builder.create(path);
             created.map_err(|error| DiscoveryError::io("create", path, error))
-        })
+        })?;
+        self.was_there.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
+    /// Looking creates nothing: a directory that never was there is a cluster
+    /// that no server ever joined, and one that went away is a failure.
     pub(super) fn snapshot(&self) -> Result<Snapshot, DiscoveryError> {
+        match self.read() {
+            Err(error) if error.is_not_found() && !self.was_there.load(Ordering::Relaxed) => {
+                Ok(Snapshot::default())
+            }
+            Ok(snapshot) => {
+                self.was_there.store(true, Ordering::Relaxed);
+                Ok(snapshot)
+            }
+            failed => failed,
+        }
+    }
+
+    fn read(&self) -> Result<Snapshot, DiscoveryError> {
         let mut assembly = Assembly::default();
         for name in record_names(&self.members, &mut assembly)? {
             self.collect_member(&name, &mut assembly)?;
@@ -229,7 +250,7 @@ impl Folder {
         Ok(())
     }
 
-    /// The directories are created anew if somebody removed them.
+    /// Whoever writes creates the directories, also those that somebody removed.
     fn lock(&self) -> Result<WriteLock, DiscoveryError> {
         self.create_directories()?;
         WriteLock::acquire(&self.directory.join("lock"))

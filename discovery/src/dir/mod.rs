@@ -50,12 +50,12 @@ pub struct DirBackend {
 }
 
 impl DirBackend {
-    /// Uses the directory at an absolute path, which is created if need be.
+    /// Uses the directory at an absolute path. Touches nothing yet: whoever
+    /// writes creates it, and to whoever only looks it may be missing.
     pub fn new(root: impl Into<PathBuf>, cluster: &str) -> Result<Self, DiscoveryError> {
         validate::name(cluster)?;
         let root = root.into();
         let folder = Folder::new(&root, cluster);
-        folder.create_directories()?;
         Ok(Self {
             root,
             events: DirectoryEvents::new(folder.directories().map(Into::into).to_vec()),

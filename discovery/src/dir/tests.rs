@@ -12,6 +12,7 @@ impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let backend = DirBackend::new(folder.path(), "lab").unwrap();
+        backend.folder.create_directories().unwrap();
         Self { folder, backend }
     }
 
@@ -179,6 +180,18 @@ async fn a_removed_directory_is_an_error_and_comes_back_with_the_next_write() {
     assert!(matches!(missing, Err(DiscoveryError::Io { .. })), "{missing:?}");
     fixture.write_member("a").await;
     assert_eq!(fixture.backend.snapshot().await.unwrap().members.len(), 1);
+}
+
+#[tokio::test]
+async fn looking_at_a_directory_creates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = DirBackend::new(folder.path().join("mistyped"), "lab").unwrap();
+    assert_eq!(backend.snapshot().await.unwrap(), Snapshot::default());
+    backend.changed().await.unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    backend.create_settings(&Settings::new("lab", 1)).await.unwrap();
+    assert_eq!(backend.snapshot().await.unwrap().settings, Some(Settings::new("lab", 1)));
 }
 
 #[tokio::test]

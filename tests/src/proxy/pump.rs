@@ -137,6 +137,9 @@ impl Pump {
                     bytes = &mut behind[1..];
                     continue;
                 }
+                if let Fault::Coalesce(time) = fault {
+                    return self.coalesce(behind.to_vec(), time);
+                }
                 self.harm(fault)?;
             }
             bytes = behind;
@@ -149,7 +152,6 @@ impl Pump {
             Fault::Delay(time) => pace(time),
             Fault::Rate(per_second) => self.slow = Some((per_second, SLOW_BYTES)),
             Fault::OneByteSlices => self.sliced = SLICED_BYTES,
-            Fault::Coalesce(time) => return self.coalesce(time),
             Fault::Reset => {
                 for socket in [&self.from, &self.to] {
                     // Dissolves the connection whatever still has it open: a reset.
@@ -165,13 +167,15 @@ impl Pump {
                 return Err(Ended);
             }
             Fault::BlackHole => self.swallows.store(true, Ordering::Release),
-            Fault::FlippedBit => {}
+            // These take the bytes that follow along: see where they are passed on.
+            Fault::Coalesce(_) | Fault::FlippedBit => {}
         }
         Ok(())
     }
 
-    fn coalesce(&mut self, time: Duration) -> Result<(), Ended> {
-        let (until, mut all) = (Instant::now() + time, Vec::new());
+    /// Sends `all` and what comes within the time in one piece.
+    fn coalesce(&mut self, mut all: Vec<u8>, time: Duration) -> Result<(), Ended> {
+        let until = Instant::now() + time;
         let mut bytes = vec![0; 64 << 10];
         while all.len() < COALESCED_BYTES && Instant::now() < until {
             match self.from.read(&mut bytes) {

@@ -4,10 +4,12 @@
 #![forbid(unsafe_code)]
 
 mod clusters;
+mod commands;
 mod create;
 mod deadlines;
 mod delete;
 mod descriptors;
+mod faults;
 mod fullness;
 mod handshake;
 mod hostile;
@@ -16,6 +18,7 @@ mod looking;
 mod memory;
 mod objects;
 mod pinned;
+mod registry;
 mod reserve;
 mod scatter_gather;
 mod sets;

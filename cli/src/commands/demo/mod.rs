@@ -16,7 +16,7 @@ use rampuddle_protocol::limits::PAGE_BYTES;
 
 use self::compare::Comparing;
 use self::steps::{Step, Steps};
-use crate::arguments::DemoArguments;
+use crate::arguments::{DemoArguments, Replicas};
 use crate::cluster::{Cluster, Plan};
 use crate::commands::get::Served;
 use crate::exit::{BeforeAnythingExt as _, Exit, refusal};
@@ -34,8 +34,6 @@ const REPLICAS: u8 = 2;
 const MADE_BYTES: u64 = 1_181_116_007;
 /// Room in each pool besides its share of the file.
 const POOL_SLACK_BYTES: u64 = 64 << 20;
-/// Pages that a server touches besides its pool.
-const SERVER_BYTES: u64 = 32 << 20;
 
 /// Tells the story. Ctrl-C ends it at any moment, and nothing stays behind.
 pub(crate) fn run(settings: &Settings, given: &DemoArguments) -> anyhow::Result<Exit> {
@@ -63,7 +61,7 @@ impl<'s> Story<'s> {
     fn plan(settings: &'s Settings, given: &DemoArguments) -> anyhow::Result<Self> {
         let file = given.file.as_deref().map(checked_file).transpose()?;
         let bytes = file.as_ref().map_or(MADE_BYTES, |(_, bytes)| *bytes);
-        let replicas = settings.replicas.unwrap_or(REPLICAS).min(SERVERS as u8);
+        let replicas = settings.replicas.map_or(REPLICAS, Replicas::get).min(SERVERS as u8);
         if replicas < REPLICAS {
             return Err(refusal("one server is killed: the demo needs --replicas 2 or 3"));
         }
@@ -76,21 +74,13 @@ impl<'s> Story<'s> {
         Ok(story)
     }
 
+    fn servers(&self) -> Plan {
+        Plan { servers: SERVERS, pool: self.pool, discovery: None }
+    }
+
     fn check_memory(&self) -> anyhow::Result<()> {
-        let servers = u64::from(SERVERS);
-        let needed = (self.pool.0 + SERVER_BYTES).saturating_mul(servers);
-        let available = machine::available_bytes().unwrap_or(u64::MAX);
-        let told = format!(
-            "{servers} servers with pools of {} need {} of memory, {} is available",
-            rounded(self.pool.0),
-            rounded(needed),
-            rounded(available)
-        );
-        if needed > available {
-            return Err(refusal(format!(
-                "{told}: choose a smaller file, as in `puddle demo FILE`"
-            )));
-        }
+        let told =
+            self.servers().check_memory("choose a smaller file, as in `puddle demo FILE`")?;
         self.settings.output.remark(&told);
         Ok(())
     }
@@ -113,9 +103,8 @@ impl<'s> Story<'s> {
     /// Dropping the future kills the servers and removes the folder.
     async fn tell(&self) -> anyhow::Result<Exit> {
         let mut steps = Steps::new(self.settings.output);
-        let plan = Plan { servers: SERVERS, pool: self.pool, discovery: None };
         let begin = Instant::now();
-        let mut cluster = Cluster::start(self.settings, &plan).await?;
+        let mut cluster = Cluster::start(self.settings, &self.servers()).await?;
         let what = format!("{SERVERS} servers start, {} each", rounded(self.pool.0));
         steps.add(Step::new("start", what, begin))?;
 
@@ -172,8 +161,7 @@ impl<'s> Story<'s> {
         file: &Path,
         steps: &mut Steps,
     ) -> anyhow::Result<String> {
-        // Connected here: who looks up members creates their folder, and must
-        // not do so beside the one that removes it.
+        // Connected before the clock starts: this is about reading.
         let mut clients = Vec::new();
         for _ in 0..READERS {
             clients.push(Client::connect(options.clone()).await?);
