@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rampuddle_discovery::{MemberState, Watch, host_id, open};
+use rampuddle_discovery::{MemberState, Snapshot, Watch, host_id, open};
 use rampuddle_protocol::{Incarnation, SessionId};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::clocks::Clocks;
+use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::membership::Membership;
 use crate::object::Holds;
 use crate::options::{DiscoverySource, Options, WritePolicy};
 use crate::raw::{Info, RawClient};
@@ -83,13 +85,21 @@ impl Client {
             DiscoverySource::Backend(backend) => Arc::clone(backend),
         };
         let discovery = Watch::start(backend, options.discovery_patience).await?;
-        let view = Arc::new(View::new(&discovery.current(), &options.cluster, None)?);
+        let first = discovery.current();
+        let view = Arc::new(View::new(&first, &options.cluster, None)?);
         let servers = Arc::new(Servers::new(Arc::new(access(&options))));
         servers.update(&view);
         let views = Arc::new(Views::new(view));
         let follower = tokio::spawn({
             let (views, servers) = (Arc::clone(&views), Arc::clone(&servers));
-            async move { views.follow(discovery, |view| servers.update(view)).await }
+            let membership = Membership::new(Snapshot::clone(&first));
+            async move {
+                let answers = |name: &str| {
+                    let server = servers.server(name);
+                    async move { matches!(server, Ok(server) if server.answers().await) }
+                };
+                views.follow(discovery, membership, |view| servers.update(view), answers).await;
+            }
         });
         let core = Core {
             views,
@@ -134,7 +144,7 @@ impl Client {
 
     async fn node(&self, view: &View, name: &Arc<str>) -> Node {
         let deadline = Instant::now() + NODES_PATIENCE;
-        let info = self.raw().info_until(name, Some(deadline)).await;
+        let info = self.raw().until(Some(deadline)).info(name).await;
         let member = view.member(name);
         let (info, error) = match info {
             Ok(info) => (Some(info), None),
@@ -154,6 +164,12 @@ impl Client {
 }
 
 impl Core {
+    /// When an operation that begins now must be done. Called once, where an
+    /// operation begins.
+    pub(crate) fn deadline_from_now(&self) -> Deadline {
+        self.deadline.map(|deadline| Instant::now() + deadline)
+    }
+
     /// Where versions come from.
     pub(crate) fn clocks(&self) -> &Clocks {
         &self.servers.access().clocks
@@ -176,6 +192,7 @@ fn access(options: &Options) -> Access {
         connections_per_server: options.connections_per_server,
         host: host_id(),
         clocks: Clocks::new(&environment),
+        placing: Default::default(),
         environment,
         runtime: tokio::runtime::Handle::current(),
     }

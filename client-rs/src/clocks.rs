@@ -38,7 +38,22 @@ impl Clocks {
         self.versions.now_ms()
     }
 
-    /// Takes the clock offset that a handshake showed.
+    /// How far ahead of a server's clock a version lies, in milliseconds;
+    /// `None` when the server was not met.
+    pub(crate) fn ahead_of(&self, server: &str, version: Version) -> Option<i64> {
+        let offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
+        let server_ms = self.versions.local_ms().saturating_add_signed(offsets.of(server)?);
+        Some((version.unix_ms() as i64).saturating_sub(server_ms as i64))
+    }
+
+    /// For versions that a server refused because they lie too far ahead of its
+    /// clock, after the clocks were compared again: those drawn from now on may
+    /// be less than those drawn before, as far as no server has shown one.
+    pub(crate) fn rewind(&self) {
+        self.versions.rewind();
+    }
+
+    /// Takes the clock offset that a handshake or a later comparison showed.
     ///
     /// # Errors
     /// When the server's clock is more than 5 min off the other servers'.

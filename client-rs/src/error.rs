@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rampuddle_discovery::DiscoveryError;
-use rampuddle_protocol::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX};
+use rampuddle_protocol::limits::{CLOCK_BOUND_MS, KEY_BYTES_MAX, NAME_BYTES_MAX};
 use rampuddle_protocol::{FramingError, Opcode, Status, TableError};
 
 use crate::transport::Address;
@@ -110,6 +110,34 @@ pub enum Error {
         /// The name found, cut at 64 bytes.
         found: String,
     },
+    /// The server is of another cluster: fix the cluster's name or the registry.
+    #[error("{address} is server \"{server}\" of another cluster than \"{cluster}\"")]
+    WrongCluster {
+        /// The server.
+        server: Arc<str>,
+        /// The cluster wanted.
+        cluster: Arc<str>,
+        /// The address.
+        address: Address,
+    },
+    /// The server was told other cluster settings than this client read: the
+    /// two would look for keys in different places. Have both read the same
+    /// registry.
+    #[error(
+        "server \"{server}\" was told other cluster settings than this client read: {read} \
+         (fingerprint {expected:#018x}, the server's is {found:#018x}); \
+         let client and server use the same discovery, or the same settings in their lists"
+    )]
+    OtherSettings {
+        /// The server.
+        server: Arc<str>,
+        /// What the client read, in words.
+        read: Arc<str>,
+        /// The fingerprint of that.
+        expected: u64,
+        /// The fingerprint of what the server was told.
+        found: u64,
+    },
     /// The server wants a token, and the client has none: set one.
     #[error("server \"{server}\" wants a token, and none is set")]
     TokenWanted {
@@ -140,6 +168,19 @@ pub enum Error {
         server: Arc<str>,
         /// Ahead when positive.
         off_by_ms: i64,
+    },
+    /// The version that this client drew for a write lies further ahead of the
+    /// server's clock than it accepts, also after the client compared its clock
+    /// with the servers'. Nothing was applied: set the clock that is wrong.
+    #[error(
+        "the write's version lies {ahead_by_ms} ms ahead of the clock of server \"{server}\", \
+         which accepts {CLOCK_BOUND_MS} ms: set the clocks of this machine and of the servers"
+    )]
+    ClockAhead {
+        /// The server.
+        server: Arc<str>,
+        /// How far ahead of its clock, as the client sees it.
+        ahead_by_ms: i64,
     },
     /// No member counts for placement: start a server.
     #[error("the cluster \"{cluster}\" has no server that takes values")]
@@ -214,12 +255,15 @@ pub enum Error {
         /// What went wrong, a line each.
         problems: Vec<String>,
     },
-    /// The object was replaced again and again while it was looked at, or while
-    /// it was handed out. Try again.
-    #[error("\"{}\" was replaced or lost copies while it was read; try again", .name.escape_ascii())]
+    /// The object was replaced again and again while it was looked at, or it was
+    /// replaced or deleted while it was handed out, and the rest of it could not
+    /// be read any more. Try again.
+    #[error("\"{}\" was replaced or deleted while it was read, try again: {}", .name.escape_ascii(), .problems.join("; "))]
     Unsettled {
         /// The object.
         name: Arc<[u8]>,
+        /// What went wrong, a line each.
+        problems: Vec<String>,
     },
     /// The object exists, and the caller asked not to replace one.
     #[error("\"{}\" exists already", .name.escape_ascii())]
@@ -320,9 +364,12 @@ pub enum Misbehaviour {
     /// A handshake frame that makes no sense.
     #[error("a handshake that makes no sense")]
     Handshake,
-    /// A listing that does not go forward.
-    #[error("a listing that is not in order")]
+    /// A listing that does not go forward, or with more than was asked.
+    #[error("a listing that is not in order, or too long")]
     Listing,
+    /// An answer about another key than was asked about.
+    #[error("an answer about another key")]
+    OtherKey,
     /// It says that this side broke the protocol.
     #[error("it takes our frame for broken ({0})")]
     Complaint(Status),
@@ -364,9 +411,37 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether a server that works refuses this client as it is: nothing was
+    /// done, and trying again does not help before the token, the cluster's name
+    /// or its settings are others.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::WrongCluster { .. }
+            | Self::OtherSettings { .. }
+            | Self::TokenWanted { .. }
+            | Self::Unproven { .. }
+            | Self::Denied { .. } => true,
+            Self::Refused { status, .. } => *status == Status::Denied,
+            _ => false,
+        }
+    }
 }
 
 impl Error {
+    /// The refusal among the failures of servers, if there is one: of an
+    /// operation that nobody has done any part of, it says more than the others.
+    pub(crate) fn refusal_among<'e>(
+        failures: impl IntoIterator<Item = &'e Self>,
+    ) -> Option<&'e Self> {
+        failures.into_iter().find(|error| error.is_refusal())
+    }
+
+    /// The error of a row or frame that a server refused with this status.
+    pub(crate) fn refused(server: &Arc<str>, what: &'static str, status: Status) -> Self {
+        Self::Refused { server: Arc::clone(server), what, status }
+    }
+
     /// A failure of the caller's own source or destination.
     pub(crate) fn local(what: impl Into<String>, source: io::Error) -> Self {
         Self::Local { what: what.into(), source: Arc::new(source) }
@@ -396,6 +471,23 @@ mod tests {
         assert_eq!(timed_out.fate(), Fate::NotSent);
         let unknown = Error::NoAddress { server };
         assert_eq!(unknown.with_fate(Fate::MaybeApplied).fate(), Fate::NotSent);
+    }
+
+    #[test]
+    fn only_refusals_of_this_client_are_refusals() {
+        let server: Arc<str> = "a".into();
+        let refused = |status| Error::refused(&server, "a copy", status);
+        let failures = [
+            Error::NoAddress { server: server.clone() },
+            refused(Status::NoSpace),
+            refused(Status::Denied),
+            Error::TokenWanted { server: server.clone() },
+        ];
+        let of_all: Vec<bool> = failures.iter().map(Error::is_refusal).collect();
+        assert_eq!(of_all, [false, false, true, true]);
+        let found = Error::refusal_among(&failures).unwrap();
+        assert!(matches!(found, Error::Refused { status: Status::Denied, .. }), "{found}");
+        assert!(Error::refusal_among(&failures[..2]).is_none());
     }
 
     #[test]

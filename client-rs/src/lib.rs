@@ -35,8 +35,10 @@
 mod client;
 mod clocks;
 mod connection;
+mod deadline;
 mod environment;
 mod error;
+mod membership;
 mod object;
 mod offsets;
 mod options;
@@ -59,10 +61,10 @@ pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, Sys
 pub use error::{Error, Fate, Misbehaviour};
 pub use object::{
     CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Listing, Located, ObjectStat,
-    Progress, PutOptions, PutReport, Source, Value,
+    Progress, PutOptions, PutReport, Source, Unreadable, Value,
 };
 pub use options::{DiscoverySource, Options, WritePolicy};
-pub use placement::Slot;
+pub use placement::{Slot, settings_fingerprint};
 pub use raw::{
     Answer, CreateItem, DeleteItem, DropItem, GatherItem, Info, ListPage, ListQuery, RawClient,
     ScatterItem, StatAnswer, Target,

@@ -36,7 +36,6 @@ impl Offsets {
         let others = self.by_server.iter().filter(|(name, _)| *name != server);
         let mut others: Vec<i64> = others.map(|(_, offset)| *offset).collect();
         others.sort_unstable();
-        let bound = CLOCK_BOUND_MS as i64;
         if others.len() < 2 {
             let is_near = offset_ms.unsigned_abs() <= CLOCK_BOUND_MS;
             return if is_near { Verdict::Fine } else { Verdict::Doubtful };
@@ -46,7 +45,7 @@ impl Offsets {
         let (low, high) = (others[(others.len() - 1) / 2], others[others.len() / 2]);
         let nearest = offset_ms.clamp(low, high);
         match offset_ms.saturating_sub(nearest) {
-            off_by_ms if off_by_ms.abs() > bound => Verdict::Refuse { off_by_ms },
+            off_by_ms if off_by_ms.unsigned_abs() > CLOCK_BOUND_MS => Verdict::Refuse { off_by_ms },
             _ => Verdict::Fine,
         }
     }
@@ -54,6 +53,11 @@ impl Offsets {
     /// Forgets a server that is no member any more.
     pub(crate) fn forget(&mut self, server: &str) {
         self.by_server.remove(server);
+    }
+
+    /// The offset of one server, if it was seen.
+    pub(crate) fn of(&self, server: &str) -> Option<i64> {
+        self.by_server.get(server).copied()
     }
 
     /// The median offset; 0 when no server was seen.
@@ -101,6 +105,15 @@ mod tests {
         assert_eq!(known.record(&name(2), -HOUR), Verdict::Refuse { off_by_ms: -HOUR });
         assert_eq!(known.record(&name(2), 299_000), Verdict::Fine);
         assert_eq!(known.record(&name(0), -HOUR), Verdict::Refuse { off_by_ms: -HOUR - 200 });
+    }
+
+    #[test]
+    fn clocks_at_the_ends_of_time_are_refused_as_others_are() {
+        for offset in [i64::MIN, i64::MAX] {
+            let mut known = offsets(&[0, 200]);
+            let verdict = known.record(&name(2), offset);
+            assert!(matches!(verdict, Verdict::Refuse { .. }), "{offset}: {verdict:?}");
+        }
     }
 
     #[test]

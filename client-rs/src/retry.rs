@@ -1,17 +1,32 @@
 //! When a request may be sent again, and how long to wait before.
+//!
+//! | sending | counts as |
+//! |---|---|
+//! | of a request, for the first time | a request: pays into the budget |
+//! | of the same request to the same server, after it failed there or was answered BUSY | a retry: taken from the budget, three attempts at most, full jitter before each |
+//! | of a read to a second server while the first still works on it | a hedge: taken from the budget |
+//! | of a read to the *next* replica, after one failed | a failover: free, and pays nothing in |
+//!
+//! A failover is what replicas are for, and must not be refused by an empty
+//! budget. It needs none: it goes to each server that may answer once, and a
+//! server that failed is asked last from then on, so that a dead server costs
+//! each request under way one failover and the later ones none. Going round the
+//! same servers a second time is a retry.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::deadline::{Deadline, pause_within};
 use crate::environment::Environment;
 
-/// Attempts at one request, the first included.
+/// Attempts at one request on one server, the first included.
 pub(crate) const ATTEMPTS_MAX: u32 = 3;
 
 /// What a request pays in, and a retry or hedge takes out: one in ten.
 const DEPOSIT: u64 = 1;
 const PRICE: u64 = 10;
-/// Retries that a quiet client may make at once.
+/// Retries that a quiet client may make at once: so that a lone command gets
+/// over a connection that breaks.
 const BURST: u64 = 10 * PRICE;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -25,6 +40,11 @@ pub(crate) struct RetryBudget {
     tokens: AtomicU64,
 }
 
+/// The attempts made at one request on one server.
+#[derive(Debug)]
+#[must_use = "the first attempt was paid in for"]
+pub(crate) struct Attempts(u32);
+
 impl Default for RetryBudget {
     fn default() -> Self {
         Self { tokens: AtomicU64::new(BURST) }
@@ -32,10 +52,35 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// Notes a first attempt.
+    /// Notes a request, which is about to be sent for the first time.
     pub(crate) fn note_request(&self) {
         let deposit = |tokens: u64| (tokens < BURST).then_some(tokens + DEPOSIT);
         let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, deposit);
+    }
+
+    /// Notes a request, and counts the attempts at it from now on.
+    pub(crate) fn first_attempt(&self) -> Attempts {
+        self.note_request();
+        Attempts(1)
+    }
+
+    /// Whether a request that had no effect may be sent to the same server
+    /// again; waits before that, at least `at_least`. False, without waiting,
+    /// when it was sent three times, when the budget is spent, and when the
+    /// deadline would be over.
+    pub(crate) async fn again(
+        &self,
+        attempts: &mut Attempts,
+        environment: &Environment,
+        at_least: Duration,
+        deadline: Deadline,
+    ) -> bool {
+        if attempts.0 >= ATTEMPTS_MAX || !self.try_spend() {
+            return false;
+        }
+        let pause = at_least + backoff(environment, attempts.0);
+        attempts.0 += 1;
+        pause_within(deadline, pause).await
     }
 
     /// Takes what one retry or hedge costs; false when there is too little left.
@@ -45,7 +90,7 @@ impl RetryBudget {
     }
 }
 
-/// The wait before attempt number `attempt` (the first retry is 1), with full jitter.
+/// The wait behind attempt number `attempt` (the first is 1), with full jitter.
 pub(crate) fn backoff(environment: &Environment, attempt: u32) -> Duration {
     let most = BACKOFF_FIRST.saturating_mul(1 << attempt.clamp(1, 16).saturating_sub(1));
     environment.jittered(most.min(BACKOFF_LAST))
@@ -53,6 +98,8 @@ pub(crate) fn backoff(environment: &Environment, attempt: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]
@@ -62,7 +109,7 @@ mod tests {
         assert_eq!(burst as u64, BURST / PRICE);
         let mut retries = 0;
         for _ in 0..1_000 {
-            budget.note_request();
+            let _ = budget.first_attempt();
             retries += u32::from(budget.try_spend());
         }
         assert_eq!(retries, 100);
@@ -71,8 +118,34 @@ mod tests {
     #[test]
     fn quiet_hours_do_not_save_up_more_than_the_burst() {
         let budget = RetryBudget::default();
-        (0..100_000).for_each(|_| budget.note_request());
+        (0..100_000).for_each(|_| drop(budget.first_attempt()));
         assert_eq!((0..1_000).filter(|_| budget.try_spend()).count() as u64, BURST / PRICE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_sent_three_times_at_most_and_waits_between() {
+        let (budget, environment) = (RetryBudget::default(), Environment::default());
+        let mut attempts = budget.first_attempt();
+        let (start, at_least) = (Instant::now(), Duration::from_millis(300));
+        assert!(budget.again(&mut attempts, &environment, at_least, None).await);
+        assert!(budget.again(&mut attempts, &environment, at_least, None).await);
+        let waited = start.elapsed();
+        assert!(waited >= 2 * at_least && waited <= 2 * at_least + 3 * BACKOFF_FIRST);
+        assert!(!budget.again(&mut attempts, &environment, at_least, None).await);
+        assert_eq!(start.elapsed(), waited, "the refusal comes at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_retry_is_waited_for_when_the_budget_or_the_time_is_spent() {
+        let (budget, environment) = (RetryBudget::default(), Environment::default());
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut attempts = budget.first_attempt();
+        let deadline = Some(start + second / 2);
+        assert!(!budget.again(&mut attempts, &environment, second, deadline).await);
+        while budget.try_spend() {}
+        let mut attempts = budget.first_attempt();
+        assert!(!budget.again(&mut attempts, &environment, Duration::ZERO, None).await);
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[test]

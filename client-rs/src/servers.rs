@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::Error;
+use crate::placement::Placing;
 use crate::server::{Access, Server};
 use crate::view::View;
 
@@ -36,9 +37,21 @@ impl Servers {
         found.ok_or_else(|| Error::NotAMember { name: name.to_owned() })
     }
 
+    /// Some servers that are not known to fail, those that were spoken to first.
+    pub(crate) fn answering(&self, most: usize) -> Vec<Arc<Server>> {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        let fine = by_name.values().filter(|server| !server.is_suspect());
+        let mut fine: Vec<Arc<Server>> = fine.cloned().collect();
+        drop(by_name);
+        fine.sort_by_key(|server| server.greeting().is_none());
+        fine.truncate(most);
+        fine
+    }
+
     /// Follows a new view: new servers appear, addresses change, servers that
     /// are neither members nor alive are dropped.
     pub(crate) fn update(&self, view: &View) {
+        self.access.place_by(Placing::of(view.settings()));
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         by_name.retain(|name, _| {
             let stays = view.member(name).is_some() || view.living(name).is_some();

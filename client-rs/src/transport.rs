@@ -61,7 +61,8 @@ impl Connector for TcpUnixConnector {
         Box::pin(async move {
             match address {
                 Address::Tcp(address) => {
-                    let stream = TcpStream::connect(address.as_str()).await?;
+                    let found = rampuddle_discovery::resolve(address).await?;
+                    let stream = TcpStream::connect(&found[..]).await?;
                     self.prepare(&stream)?;
                     Ok(Stream(Inner::Tcp(stream)))
                 }
@@ -292,6 +293,14 @@ mod tests {
         assert!(!near.is_stale());
         drop(far);
         assert!(near.is_stale());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_where_no_server_can_be_is_not_connected_to() {
+        // Discovery refuses the literal; a name would be found to be the same.
+        let address = Address::Tcp("0.0.0.0:1".to_owned());
+        let refused = TcpUnixConnector::default().connect(&address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{refused}");
     }
 
     #[tokio::test]

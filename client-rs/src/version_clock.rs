@@ -1,12 +1,12 @@
 //! The hybrid logical clock that versions are drawn from.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rampuddle_protocol::Version;
 use rampuddle_protocol::limits::TOMBSTONE_LIFE_MS;
 
-use crate::environment::{Clock, Environment};
+use crate::environment::{Clock, Environment, GOLDEN, mixed};
 
 /// Versions seen further ahead than this are a broken server's and ignored:
 /// following them would have every later write refused with CLOCK. Far beyond
@@ -18,12 +18,21 @@ const AHEAD_MS_MAX: u64 = TOMBSTONE_LIFE_MS;
 /// before and than everything observed.
 ///
 /// The upper 48 bits of a time are milliseconds, the lower 16 a counter; one
-/// atomic number holds both, so that an overflowing counter carries by itself.
+/// number holds both, so that an overflowing counter carries by itself.
 #[derive(Debug)]
 pub(crate) struct VersionClock {
     clock: Arc<dyn Clock>,
     offset_ms: AtomicI64,
-    seen: AtomicU64,
+    past: Mutex<Past>,
+}
+
+/// What versions to come must be greater than.
+#[derive(Debug)]
+struct Past {
+    /// The greatest time drawn or observed.
+    seen: u64,
+    /// The greatest time observed: at least `seen` when nothing was drawn.
+    observed: u64,
     writer: u64,
 }
 
@@ -34,26 +43,37 @@ impl VersionClock {
         Self {
             clock: Arc::clone(&environment.clock),
             offset_ms: AtomicI64::new(0),
-            seen: AtomicU64::new(0),
-            writer,
+            past: Mutex::new(Past { seen: 0, observed: 0, writer }),
         }
     }
 
-    /// A new version. Lock-free.
+    /// A new version.
     pub(crate) fn draw(&self) -> Version {
         let now = Version::from_unix_ms(self.now_ms(), 0).time;
-        let next = |seen: u64| now.max(seen.saturating_add(1));
-        let before =
-            self.seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |s| Some(next(s)));
-        let before = before.unwrap_or_else(|seen| seen);
-        Version { time: next(before), writer: self.writer }
+        let mut past = self.past();
+        past.seen = now.max(past.seen.saturating_add(1));
+        Version { time: past.seen, writer: past.writer }
     }
 
-    /// Takes note of a version that somebody drew: those drawn from now on are
-    /// greater.
+    /// Takes note of a version that a server holds, or held: those drawn from
+    /// now on are greater.
     pub(crate) fn observe(&self, version: Version) {
         if version.unix_ms() <= self.now_ms().saturating_add(AHEAD_MS_MAX) {
-            self.seen.fetch_max(version.time, Ordering::Relaxed);
+            let mut past = self.past();
+            past.seen = past.seen.max(version.time);
+            past.observed = past.observed.max(version.time);
+        }
+    }
+
+    /// Forgets versions that were drawn while the clock was ahead, and that were
+    /// not observed. Those drawn from now on may be less than they are, and have
+    /// another writer's id, so that none is drawn twice.
+    pub(crate) fn rewind(&self) {
+        let now = Version::from_unix_ms(self.now_ms(), 0).time;
+        let mut past = self.past();
+        if past.seen > now.max(past.observed) {
+            past.seen = past.observed;
+            past.writer = mixed(past.writer.wrapping_add(GOLDEN));
         }
     }
 
@@ -64,7 +84,16 @@ impl VersionClock {
 
     /// The corrected time in milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.clock.unix_ms().saturating_add_signed(self.offset_ms.load(Ordering::Relaxed))
+        self.local_ms().saturating_add_signed(self.offset_ms.load(Ordering::Relaxed))
+    }
+
+    /// The time of this machine, as it is.
+    pub(crate) fn local_ms(&self) -> u64 {
+        self.clock.unix_ms()
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,6 +104,8 @@ fn halves(bytes: [u8; 16]) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
     use crate::environment::SeededRandom;
     use crate::transport::TcpUnixConnector;
@@ -127,6 +158,32 @@ mod tests {
         let (_, versions) = clocks(NOW);
         versions.observe(Version { time: u64::MAX, writer: u64::MAX });
         assert_eq!(versions.draw().unix_ms(), NOW);
+    }
+
+    #[test]
+    fn versions_drawn_ahead_are_forgotten_and_those_observed_are_not() {
+        let (clock, versions) = clocks(NOW);
+        let observed = versions.draw();
+        versions.observe(observed);
+        clock.0.store(NOW + 3_600_000, Ordering::Relaxed);
+        let ahead = versions.draw();
+        versions.set_offset_ms(-3_600_000);
+        assert!(versions.draw() > ahead, "nobody said yet that it was wrong");
+        versions.rewind();
+        let next = versions.draw();
+        assert_eq!(next.unix_ms(), NOW);
+        assert!(next.time > observed.time && next.writer != observed.writer);
+        versions.observe(ahead);
+        versions.rewind();
+        assert!(versions.draw().time > ahead.time, "a server has it: it counts");
+    }
+
+    #[test]
+    fn a_clock_that_is_not_ahead_has_nothing_to_forget() {
+        let (_, versions) = clocks(NOW);
+        let first = versions.draw();
+        versions.rewind();
+        assert_eq!(versions.draw(), Version { time: first.time + 1, ..first });
     }
 
     #[test]

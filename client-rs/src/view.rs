@@ -2,12 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::{BoxFuture, join_all};
 use rampuddle_discovery::{Living, MemberState, Settings, Snapshot, Watch};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::error::Error;
+use crate::membership::Membership;
 use crate::placement::{Placement, Slot};
+
+/// How often members that vanished from the registry, and answer, are asked again.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// A registry younger than this may have been wiped: nobody says Absent yet.
 const YOUNG_MS: u64 = 10_000;
@@ -174,21 +181,83 @@ impl Views {
         Arc::clone(&self.latest.borrow())
     }
 
-    /// Follows discovery for ever. `on_view` sees each new view before it is
-    /// handed out. A snapshot that cannot be used leaves the view as it is.
-    pub(crate) async fn follow(&self, mut discovery: Watch, on_view: impl Fn(&View)) {
+    /// Follows discovery for ever, from what is known of the members. `on_view`
+    /// sees each new view before it is handed out. A snapshot that cannot be used
+    /// leaves the view as it is. `answers` asks a member itself whether it is
+    /// there: see [`Membership`].
+    pub(crate) async fn follow<A: Future<Output = bool> + Send>(
+        &self,
+        mut discovery: Watch,
+        mut membership: Membership,
+        on_view: impl Fn(&View),
+        answers: impl Fn(&str) -> A,
+    ) {
+        let mut asking: Option<BoxFuture<'_, Vec<String>>> = None;
         loop {
-            discovery.changed().await;
-            let snapshot = discovery.current();
-            let before = self.current();
-            match View::new(&snapshot, &before.settings.cluster, Some(&before)) {
-                Ok(view) => {
-                    on_view(&view);
-                    self.latest.send_replace(Arc::new(view));
+            let has_changed = tokio::select! {
+                snapshot = discovery.changed() => {
+                    if membership.answered(Snapshot::clone(&snapshot)) {
+                        let doubted = membership.doubted().count();
+                        tracing::warn!(
+                            doubted,
+                            "members vanished from the registry at once: those that answer stay"
+                        );
+                        asking = Some(ask(&membership, Duration::ZERO, &answers));
+                    }
+                    true
                 }
-                Err(error) => tracing::error!(%error, "the cluster's new state cannot be used"),
+                silent = next_of(&mut asking) => {
+                    asking = None;
+                    let gone = membership.asked(silent);
+                    for name in &gone {
+                        tracing::warn!(%name, "the member is gone from the registry, and silent");
+                    }
+                    !gone.is_empty()
+                }
+            };
+            if asking.is_none() && membership.doubted().next().is_some() {
+                asking = Some(ask(&membership, ASK_EVERY, &answers));
+            }
+            if has_changed {
+                self.show(&membership.believed(), &on_view);
             }
         }
+    }
+
+    fn show(&self, snapshot: &Snapshot, on_view: impl Fn(&View)) {
+        let before = self.current();
+        match View::new(snapshot, &before.settings.cluster, Some(&before)) {
+            Ok(view) => {
+                on_view(&view);
+                self.latest.send_replace(Arc::new(view));
+            }
+            Err(error) => tracing::error!(%error, "the cluster's new state cannot be used"),
+        }
+    }
+}
+
+/// Asks all doubted members at once, after a while; returns those that do not answer.
+fn ask<'a, A: Future<Output = bool> + Send + 'a>(
+    membership: &Membership,
+    pause: Duration,
+    answers: impl Fn(&str) -> A,
+) -> BoxFuture<'a, Vec<String>> {
+    let one = |name: &str| (name.to_owned(), answers(name));
+    let all: Vec<(String, A)> = membership.doubted().map(one).collect();
+    let all =
+        all.into_iter().map(|(name, answers)| async move { (!answers.await).then_some(name) });
+    let all = join_all(all);
+    Box::pin(async move {
+        sleep(pause).await;
+        all.await.into_iter().flatten().collect()
+    })
+}
+
+/// What comes of a future, if there is one; else waits for ever.
+async fn next_of<T>(future: &mut Option<BoxFuture<'_, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -229,6 +229,72 @@ async fn handshakes_that_make_no_sense_are_refused() {
 }
 
 #[tokio::test]
+async fn listings_longer_than_asked_are_refused() {
+    let (server, raw) = against(|frame| frame).await;
+    server.behave(Behaviour::default());
+    server.hang_up().await;
+    // The answer to a request for all keys, whatever is asked.
+    let all = raw.list("a", &ListQuery::default()).await.unwrap();
+    assert_eq!((all.entries.len(), all.next), (2, None));
+    let whole = std::sync::Mutex::new(None);
+    let mangle = move |number, frame: Vec<u8>| {
+        let mut whole = whole.lock().unwrap();
+        let id = Header::decode(&frame).request_id;
+        let once = if number == 0 { None } else { Some(whole.get_or_insert(frame.clone())) };
+        Some(once.map_or(frame, |once| rewritten(once.clone(), |header| header.request_id = id)))
+    };
+    server.behave(Behaviour { mangle: Some(Arc::new(mangle)), ..Behaviour::default() });
+    raw.list("a", &ListQuery::default()).await.unwrap();
+    let mut query = ListQuery::default();
+    query.rows_max = 1;
+    let error = raw.list("a", &query).await.unwrap_err();
+    assert!(matches!(error, Error::PeerMisbehaved { what: Misbehaviour::Listing, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn answers_about_other_keys_than_asked_are_refused() {
+    let (server, raw) = against(|frame| frame).await;
+    let stat = |key: &'static [u8]| raw.stat(&Target::Placement, vec![Bytes::from_static(key)]);
+    assert_eq!(stat(b"k").await.remove(0).unwrap().key, "k");
+    let other_key = |_, mut frame: Vec<u8>| {
+        if Header::decode(&frame).opcode == Opcode::Stat as u8 {
+            let head_bytes = Header::decode(&frame).head_bytes();
+            *frame.last_mut().unwrap() = b'l';
+            Header::seal(&mut frame[..head_bytes]);
+        }
+        Some(frame)
+    };
+    server.behave(Behaviour { mangle: Some(Arc::new(other_key)), ..Behaviour::default() });
+    let error = stat(b"k").await.remove(0).unwrap_err();
+    assert!(matches!(error, Error::PeerMisbehaved { what: Misbehaviour::OtherKey, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn clocks_at_the_ends_of_time_harm_nobody_else() {
+    let mut entries = Vec::new();
+    let mut servers = Vec::new();
+    for name in ["a", "b", "c"] {
+        let server = FakeServer::start(name).await;
+        entries.push(server.entry());
+        servers.push(server);
+    }
+    for clock in [0, i64::MAX as u64, 1 << 63, u64::MAX] {
+        servers[2].behave(Behaviour { clock_unix_ms: Some(clock), ..Behaviour::default() });
+        let options = Options::new(format!("static:{}", entries.join(",")));
+        let raw = Client::connect(options).await.unwrap().raw();
+        raw.info("a").await.unwrap();
+        raw.info("b").await.unwrap();
+        let error = raw.info("c").await.unwrap_err();
+        assert!(matches!(error, Error::ClockOff { .. }), "{clock}: {error}");
+        let items = vec![CreateItem::new(format!("{clock}"), "x")];
+        let made = raw.create(&Target::server("a"), items).await.remove(0).unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let drawn = made.sent_version.unix_ms();
+        assert!(drawn.abs_diff(now.as_millis() as u64) < 10_000, "{clock}: {drawn}");
+    }
+}
+
+#[tokio::test]
 async fn listings_that_go_round_in_circles_are_refused() {
     let (server, raw) = against(|frame| frame).await;
     server.behave(Behaviour::default());

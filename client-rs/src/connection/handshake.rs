@@ -1,6 +1,7 @@
 //! From a socket to a connection: hello both ways, and proof of a token.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use rampuddle_protocol::limits::HELLO_FRAME_BYTES;
@@ -8,11 +9,12 @@ use rampuddle_protocol::{
     ClientHello, FrameFlags, Header, Nonce, Opcode, Proof, ProofAnswer, ProofInput, Role,
     ServerHello, SessionId, Status, prove, verify,
 };
-use tokio::time::Instant;
 
 use super::{Connection, Failure, Grants, Greeting, INBOX_BYTES, Pace};
+use crate::deadline::Deadline;
 use crate::environment::Environment;
 use crate::error::{Error, Misbehaviour};
+use crate::placement::Placing;
 use crate::token::Token;
 use crate::transport::{Address, Stream};
 
@@ -27,7 +29,11 @@ pub(crate) struct Introduction<'a> {
     pub(crate) token: Option<&'a Token>,
     pub(crate) environment: &'a Environment,
     pub(crate) patience: Duration,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Deadline,
+    /// What keys are placed by; `None` = nothing will be placed.
+    pub(crate) placing: Option<&'a Placing>,
+    /// Counts the bytes that move.
+    pub(crate) activity: &'a Arc<AtomicU64>,
 }
 
 impl Connection {
@@ -35,8 +41,9 @@ impl Connection {
     ///
     /// # Errors
     /// When the server is another one, of another cluster or another version,
-    /// refuses, wants a token or does not know the client's, breaks the
-    /// protocol, or does not answer in time. Nothing was applied.
+    /// was told other cluster settings, refuses, wants a token or does not know
+    /// the client's, breaks the protocol, or does not answer in time. Nothing
+    /// was applied.
     pub(crate) async fn open(
         stream: Stream,
         address: Arc<Address>,
@@ -46,8 +53,14 @@ impl Connection {
         let clock = &introduction.environment.clock;
         let nonce = Nonce(introduction.environment.unguessable());
         let (version_min, version_max) = (Header::VERSION, Header::VERSION);
-        let session = introduction.session;
-        let hello = ClientHello { version_min, version_max, nonce, session, ..Default::default() };
+        let hello = ClientHello {
+            version_min,
+            version_max,
+            nonce,
+            session: introduction.session,
+            settings: connection.greeting.settings,
+            ..Default::default()
+        };
 
         let asked_ms = clock.unix_ms();
         hello.frame(introduction.cluster, introduction.server, &mut connection.out);
@@ -69,6 +82,7 @@ impl Connection {
             server: Arc::clone(introduction.server),
             address,
             greeting: Greeting {
+                settings: introduction.placing.map_or(0, |placing| placing.fingerprint),
                 incarnation: nothing.incarnation,
                 store_id: nothing.store_id,
                 mark_age_ms: u64::MAX,
@@ -78,6 +92,7 @@ impl Connection {
             },
             patience: introduction.patience,
             deadline: introduction.deadline,
+            activity: Arc::clone(introduction.activity),
             out: Vec::with_capacity(HELLO_FRAME_BYTES),
             queued_payload: 0,
             written: 0,
@@ -132,24 +147,14 @@ impl Connection {
             Ok((hello, name)) => (hello, name.to_vec()),
             Err(error) => return Err(self.misbehaved(error)),
         };
-        let server = || Arc::clone(introduction.server);
-        let is_meant = name == introduction.server.as_bytes();
-        match Status::from_number(header.status) {
-            Some(Status::Ok) if is_meant => {}
-            Some(Status::Ok | Status::Mismatch) => {
-                self.fail(Failure::Misbehaved);
-                return Err(Error::WrongServer {
-                    server: server(),
-                    cluster: Arc::clone(introduction.cluster),
-                    address: Address::clone(&self.address),
-                    found: String::from_utf8_lossy(&name).into_owned(),
-                });
-            }
-            status => {
-                self.fail(Failure::Misbehaved);
-                let status = status.unwrap_or(Status::Unsupported);
-                return Err(Error::Refused { server: server(), what: "the handshake", status });
-            }
+        let status = Status::from_number(header.status).unwrap_or(Status::Unsupported);
+        if status != Status::Ok && status != Status::Mismatch {
+            self.fail(Failure::Misbehaved);
+            return Err(Error::refused(introduction.server, "the handshake", status));
+        }
+        if let Some(mismatch) = self.mismatch(status, &hello, &name, introduction) {
+            self.fail(Failure::Misbehaved);
+            return Err(mismatch);
         }
         let grants = Grants::of(&hello).filter(|_| hello.version == Header::VERSION);
         self.greeting.grants = grants.ok_or_else(|| self.misbehaved(Misbehaviour::Handshake))?;
@@ -157,6 +162,36 @@ impl Connection {
         self.greeting.store_id = hello.store_id;
         self.greeting.mark_age_ms = hello.mark_age_ms;
         Ok(hello)
+    }
+
+    /// What is not as the client meant it, if anything is.
+    fn mismatch(
+        &self,
+        status: Status,
+        hello: &ServerHello,
+        name: &[u8],
+        introduction: &Introduction<'_>,
+    ) -> Option<Error> {
+        let server = || Arc::clone(introduction.server);
+        let cluster = || Arc::clone(introduction.cluster);
+        let address = || Address::clone(&self.address);
+        if name != introduction.server.as_bytes() {
+            let found = String::from_utf8_lossy(name).into_owned();
+            let (server, cluster, address) = (server(), cluster(), address());
+            return Some(Error::WrongServer { server, cluster, address, found });
+        }
+        let placing = introduction.placing.filter(|placing| !placing.agrees(hello.settings));
+        if let Some(Placing { fingerprint, text, .. }) = placing {
+            return Some(Error::OtherSettings {
+                server: server(),
+                read: Arc::clone(text),
+                expected: *fingerprint,
+                found: hello.settings,
+            });
+        }
+        let other =
+            || Error::WrongCluster { server: server(), cluster: cluster(), address: address() };
+        (status == Status::Mismatch).then(other)
     }
 
     /// Both sides show that they know the token. A server that wants none while
@@ -191,8 +226,12 @@ impl Connection {
         };
         proof.frame(&mut self.out);
         let header = self.exchange(Opcode::Proof).await?;
-        if header.status != Status::Ok as u8 {
-            return Err(Error::Denied { server, key_id: token.key_id().to_owned() });
+        match Status::from_number(header.status).unwrap_or(Status::Unsupported) {
+            Status::Ok => {}
+            Status::Denied => {
+                return Err(Error::Denied { server, key_id: token.key_id().to_owned() });
+            }
+            status => return Err(Error::refused(&server, "the proof", status)),
         }
         let parsed = ProofAnswer::parse(&header, header.table(&self.head));
         let proved = parsed.map_err(|error| self.misbehaved(error))?;

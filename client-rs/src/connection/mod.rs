@@ -23,6 +23,7 @@ mod pace;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rampuddle_protocol::limits::{
@@ -35,6 +36,7 @@ pub(crate) use self::handshake::Introduction;
 use self::outgoing::Outstanding;
 pub(crate) use self::outgoing::{FrameSize, answer_head_bytes};
 use self::pace::{Pace, Waited};
+use crate::deadline::Deadline;
 use crate::error::{Error, Fate, Misbehaviour};
 use crate::transport::{Address, Stream};
 
@@ -51,7 +53,9 @@ pub(crate) struct Connection {
     address: Arc<Address>,
     greeting: Greeting,
     patience: Duration,
-    deadline: Option<Instant>,
+    deadline: Deadline,
+    /// Bytes that moved, over all connections of the server.
+    activity: Arc<AtomicU64>,
 
     /// Heads that were queued and not written yet.
     out: Vec<u8>,
@@ -81,6 +85,9 @@ pub(crate) struct Connection {
 /// What the server said in the handshake.
 #[derive(Debug, Clone)]
 pub(crate) struct Greeting {
+    /// The fingerprint of the settings that this side placed keys by when it
+    /// shook hands; 0 = nothing may be placed over this connection.
+    pub(crate) settings: u64,
     pub(crate) incarnation: Incarnation,
     pub(crate) store_id: StoreId,
     pub(crate) mark_age_ms: u64,
@@ -157,7 +164,7 @@ impl Connection {
     }
 
     /// How long the server may be silent, and when all must be done.
-    pub(crate) fn set_limits(&mut self, patience: Duration, deadline: Option<Instant>) {
+    pub(crate) fn set_limits(&mut self, patience: Duration, deadline: Deadline) {
         (self.patience, self.deadline) = (patience, deadline);
     }
 
@@ -220,6 +227,11 @@ impl Connection {
             return Fate::MaybeApplied;
         }
         Fate::NotSent
+    }
+
+    /// Notes bytes that moved, for whoever waits for a connection to the server.
+    fn moved(&self, bytes: usize) {
+        self.activity.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn fail(&mut self, failure: Failure) {

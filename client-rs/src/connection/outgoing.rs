@@ -157,6 +157,7 @@ impl Connection {
                 Ok(Ok(0)) => return Err(self.broken(io::ErrorKind::WriteZero.into())),
                 Ok(Ok(bytes)) => {
                     pace.moved(bytes);
+                    self.moved(bytes);
                     self.written += bytes as u64;
                     cursor.advance(bytes, &self.out, payload);
                 }

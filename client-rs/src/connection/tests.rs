@@ -1,7 +1,11 @@
 use std::sync::Arc;
 
-use rampuddle_protocol::{CreateRow, GatherRow, Outcome, ScatterRow, SessionId, Status, Version};
-use tokio::io::DuplexStream;
+use rampuddle_protocol::limits::HELLO_FRAME_BYTES;
+use rampuddle_protocol::{
+    CreateRow, GatherRow, Outcome, ScatterRow, SessionId, StatRequestRow, Status, TableBuilder,
+    Version,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 use crate::environment::Environment;
@@ -25,6 +29,8 @@ async fn open(near: DuplexStream) -> Result<Connection, Error> {
         environment: &environment,
         patience: Duration::from_secs(5),
         deadline: None,
+        placing: None,
+        activity: &Arc::default(),
     };
     let address = Arc::new(Address::Tcp("pipe".to_owned()));
     Connection::open(Stream::other(near), address, introduction).await
@@ -173,4 +179,86 @@ async fn neither_side_ever_waits_for_the_other_to_read() {
         }
         assert_eq!(count, expected, "{size:?}");
     }
+}
+
+/// A peer that sends these bytes, one every four seconds, for ever.
+async fn trickle(bytes: Vec<u8>) -> DuplexStream {
+    let (near, mut far) = tokio::io::duplex(1 << 10);
+    tokio::spawn(async move {
+        for byte in bytes.iter().cycle() {
+            if far.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+    });
+    near
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_trickles_in_is_given_up() {
+    let start = Instant::now();
+    let mut frame = Vec::new();
+    ServerHello::default().frame(Status::Ok, "a", &mut frame);
+    let error = open(trickle(frame).await).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert!(start.elapsed() <= Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+/// A server that sends the same answer to whatever was asked first, for ever.
+async fn repeating(answer: impl FnOnce(&Header) -> Vec<u8>) -> Connection {
+    let shared = Arc::new(Shared::new("a", Behaviour::default()));
+    let (near, mut far) = tokio::io::duplex(1 << 10);
+    let (hello_near, hello_far) = tokio::io::duplex(1 << 10);
+    tokio::spawn(shared.serve(hello_far));
+    // The handshake is an honest server's.
+    let mut hello_near = hello_near;
+    let mut hello = vec![0; HELLO_FRAME_BYTES];
+    let near = async { open(near).await.unwrap() };
+    let relayed = async {
+        far.read_exact(&mut hello).await.unwrap();
+        hello_near.write_all(&hello).await.unwrap();
+        hello_near.read_exact(&mut hello).await.unwrap();
+        far.write_all(&hello).await.unwrap();
+    };
+    let (mut connection, ()) = tokio::join!(near, relayed);
+    connection.request::<StatRequestRow>(Opcode::Ping, [], 0);
+    connection.flush().await.unwrap();
+    let mut head = [0; Header::BYTES];
+    far.read_exact(&mut head).await.unwrap();
+    let answer = answer(&Header::parse(&head).unwrap());
+    tokio::spawn(async move { while far.write_all(&answer).await.is_ok() {} });
+    connection
+}
+
+#[tokio::test]
+async fn answers_that_never_end_are_read_once_and_then_refused() {
+    let ping = |header: &Header| {
+        let mut out = Vec::new();
+        TableBuilder::answer(&mut out, header, Status::Ok).finish(0);
+        out
+    };
+    let mut connection = repeating(ping).await;
+    connection.receive_head().await.unwrap();
+    let error = connection.receive_head().await.unwrap_err();
+    let what = Misbehaviour::UnknownRequest { request_id: 1 };
+    assert!(matches!(&error, Error::PeerMisbehaved { what: found, .. } if *found == what));
+    assert!(!connection.is_reusable() && connection.failure() == Some(Failure::Misbehaved));
+    // Whatever it sent meanwhile lies in the kernel, or in buffers of fixed length.
+    assert!(connection.inbox.len() == INBOX_BYTES && connection.head.capacity() <= INBOX_BYTES);
+}
+
+#[tokio::test]
+async fn an_answer_with_a_table_that_nobody_asked_for_is_refused() {
+    let full = |header: &Header| {
+        let mut out = Vec::new();
+        let mut table = TableBuilder::answer(&mut out, header, Status::Ok);
+        (0..1_024).for_each(|_| table.push(&Outcome::default(), b"", &[7; 64]));
+        table.finish(0);
+        out
+    };
+    let mut connection = repeating(full).await;
+    let error = connection.receive_head().await.unwrap_err();
+    let what = Misbehaviour::WrongRows { wanted: 0, found: 1_024 };
+    assert!(matches!(&error, Error::PeerMisbehaved { what: found, .. } if *found == what));
 }

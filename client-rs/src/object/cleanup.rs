@@ -1,5 +1,6 @@
-//! Removing stripes that belong to no object any more.
+//! Removing what belongs to no object any more.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -8,44 +9,52 @@ use futures_util::future::join_all;
 use rampuddle_protocol::SetId;
 use tokio::time::sleep;
 
-use super::copies::answers;
 use super::format::{Tag, stripe_key, stripe_version};
-use super::head::read_ranks;
+use super::operation::Operation;
+use super::ranks::{Places, answers};
 use crate::client::Core;
-use crate::placement::Slot;
-use crate::raw::{DropItem, RawClient, Target};
+use crate::raw::{DropItem, Target};
 
 /// When stripes of a dropped upload are removed once more.
 const SECOND_LOOK: Duration = Duration::from_secs(15);
 /// Stripes whose removal is asked for at once.
 const STRIPES_AT_ONCE: u64 = 512;
 
+/// The stripes of one upload.
+#[derive(Debug, Clone, Copy)]
+struct Stripes {
+    upload: SetId,
+    /// As in the tag.
+    replicas: u8,
+    number: u64,
+}
+
 /// Removes the stripes of an upload that comes to nothing, when it is dropped
 /// before it was disarmed.
 #[derive(Debug)]
 pub(super) struct Cleanup {
     core: Weak<Core>,
-    upload: SetId,
-    stripes: u64,
+    stripes: Stripes,
     is_armed: bool,
 }
 
 impl Cleanup {
-    pub(super) fn new(core: &Arc<Core>, upload: SetId) -> Self {
-        Self { core: Arc::downgrade(core), upload, stripes: 0, is_armed: true }
+    pub(super) fn new(core: &Arc<Core>, upload: SetId, replicas: u8) -> Self {
+        let stripes = Stripes { upload, replicas, number: 0 };
+        Self { core: Arc::downgrade(core), stripes, is_armed: true }
     }
 
     /// Notes that a stripe may come to lie somewhere.
     pub(super) fn begins(&mut self, stripe: u64) {
-        self.stripes = self.stripes.max(stripe + 1);
+        self.stripes.number = self.stripes.number.max(stripe + 1);
     }
 
     /// Removes the stripes now, armed or not.
-    pub(super) async fn run(&mut self) {
-        if let Some(core) = self.core.upgrade() {
-            drop_stripes(&core, self.upload, self.stripes).await;
-        }
+    pub(super) async fn run(&mut self, operation: &Operation) {
         self.disarm();
+        let stripes = self.stripes;
+        let drop = move |background| async move { drop_stripes(&background, stripes).await };
+        operation.see_through(drop).await;
     }
 
     /// The stripes belong to an object now.
@@ -56,43 +65,74 @@ impl Cleanup {
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        let Some(core) = self.core.upgrade().filter(|_| self.is_armed && self.stripes > 0) else {
-            return;
-        };
-        let (upload, stripes) = (self.upload, self.stripes);
+        let is_needed = self.is_armed && self.stripes.number > 0;
+        let Some(core) = self.core.upgrade().filter(|_| is_needed) else { return };
+        let (stripes, background) = (self.stripes, Operation::background(&core));
         let runtime = core.servers.access().runtime.clone();
         // What cannot be reached now ends with its lease.
         runtime.spawn(async move {
-            drop_stripes(&core, upload, stripes).await;
+            drop_stripes(&background, stripes).await;
             // A stripe that was on its way may have arrived behind its removal.
             sleep(SECOND_LOOK).await;
-            drop_stripes(&core, upload, stripes).await;
+            drop_stripes(&background, stripes).await;
         });
     }
 }
 
-/// Removes the stripes of objects that were displaced, but not of `keep`.
-pub(super) async fn drop_displaced(core: &Arc<Core>, displaced: &[Tag], keep: SetId) {
-    for tag in displaced.iter().filter(|tag| tag.upload != keep) {
-        drop_stripes(core, tag.upload, tag.stripes()).await;
+/// Removes what a head took the place of: the same heads where this one does not
+/// belong, because there were more copies of them, and their stripes. `new`
+/// is the upload of the head, or zero after a delete; `have` are the servers
+/// that know of it.
+pub(super) async fn drop_displaced(
+    operation: &Operation,
+    key: &Bytes,
+    mut displaced: Vec<Tag>,
+    new: SetId,
+    have: Vec<Arc<str>>,
+) {
+    displaced.retain(|tag| tag.upload != new);
+    if displaced.is_empty() {
+        return;
     }
+    let key = key.clone();
+    let drop = move |background: Operation| async move {
+        for tag in &displaced {
+            // Before their stripes, so that nobody finds heads without any.
+            drop_heads(&background, &key, tag, &have).await;
+            let Tag { upload, replicas, .. } = *tag;
+            drop_stripes(&background, Stripes { upload, replicas, number: tag.stripes() }).await;
+        }
+    };
+    operation.see_through(drop).await;
 }
 
-/// Removes all copies of an upload's stripes that can be reached.
-async fn drop_stripes(core: &Arc<Core>, upload: SetId, stripes: u64) {
-    let raw = &RawClient::for_objects(Arc::clone(core));
+/// Removes a head from those of its owners that a later one has not reached.
+async fn drop_heads(operation: &Operation, key: &Bytes, tag: &Tag, have: &[Arc<str>]) {
+    let places = Places::of_copies(&operation.views.current(), key, tag.replicas);
+    let left = places.owners(tag.replicas).iter().filter(|server| !have.contains(server));
+    let each = left.filter(|server| answers(operation, server)).map(|server| async move {
+        let item = DropItem::new(key.clone(), tag.version);
+        operation.raw().drop_version(&Target::Server(Arc::clone(server)), vec![item]).await
+    });
+    join_all(each).await;
+}
+
+/// Removes all copies of stripes that can be reached.
+async fn drop_stripes(operation: &Operation, stripes: Stripes) {
+    let Stripes { upload, replicas, number } = stripes;
+    let raw = &operation.raw();
     let mut begin = 0;
-    while begin < stripes {
-        let end = stripes.min(begin + STRIPES_AT_ONCE);
-        let mut by_server = std::collections::BTreeMap::<Arc<str>, Vec<DropItem>>::new();
+    while begin < number {
+        let end = number.min(begin + STRIPES_AT_ONCE);
+        let view = operation.views.current();
+        let mut by_server = BTreeMap::<Arc<str>, Vec<DropItem>>::new();
         for stripe in begin..end {
             let key: Bytes = stripe_key(upload, stripe);
-            for server in read_ranks(&core.views.current(), Slot::of(&key, 0)) {
-                if !answers(core, &server) {
-                    continue;
+            for server in Places::of_copies(&view, &key, replicas).all() {
+                if answers(operation, server) {
+                    let item = DropItem::new(key.clone(), stripe_version(upload));
+                    by_server.entry(Arc::clone(server)).or_default().push(item);
                 }
-                let item = DropItem::new(key.clone(), stripe_version(upload));
-                by_server.entry(server).or_default().push(item);
             }
         }
         let each = by_server.into_iter().map(|(server, items)| async move {

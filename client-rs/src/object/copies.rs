@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use rampuddle_protocol::{Status, Version};
-use tokio::time::{Instant, sleep};
+use rampuddle_protocol::Status;
+use tokio::time::Instant;
 
 use super::format::Tag;
-use crate::client::Core;
-use crate::error::Fate;
-use crate::placement::Slot;
-use crate::raw::{CreateItem, RawClient, Target};
-use crate::view::View;
+use super::operation::Operation;
+use super::ranks::{Candidates, answers};
+use crate::deadline::pause_within;
+use crate::error::{Error, Fate};
+use crate::raw::{CreateItem, Target};
 
 /// How long a server that has too much under way is asked again.
 const BUSY_PATIENCE: Duration = Duration::from_secs(5);
@@ -25,12 +25,22 @@ const BUSY_PAUSE_MAX: Duration = Duration::from_millis(200);
 pub(super) enum Copy {
     /// It has it, and displaced a value with this tag.
     Stored { displaced: Option<Tag> },
-    /// It holds a greater version.
-    Overtaken { held: Version },
+    /// It holds a greater version: a value, or a delete.
+    Overtaken { by_value: bool },
     /// It holds a value, and may not replace it.
     Exists,
+    /// It has no room, and holds nothing that refuses the value.
+    Full(Error),
     /// It did not take it.
-    Failed { problem: String, fate: Fate },
+    Failed(Error),
+}
+
+/// A server's word on a value.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) server: Arc<str>,
+    pub(super) is_owner: bool,
+    pub(super) copy: Copy,
 }
 
 /// How all servers asked took a value.
@@ -38,177 +48,156 @@ pub(super) enum Copy {
 pub(super) struct Copies {
     /// Copies wanted: those asked for, as far as there are members.
     pub(super) wanted: usize,
-    /// By server; owners are among the first `wanted` ranks.
-    pub(super) taken: Vec<(Arc<str>, bool, Copy)>,
+    /// By server, in the order of their answers.
+    pub(super) taken: Vec<Taken>,
 }
 
 impl Copies {
     /// Servers that have the value.
     pub(super) fn stored(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.taken
-            .iter()
-            .filter(|(_, _, copy)| matches!(copy, Copy::Stored { .. }))
-            .map(|(server, _, _)| server)
+        self.those(|taken| matches!(taken.copy, Copy::Stored { .. }))
+    }
+
+    /// Servers that stood in for owners.
+    pub(super) fn stand_ins(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.those(|taken| !taken.is_owner && matches!(taken.copy, Copy::Stored { .. }))
+    }
+
+    fn those(&self, which: impl Fn(&Taken) -> bool) -> impl Iterator<Item = &Arc<str>> {
+        self.taken.iter().filter(move |taken| which(taken)).map(|taken| &taken.server)
     }
 
     /// Servers that count as having applied the write: those that have it, and
     /// those that have a later one.
     pub(super) fn applied(&self) -> usize {
-        let applied = |copy: &Copy| matches!(copy, Copy::Stored { .. } | Copy::Overtaken { .. });
-        self.taken.iter().filter(|(_, _, copy)| applied(copy)).count()
+        self.taken.iter().filter(|taken| taken.copy.is_applied()).count()
     }
 
     /// Owners among them.
     pub(super) fn owners_applied(&self) -> usize {
-        let applied = |(_, is_owner, copy): &&(Arc<str>, bool, Copy)| {
-            *is_owner && matches!(copy, Copy::Stored { .. } | Copy::Overtaken { .. })
-        };
-        self.taken.iter().filter(applied).count()
+        self.taken.iter().filter(|taken| taken.is_owner && taken.copy.is_applied()).count()
     }
 
-    /// The greatest version that overtook the write.
-    pub(super) fn overtaken_by(&self) -> Option<Version> {
-        let held = self.taken.iter().filter_map(|(_, _, copy)| match copy {
-            Copy::Overtaken { held } => Some(*held),
-            _ => None,
-        });
-        held.max()
+    /// Whether no server has the value, and one holds a greater version.
+    pub(super) fn is_only_overtaken(&self) -> bool {
+        let is_overtaken = |taken: &Taken| matches!(taken.copy, Copy::Overtaken { .. });
+        self.stored().next().is_none() && self.taken.iter().any(is_overtaken)
     }
 
     /// Whether a server that failed may have the value all the same.
     pub(super) fn is_in_doubt(&self) -> bool {
-        let doubt = |copy: &Copy| matches!(copy, Copy::Failed { fate: Fate::MaybeApplied, .. });
-        self.taken.iter().any(|(_, _, copy)| doubt(copy))
+        self.in_doubt().next().is_some()
     }
 
-    /// Servers that stood in for owners.
-    pub(super) fn stand_ins(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.taken
-            .iter()
-            .filter(|(_, is_owner, copy)| !is_owner && matches!(copy, Copy::Stored { .. }))
-            .map(|(server, _, _)| server)
+    /// Servers that failed and may have the value all the same.
+    pub(super) fn in_doubt(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.those(|taken| match &taken.copy {
+            Copy::Failed(error) => error.fate() == Fate::MaybeApplied,
+            _ => false,
+        })
     }
 
     /// What went wrong, a line each.
-    pub(super) fn problems(&self) -> impl Iterator<Item = &str> {
-        self.taken.iter().filter_map(|(_, _, copy)| match copy {
-            Copy::Failed { problem, .. } => Some(problem.as_str()),
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        self.errors().map(ToString::to_string)
+    }
+
+    /// What went wrong.
+    pub(super) fn errors(&self) -> impl Iterator<Item = &Error> {
+        self.taken.iter().filter_map(|taken| match &taken.copy {
+            Copy::Failed(error) | Copy::Full(error) => Some(error),
             _ => None,
         })
     }
+
+    /// Whether no server has the value, and one says that its version lies too
+    /// far ahead of the server's clock.
+    pub(super) fn is_only_ahead(&self) -> bool {
+        let is_ahead =
+            |error: &Error| matches!(error, Error::Refused { status: Status::Clock, .. });
+        self.applied() == 0 && !self.is_in_doubt() && self.errors().any(is_ahead)
+    }
+
+    pub(super) fn add(&mut self, candidates: &Candidates, rank: usize, copy: Copy) {
+        let server = Arc::clone(&candidates.ranks[rank]);
+        self.taken.push(Taken { server, is_owner: rank < candidates.wanted, copy });
+    }
 }
 
-/// Copies wanted of `replicas` asked for, with so many members to write to.
-pub(super) fn wanted_of(replicas: u8, members: usize) -> usize {
-    if replicas == u8::MAX { members } else { usize::from(replicas).min(members) }
-}
-
-/// Members that a value of this slot may be written to, by rank.
-pub(super) fn write_ranks(view: &View, slot: Slot) -> Vec<Arc<str>> {
-    let is_written_to =
-        |name: &&Arc<str>| view.member(name).is_some_and(|member| member.state.is_written_to());
-    view.ranks(slot).into_iter().filter(is_written_to).cloned().collect()
-}
-
-/// Where copies of a value go.
-#[derive(Debug, Clone)]
-pub(super) struct Candidates {
-    /// By rank; the first `wanted` are the owners.
-    pub(super) ranks: Vec<Arc<str>>,
-    pub(super) wanted: usize,
-}
-
-impl Candidates {
-    pub(super) fn of(view: &View, key: &[u8], replicas: u8) -> Self {
-        let mut ranks = write_ranks(view, Slot::of(key, 0));
-        let wanted = wanted_of(replicas, ranks.len());
-        // Readers look no further than this.
-        ranks.truncate(wanted.max(2 * usize::from(view.settings().replicas_max)));
-        Self { ranks, wanted }
+impl Copy {
+    fn is_applied(&self) -> bool {
+        matches!(self, Self::Stored { .. } | Self::Overtaken { .. })
     }
 }
 
 /// Writes a value to its owners, and to the next ranks for owners that do not
 /// take it.
-pub(super) async fn write(core: &Arc<Core>, item: &CreateItem, candidates: &Candidates) -> Copies {
+pub(super) async fn write(
+    operation: &Operation,
+    item: &CreateItem,
+    candidates: &Candidates,
+) -> Copies {
     // Servers that did not answer lately come last, whatever their rank: each
     // would cost the client's patience.
     let mut order: Vec<usize> = (0..candidates.ranks.len()).collect();
-    order.sort_by_key(|rank| !answers(core, &candidates.ranks[*rank]));
+    order.sort_by_key(|rank| !answers(operation, &candidates.ranks[*rank]));
     let mut order = order.into_iter();
     let mut under_way = FuturesUnordered::new();
     let mut copies = Copies { wanted: candidates.wanted, taken: Vec::new() };
     loop {
-        let done = copies.applied() + copies.existing();
-        while done + under_way.len() < candidates.wanted {
+        while copies.applied() + under_way.len() < candidates.wanted {
             let Some(rank) = order.next() else { break };
-            under_way.push(write_one(core, item, &candidates.ranks[rank], rank));
+            let server = &candidates.ranks[rank];
+            under_way.push(async move { (rank, write_one(operation, item, server).await) });
         }
         let Some((rank, copy)) = under_way.next().await else { return copies };
-        let is_owner = rank < candidates.wanted;
-        copies.taken.push((Arc::clone(&candidates.ranks[rank]), is_owner, copy));
+        copies.add(candidates, rank, copy);
     }
-}
-
-impl Copies {
-    fn existing(&self) -> usize {
-        self.taken.iter().filter(|(_, _, copy)| matches!(copy, Copy::Exists)).count()
-    }
-}
-
-/// Whether discovery sees a server alive, and it answered when it was asked last.
-pub(super) fn answers(core: &Core, server: &str) -> bool {
-    let is_alive = core.views.current().living(server).is_some();
-    is_alive && core.servers.server(server).is_ok_and(|server| !server.is_suspect())
 }
 
 /// Shakes hands with servers that this client has not met yet: a version may
 /// only be drawn when the clock was compared with theirs.
-pub(super) async fn meet(core: &Arc<Core>, servers: &[Arc<str>]) {
-    let each = servers.iter().filter(|server| answers(core, server)).map(|name| async move {
-        if let Ok(server) = core.servers.server(name) {
+pub(super) async fn meet(operation: &Operation, servers: &[Arc<str>]) {
+    let each = servers.iter().filter(|server| answers(operation, server)).map(|name| async move {
+        if let Ok(server) = operation.servers.server(name) {
             // One that cannot be met says so again when it is written to.
-            let _ = server.grants(None).await;
+            let _ = server.grants(operation.deadline()).await;
         }
     });
     join_all(each).await;
 }
 
-async fn write_one(
-    core: &Arc<Core>,
-    item: &CreateItem,
-    server: &Arc<str>,
-    rank: usize,
-) -> (usize, Copy) {
-    let raw = RawClient::for_objects(Arc::clone(core));
+/// Writes a value to one server; waits for one that is busy.
+pub(super) async fn write_one(operation: &Operation, item: &CreateItem, server: &Arc<str>) -> Copy {
+    let raw = operation.raw();
     let target = Target::Server(Arc::clone(server));
     let until = Instant::now() + BUSY_PATIENCE;
     loop {
-        let answer = raw.create(&target, vec![item.clone()]).await.remove(0);
-        let answer = match answer {
+        let answer = match raw.create(&target, vec![item.clone()]).await.remove(0) {
             Ok(answer) => answer,
-            Err(error) => {
-                let fate = error.fate();
-                return (rank, Copy::Failed { problem: error.to_string(), fate });
-            }
+            Err(error) => return Copy::Failed(error),
         };
-        let copy = match answer.status {
+        let refused = |status| Error::refused(server, "a copy", status);
+        return match answer.status {
             Status::Ok | Status::Same => {
                 Copy::Stored { displaced: Tag::decode(&item.key, &answer.tag).ok() }
             }
-            Status::Older => Copy::Overtaken { held: answer.version },
+            Status::Older => {
+                // Every value of an object's key has a tag, and no delete has one.
+                Copy::Overtaken { by_value: !answer.tag.is_empty() }
+            }
             Status::Exists => Copy::Exists,
+            status @ (Status::NoSpace | Status::NoIndex) => Copy::Full(refused(status)),
             Status::Busy if Instant::now() < until => {
                 let pause = Duration::from_millis(answer.detail).min(BUSY_PAUSE_MAX);
-                let environment = &core.servers.access().environment;
-                sleep(pause / 2 + environment.jittered(pause)).await;
-                continue;
+                let environment = &operation.servers.access().environment;
+                let pause = pause / 2 + environment.jittered(pause);
+                if pause_within(operation.deadline(), pause).await {
+                    continue;
+                }
+                Copy::Failed(refused(Status::Busy))
             }
-            status => Copy::Failed {
-                problem: format!("server \"{server}\" refused a copy with {status}"),
-                fate: Fate::NotSent,
-            },
+            status => Copy::Failed(refused(status)),
         };
-        return (rank, copy);
     }
 }

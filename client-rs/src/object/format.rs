@@ -13,6 +13,8 @@ pub(crate) const STRIPE_KIND: u8 = 0xF9;
 pub(crate) const BLOCK_BYTES: u64 = MIB;
 /// Objects up to this lie in their head.
 pub(crate) const INLINE_BYTES_MAX: u64 = MIB;
+/// The longest object: its block table just fits a value.
+pub(crate) const OBJECT_BYTES_MAX: u64 = VALUE_BYTES_MAX / BlockEntry::BYTES as u64 * BLOCK_BYTES;
 /// The version of the format that this library writes.
 const FORMAT: u8 = 1;
 /// The bytes lie in the head.

@@ -11,7 +11,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use super::head::check_name;
-use super::opened::{Opened, StreamError};
+use super::opened::{Opened, Stopped};
+use super::operation::Operation;
 use super::report::{GetOptions, GetReport, Value, cut};
 use crate::client::Client;
 use crate::error::Error;
@@ -22,7 +23,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Unknown`] when a server that may have it gave no answer,
-    /// [`Error::Unreadable`] when no copy of some of its bytes is whole.
+    /// [`Error::Unreadable`] when no copy of some of its bytes is whole,
+    /// [`Error::Local`] when there is not enough memory for it.
     pub async fn get(&self, name: &[u8], options: &GetOptions) -> Result<Option<Value>, Error> {
         self.get_value(name, None, options).await
     }
@@ -47,13 +49,15 @@ impl Client {
         range: Option<Range<u64>>,
         options: &GetOptions,
     ) -> Result<Option<Value>, Error> {
-        let mut opened = Opened::open(self.core(), &check_name(name)?).await?;
+        let operation = Operation::begin(self.core());
+        let mut opened = Opened::open(&operation, &check_name(name)?).await?;
         while let Some(object) = opened {
             let range = cut(range.clone(), object.tag().object_bytes);
             set_total(options, &range);
             match object.read(&range, options).await {
                 Ok((bytes, report)) => return Ok(Some(Value::new(bytes, report))),
-                Err(unread) => opened = object.reopen(unread).await?,
+                Err(Stopped::Local(error)) => return Err(error),
+                Err(Stopped::Unread(unread)) => opened = object.reopen(unread).await?,
             }
         }
         Ok(None)
@@ -70,7 +74,8 @@ impl Client {
         buffer: &mut [u8],
         options: &GetOptions,
     ) -> Result<Option<GetReport>, Error> {
-        let mut opened = Opened::open(self.core(), &check_name(name)?).await?;
+        let operation = Operation::begin(self.core());
+        let mut opened = Opened::open(&operation, &check_name(name)?).await?;
         while let Some(object) = opened {
             let (bytes, limit) = (object.tag().object_bytes, buffer.len() as u64);
             if bytes > limit {
@@ -86,8 +91,8 @@ impl Client {
     }
 
     /// Writes an object, or a range of it, to a writer, in order. Takes about
-    /// 32 MiB of memory, however long the object is. A slow writer costs no
-    /// server's patience.
+    /// 32 MiB of memory, and 8 bytes for each MiB of the object. A slow writer
+    /// costs no server's patience.
     ///
     /// # Errors
     /// As [`Client::get`], and [`Error::Local`] when the writer fails. Bytes may
@@ -138,7 +143,8 @@ impl Client {
         options: &GetOptions,
         take: impl Fn(Bytes) -> F,
     ) -> Result<Option<GetReport>, Error> {
-        let mut opened = Opened::open(self.core(), &check_name(name)?).await?;
+        let operation = Operation::begin(self.core());
+        let mut opened = Opened::open(&operation, &check_name(name)?).await?;
         let mut has_begun = false;
         while let Some(object) = opened {
             let range = cut(range.clone(), object.tag().object_bytes);
@@ -149,12 +155,12 @@ impl Client {
             };
             match object.stream(&range, options, taking).await {
                 Ok(report) => return Ok(Some(report)),
-                Err(StreamError::Taker(error)) => return Err(error),
+                Err(Stopped::Local(error)) => return Err(error),
                 // What was handed out cannot be taken back.
-                Err(StreamError::Unread(_)) if has_begun => {
-                    return Err(Error::Unsettled { name: name.into() });
+                Err(Stopped::Unread(unread)) if has_begun => {
+                    return Err(object.broken_off(unread).await);
                 }
-                Err(StreamError::Unread(unread)) => opened = object.reopen(unread).await?,
+                Err(Stopped::Unread(unread)) => opened = object.reopen(unread).await?,
             }
         }
         Ok(None)

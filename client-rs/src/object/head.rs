@@ -1,5 +1,6 @@
 //! Finding an object's head: Found, Absent or Unknown.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,12 +8,11 @@ use futures_util::future::join_all;
 use rampuddle_protocol::limits::{MIB, NAME_BYTES_MAX};
 use rampuddle_protocol::{RowFlags, Status, Version};
 
-use super::copies::{answers, wanted_of};
 use super::format::{BlockEntry, INLINE_BYTES_MAX, Seed, Tag, decode_table, head_key};
+use super::operation::Operation;
+use super::ranks::{Places, prefer};
 use super::report::ObjectStat;
-use crate::client::Core;
 use crate::error::Error;
-use crate::placement::Slot;
 use crate::raw::{Answer, GatherItem, RawClient, Target};
 use crate::view::View;
 
@@ -50,7 +50,30 @@ enum Said {
     /// It has none; it remembers a delete of this version (none = no delete).
     HasNot(Version),
     /// It gave no answer that counts.
-    Nothing(String),
+    Nothing(Problem),
+}
+
+/// Why an answer does not count.
+enum Problem {
+    /// There was none, or a refusal.
+    Failed(Error),
+    /// It makes no sense.
+    Damaged(String),
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => error.fmt(formatter),
+            Self::Damaged(problem) => formatter.write_str(problem),
+        }
+    }
 }
 
 /// The name of an object, checked.
@@ -81,85 +104,75 @@ pub(super) fn stat_of(name: &[u8], tag: &Tag) -> ObjectStat {
     }
 }
 
-/// Members that may have values of this slot: the owners of as many replicas as
-/// the cluster allows, and as many stand-ins.
-pub(super) fn read_ranks(view: &View, slot: Slot) -> Vec<Arc<str>> {
-    let count = 2 * usize::from(view.settings().replicas_max);
-    let mut ranks: Vec<Arc<str>> = view.ranks(slot).into_iter().take(count).cloned().collect();
-    // Members on their way out do not count for placement, and have values still.
-    let leaving = view
-        .members()
-        .iter()
-        .filter(|member| member.state.is_read_from() && !member.state.counts_for_placement());
-    ranks.extend(leaving.map(|member| Arc::clone(&member.name)));
-    ranks
-}
-
-/// Puts the servers that should be asked first in front: those that answer
-/// before those that do not, those on this machine before others, and of two
-/// drawn at random the less busy one.
-pub(super) fn prefer(core: &Core, owners: &mut [Arc<str>]) {
-    let environment = &core.servers.access().environment;
-    let mut salt = [0; 8];
-    environment.random.fill(&mut salt);
-    let salt = u64::from_le_bytes(salt);
-    if owners.len() > 1 {
-        let half = owners.len() as u64;
-        owners.rotate_left((salt % half) as usize);
-    }
-    owners.sort_by_cached_key(|name| match core.servers.server(name) {
-        Ok(server) => (!answers(core, name), !server.is_local(), server.in_flight()),
-        Err(_) => (true, true, usize::MAX),
-    });
-}
-
 /// Looks an object up. `None` = Absent, which every server that may have it has
 /// confirmed; [`Error::Unknown`] when one could not.
-pub(super) async fn find(core: &Arc<Core>, key: &Bytes, part: Part) -> Result<Option<Head>, Error> {
-    let view = core.views.current();
-    let ranks = read_ranks(&view, Slot::of(key, 0));
-    if ranks.is_empty() {
+pub(super) async fn find(
+    operation: &Operation,
+    key: &Bytes,
+    part: Part,
+) -> Result<Option<Head>, Error> {
+    let view = operation.views.current();
+    let places = Places::of(&view, key);
+    let first = places.all().len().min(usize::from(operation.replicas.max(1)));
+    let mut first = places.all()[..first].to_vec();
+    prefer(operation, &mut first);
+    let Some(first) = first.into_iter().next() else {
         return Err(Error::NoServers { cluster: view.settings().cluster.as_str().into() });
-    }
-    let mut owners = ranks[..ranks.len().min(usize::from(core.replicas.max(1)))].to_vec();
-    prefer(core, &mut owners);
-    let first = owners.swap_remove(0);
+    };
     // An owner by the object's own number of copies is enough; what a stand-in
     // has may be old.
-    let is_owner = |head: &Head| {
-        let owners = wanted_of(head.tag.replicas, ranks.len()).min(ranks.len());
-        ranks[..owners].contains(&first)
-    };
-    match ask(core, key, &first, part).await {
+    let is_owner = |head: &Head| places.owners(head.tag.replicas).contains(&first);
+    match ask(operation, key, &first, part).await {
         Said::Has(head) if is_owner(&head) => Ok(Some(*head)),
-        said => find_everywhere(core, &view, key, &ranks, part, Some((first, said))).await,
+        said => find_everywhere(operation, &view, key, part, Some((first, said))).await,
     }
 }
 
 /// Asks every server that may have the head, and takes the greatest.
 pub(super) async fn find_greatest(
-    core: &Arc<Core>,
+    operation: &Operation,
     key: &Bytes,
     part: Part,
 ) -> Result<Option<Head>, Error> {
-    let view = core.views.current();
-    let ranks = read_ranks(&view, Slot::of(key, 0));
-    find_everywhere(core, &view, key, &ranks, part, None).await
+    let view = operation.views.current();
+    find_everywhere(operation, &view, key, part, None).await
+}
+
+/// Whether a later head, or a later delete, is known somewhere.
+pub(super) async fn is_overtaken(operation: &Operation, key: &Bytes, version: Version) -> bool {
+    let said = ask_all(operation, &operation.views.current(), key, Part::Tag, None).await;
+    said.iter().any(|said| match said {
+        Said::Has(head) => head.tag.version > version,
+        Said::HasNot(deleted) => *deleted > version,
+        Said::Nothing(_) => false,
+    })
+}
+
+/// What every server that may have the head says of it; `asked` did already.
+async fn ask_all(
+    operation: &Operation,
+    view: &View,
+    key: &Bytes,
+    part: Part,
+    asked: Option<(Arc<str>, Said)>,
+) -> Vec<Said> {
+    let places = Places::of(view, key);
+    let is_new = |name: &&Arc<str>| asked.as_ref().is_none_or(|(asked, _)| asked != *name);
+    let rest = places.all().iter().filter(is_new);
+    let mut said = join_all(rest.map(|server| ask(operation, key, server, part))).await;
+    said.extend(asked.map(|(_, said)| said));
+    said
 }
 
 async fn find_everywhere(
-    core: &Arc<Core>,
+    operation: &Operation,
     view: &View,
     key: &Bytes,
-    ranks: &[Arc<str>],
     part: Part,
     asked: Option<(Arc<str>, Said)>,
 ) -> Result<Option<Head>, Error> {
-    let rest = ranks.iter().filter(|name| asked.as_ref().is_none_or(|(asked, _)| asked != *name));
-    let mut said = join_all(rest.map(|server| ask(core, key, server, part))).await;
-    said.extend(asked.map(|(_, said)| said));
     let (mut greatest, mut deleted, mut silent) = (None::<Box<Head>>, Version::NONE, Vec::new());
-    for one in said {
+    for one in ask_all(operation, view, key, part, asked).await {
         match one {
             Said::Has(head) => {
                 let is_greater =
@@ -176,38 +189,48 @@ async fn find_everywhere(
     if let Some(head) = greatest.filter(|head| head.tag.version > deleted) {
         return Ok(Some(*head));
     }
-    if view.is_young(core.clocks().now_ms()) {
-        silent.push("the cluster's registry is only seconds old, it may have been wiped".into());
+    // A server that refuses this client says more than others that are silent.
+    let failures = silent.iter().filter_map(|problem| match problem {
+        Problem::Failed(error) => Some(error),
+        Problem::Damaged(_) => None,
+    });
+    if let Some(refusal) = Error::refusal_among(failures) {
+        return Err(refusal.clone());
     }
-    if silent.is_empty() {
+    let mut problems: Vec<String> = silent.iter().map(ToString::to_string).collect();
+    if view.is_young(operation.clocks().now_ms()) {
+        problems.push("the cluster's registry is only seconds old, it may have been wiped".into());
+    }
+    if problems.is_empty() {
         return Ok(None);
     }
-    Err(Error::Unknown { name: key[1..].into(), problems: silent })
+    Err(Error::Unknown { name: key[1..].into(), problems })
 }
 
-async fn ask(core: &Arc<Core>, key: &Bytes, server: &Arc<str>, part: Part) -> Said {
-    match ask_for(core, key, server, part).await {
+async fn ask(operation: &Operation, key: &Bytes, server: &Arc<str>, part: Part) -> Said {
+    match ask_for(operation, key, server, part).await {
         Ok(said) => said,
         Err(problem) => Said::Nothing(problem),
     }
 }
 
 async fn ask_for(
-    core: &Arc<Core>,
+    operation: &Operation,
     key: &Bytes,
     server: &Arc<str>,
     part: Part,
-) -> Result<Said, String> {
-    let raw = RawClient::for_objects(Arc::clone(core));
+) -> Result<Said, Problem> {
+    let raw = operation.raw();
     let length = if part == Part::All { FIRST_BYTES } else { 0 };
     let answer = gather(&raw, server, key, 0, length, Version::NONE).await?;
     match answer.status {
         Status::Ok => {}
         Status::NotFound => return Ok(Said::HasNot(answer.version)),
-        status => return Err(format!("server \"{server}\" answered {status}")),
+        status => return Err(Error::refused(server, "a look at a head", status).into()),
     }
-    core.clocks().observe(answer.version);
-    let broken = |why: &str| format!("the head on server \"{server}\" is damaged: {why}");
+    operation.clocks().observe(answer.version);
+    let broken =
+        |why: &str| Problem::Damaged(format!("the head on server \"{server}\" is damaged: {why}"));
     let tag = Tag::decode(key, &answer.tag).map_err(broken)?;
     if tag.version != answer.version {
         return Err(broken("its version is not that of its tag"));
@@ -219,11 +242,13 @@ async fn ask_for(
         inline: Bytes::new(),
         table: Vec::new(),
     };
-    if part == Part::All && tag.is_inline() {
-        head.inline = inline_bytes(&tag, answer.bytes).map_err(broken)?;
-    } else if part == Part::All {
-        let variable = whole_variable(&raw, server, key, &tag, answer.bytes).await?;
-        head.table = decode_table(&tag, &variable).map_err(broken)?;
+    if part == Part::All {
+        let bytes = read_on(&raw, server, key, &tag, answer.bytes).await?;
+        if tag.is_inline() {
+            head.inline = inline_bytes(&tag, bytes).map_err(broken)?;
+        } else {
+            head.table = decode_table(&tag, &bytes).map_err(broken)?;
+        }
     }
     Ok(Said::Has(Box::new(head)))
 }
@@ -234,36 +259,50 @@ fn inline_bytes(tag: &Tag, mut bytes: Bytes) -> Result<Bytes, &'static str> {
         return Err("it is shorter than the object");
     }
     let variable = bytes.split_off(tag.object_bytes as usize);
-    let seed = Seed::new(tag.upload, 0, 0);
     let crc = if tag.variable_bytes == 0 {
         tag.crc32c
     } else {
-        decode_table(tag, &variable)?.first().map_or(tag.crc32c, |entry| entry.crc32c)
+        match decode_table(tag, &variable)?.first() {
+            Some(entry) => entry.crc32c,
+            // An empty object has no block, and what follows has its own checksum.
+            None => return Ok(bytes),
+        }
     };
-    let mut checksum = seed.begin();
+    let mut checksum = Seed::new(tag.upload, 0, 0).begin();
     checksum.update(&bytes);
     if checksum.value() == crc { Ok(bytes) } else { Err("its bytes do not have their checksum") }
 }
 
-/// The variable part of a striped object's head, of which `first` is the begin.
-async fn whole_variable(
+/// All bytes of a head that its tag speaks of: `first` is where they begin. Fewer
+/// when the value is shorter.
+async fn read_on(
     raw: &RawClient,
     server: &Arc<str>,
     key: &Bytes,
     tag: &Tag,
     first: Bytes,
-) -> Result<Vec<u8>, String> {
+) -> Result<Bytes, Problem> {
+    let inline = if tag.is_inline() { tag.object_bytes } else { 0 };
+    let all = inline + u64::from(tag.variable_bytes);
+    if first.len() as u64 >= all {
+        return Ok(first.slice(..all as usize));
+    }
     let mut bytes = first.to_vec();
-    while (bytes.len() as u64) < u64::from(tag.variable_bytes) {
+    while (bytes.len() as u64) < all {
         let offset = bytes.len() as u64;
-        let length = (u64::from(tag.variable_bytes) - offset).min(4 * MIB);
+        let length = (all - offset).min(4 * MIB);
         let answer = gather(raw, server, key, offset, length, tag.version).await?;
-        if answer.status != Status::Ok || answer.bytes.is_empty() {
-            return Err(format!("server \"{server}\" answered {} half way", answer.status));
+        if answer.status != Status::Ok {
+            return Err(Error::refused(server, "the rest of a head", answer.status).into());
         }
+        if answer.bytes.is_empty() {
+            break;
+        }
+        let problem = |_| Problem::Damaged(format!("there is no memory for a head of {all} bytes"));
+        bytes.try_reserve(answer.bytes.len()).map_err(problem)?;
         bytes.extend_from_slice(&answer.bytes);
     }
-    Ok(bytes)
+    Ok(bytes.into())
 }
 
 async fn gather(
@@ -273,11 +312,69 @@ async fn gather(
     offset: u64,
     length: u64,
     if_version: Version,
-) -> Result<Answer, String> {
+) -> Result<Answer, Error> {
     let mut item = GatherItem::new(key.clone(), offset, length);
     item.flags = RowFlags::FILLED | RowFlags::TAG;
     item.if_version = if_version;
     let target = Target::Server(Arc::clone(server));
-    let answer = raw.gather(&target, vec![item]).await.remove(0);
-    answer.map_err(|error| error.to_string())
+    raw.gather(&target, vec![item]).await.remove(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rampuddle_protocol::crc32c;
+
+    use super::*;
+    use crate::client::Client;
+    use crate::object::GetOptions;
+    use crate::options::Options;
+    use crate::raw::CreateItem;
+    use crate::support::FakeServer;
+
+    /// Puts an inline object with a variable part, as a later version may, and
+    /// reads it.
+    async fn read_with_variable(object: &[u8], table: &[u8], more: &[u8]) -> Result<Bytes, Error> {
+        let server = FakeServer::start("a").await;
+        let client = Client::connect(Options::new(format!("static:{}", server.entry())));
+        let client = client.await.unwrap();
+        let (key, variable) = (head_key(b"o"), [table, more].concat());
+        let version = Version { time: 5 << 16, writer: 9 };
+        let tag = Tag {
+            replicas: 1,
+            stripe_bytes: 0,
+            object_bytes: object.len() as u64,
+            upload: UPLOAD,
+            version,
+            variable_bytes: variable.len() as u32,
+            crc32c: crc32c(&variable),
+        };
+        let mut item = CreateItem::new(key.clone(), [object, &variable].concat());
+        item.tag = Bytes::copy_from_slice(&tag.encode(&key));
+        item.version = version;
+        let raw = Operation::begin(client.core()).raw();
+        let made = raw.create(&Target::server("a"), vec![item]).await.remove(0);
+        assert_eq!(made.unwrap().status, Status::Ok);
+        let value = client.get(b"o", &GetOptions::default()).await?;
+        Ok(value.unwrap().into_bytes())
+    }
+
+    const UPLOAD: rampuddle_protocol::SetId = rampuddle_protocol::SetId([7; 16]);
+
+    #[tokio::test]
+    async fn an_empty_object_may_have_a_variable_part() {
+        assert_eq!(read_with_variable(b"", b"", b"later").await.unwrap(), Bytes::new());
+    }
+
+    #[tokio::test]
+    async fn a_variable_part_behind_the_longest_inline_object_is_read_too() {
+        let object = vec![3; INLINE_BYTES_MAX as usize];
+        let seed = Seed::new(UPLOAD, 0, 0);
+        let mut table = Vec::new();
+        BlockEntry::plain(&seed, INLINE_BYTES_MAX, crc32c(&object)).encode(&mut table);
+        let found = read_with_variable(&object, &table, b"later").await.unwrap();
+        assert!(found == object);
+        let mut wrong = object.clone();
+        wrong[0] ^= 1;
+        assert!(read_with_variable(&wrong, &table, b"later").await.is_err());
+    }
 }

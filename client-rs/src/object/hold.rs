@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use rampuddle_protocol::SetId;
 use tokio::time::sleep;
 
+use super::operation::Operation;
 use crate::client::Core;
-use crate::raw::RawClient;
 
 /// How often a hold is renewed, so that the session outlives the silence of a
 /// slow reader.
@@ -75,21 +75,24 @@ pub(super) struct Hold {
 impl Hold {
     /// Holds the set on all of the servers at once. One that does not answer is
     /// read without a hold.
-    pub(super) async fn take(core: &Arc<Core>, servers: Vec<Arc<str>>, set: SetId) -> Self {
-        let gate = core.holds.join(set);
+    pub(super) async fn take(operation: &Operation, servers: Vec<Arc<str>>, set: SetId) -> Self {
+        let core = Arc::downgrade(operation.core());
+        let gate = operation.holds.join(set);
         // From here on a dropped future releases what may have been held.
-        let mut hold = Self { core: Arc::downgrade(core), servers, set, renewal: None };
-        let under_way = gate.lock().await;
-        hold_all(core, &hold.servers, set).await;
-        drop(under_way);
-        let renewal = tokio::spawn(renew(Arc::downgrade(core), hold.servers.clone(), set));
+        let mut hold = Self { core: Weak::clone(&core), servers, set, renewal: None };
+        // Behind the deadline there is nothing left to read.
+        if let Some(under_way) = operation.within(gate.lock()).await {
+            hold_all(operation, &hold.servers, set).await;
+            drop(under_way);
+        }
+        let renewal = tokio::spawn(renew(core, hold.servers.clone(), set));
         hold.renewal = Some(renewal.abort_handle());
         hold
     }
 }
 
-async fn hold_all(core: &Arc<Core>, servers: &[Arc<str>], set: SetId) {
-    let raw = &RawClient::for_objects(Arc::clone(core));
+async fn hold_all(operation: &Operation, servers: &[Arc<str>], set: SetId) {
+    let raw = &operation.raw();
     join_all(servers.iter().map(|server| async move { raw.hold(server, &[set]).await })).await;
 }
 
@@ -97,13 +100,13 @@ async fn renew(core: Weak<Core>, servers: Vec<Arc<str>>, set: SetId) {
     loop {
         sleep(RENEW_EVERY).await;
         let Some(core) = core.upgrade() else { return };
-        hold_all(&core, &servers, set).await;
+        hold_all(&Operation::background(&core), &servers, set).await;
     }
 }
 
 async fn release_all(core: &Arc<Core>, mut servers: Vec<Arc<str>>, set: SetId) {
     let (times, pause) = RELEASE_AGAIN;
-    let raw = &RawClient::for_objects(Arc::clone(core));
+    let raw = &Operation::background(core).raw();
     for _ in 0..times {
         let each = servers.into_iter().map(|server| async move {
             let answer = raw.release(&server, &[set]).await.remove(0);

@@ -9,18 +9,31 @@ use rampuddle_protocol::{RowFlags, Version};
 
 use super::format::{Tag, head_key};
 use super::head::stat_of;
+use super::operation::Operation;
 use super::report::ObjectStat;
-use crate::client::{Client, Core};
+use crate::client::Client;
 use crate::error::Error;
-use crate::raw::{ListQuery, RawClient};
+use crate::raw::{ListPage, ListQuery, StatAnswer};
 
 /// The objects whose names begin with a prefix, in the order of their names.
 #[derive(Debug)]
 pub struct Listing {
-    core: Arc<Core>,
+    operation: Operation,
     prefix: Bytes,
     sources: Vec<ServerHeads>,
     unreachable: Vec<String>,
+    unreadable: Unreadable,
+}
+
+/// Objects that are there and cannot be described by this client: their heads
+/// are of a later format or damaged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unreadable {
+    /// How many there were.
+    pub count: u64,
+    /// The first: its name, and why.
+    pub first: Option<(Vec<u8>, String)>,
 }
 
 /// One server's heads, page by page.
@@ -37,12 +50,21 @@ struct ServerHeads {
 struct Listed {
     key: Bytes,
     version: Version,
-    /// `None` = a delete.
-    tag: Option<Tag>,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Delete,
+    /// Why not.
+    Unreadable(&'static str),
+    Object(Tag),
 }
 
 impl Client {
-    /// Lists the objects whose names begin with `prefix`.
+    /// Lists the objects whose names begin with `prefix`. With
+    /// [`Options::deadline`](crate::Options::deadline) the whole listing must be
+    /// done so long after this.
     pub fn list(&self, prefix: &[u8]) -> Listing {
         let view = self.view();
         let members = view.members().iter().filter(|member| member.state.is_read_from());
@@ -52,17 +74,20 @@ impl Client {
             cursor: Some(Bytes::new()),
         };
         Listing {
-            core: Arc::clone(self.core()),
+            operation: Operation::begin(self.core()),
             prefix: head_key(prefix),
             sources: members.map(|member| begin(&member.name)).collect(),
             unreachable: Vec::new(),
+            unreadable: Unreadable::default(),
         }
     }
 }
 
 impl Listing {
     /// The next object; `None` at the end. Servers that give no answer are
-    /// passed over and named by [`Listing::unreachable`].
+    /// passed over and named by [`Listing::unreachable`], objects that cannot be
+    /// described are counted by [`Listing::unreadable`]: with either the listing
+    /// is not complete.
     ///
     /// # Errors
     /// When no server at all gives an answer.
@@ -77,12 +102,14 @@ impl Listing {
             for source in &mut self.sources {
                 let listed = source.heads.pop_front_if(|listed| listed.key == key);
                 let Some(listed) = listed else { continue };
-                if greatest.as_ref().is_none_or(|best| listed.version > best.version) {
+                if greatest.as_ref().is_none_or(|best| listed.rank() > best.rank()) {
                     greatest = Some(listed);
                 }
             }
-            if let Some(Listed { tag: Some(tag), .. }) = greatest {
-                return Some(Ok(stat_of(&key[1..], &tag)));
+            match greatest.map(|listed| listed.what) {
+                Some(What::Object(tag)) => return Some(Ok(stat_of(&key[1..], &tag))),
+                Some(What::Unreadable(why)) => self.unreadable.add(&key[1..], why),
+                Some(What::Delete) | None => {}
             }
         }
     }
@@ -92,14 +119,18 @@ impl Listing {
         &self.unreachable
     }
 
+    /// Objects so far that are there and were left out.
+    pub fn unreadable(&self) -> &Unreadable {
+        &self.unreadable
+    }
+
     /// Asks every server that has no head left, and is not at its end, for more.
     async fn refill(&mut self) -> Result<(), Error> {
         let is_empty = |source: &ServerHeads| source.heads.is_empty() && source.cursor.is_some();
         while self.sources.iter().any(is_empty) {
-            let raw = &RawClient::for_objects(Arc::clone(&self.core));
-            let (prefix, sources) = (&self.prefix, &mut self.sources);
+            let (operation, prefix, sources) = (&self.operation, &self.prefix, &mut self.sources);
             let empty = sources.iter_mut().filter(|source| is_empty(source));
-            let failed = join_all(empty.map(|source| source.fetch(raw, prefix))).await;
+            let failed = join_all(empty.map(|source| source.fetch(operation, prefix))).await;
             let failed: Vec<(Arc<str>, Error)> = failed.into_iter().flatten().collect();
             self.unreachable.extend(failed.iter().map(|(server, _)| server.to_string()));
             self.sources.retain(|source| failed.iter().all(|(server, _)| *server != source.server));
@@ -111,23 +142,133 @@ impl Listing {
     }
 }
 
+impl Unreadable {
+    fn add(&mut self, name: &[u8], why: &str) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| (name.to_vec(), why.to_owned()));
+    }
+}
+
 impl ServerHeads {
-    async fn fetch(&mut self, raw: &RawClient, prefix: &Bytes) -> Option<(Arc<str>, Error)> {
+    async fn fetch(&mut self, operation: &Operation, prefix: &Bytes) -> Option<(Arc<str>, Error)> {
         let mut query = ListQuery::prefix(prefix.clone());
         query.cursor = self.cursor.take().unwrap_or_default();
         query.tombstones = true;
-        match raw.list(&self.server, &query).await {
+        match page(operation, &self.server, &query).await {
             Ok(page) => {
-                self.heads.extend(page.entries.into_iter().filter_map(|entry| {
-                    let is_delete = entry.row.flags.has(RowFlags::TOMBSTONE);
-                    let tag = Tag::decode(&entry.key, &entry.tag).ok();
-                    let listed = Listed { key: entry.key, version: entry.row.version, tag };
-                    (is_delete || listed.tag.is_some()).then_some(listed)
-                }));
+                self.heads.extend(page.entries.into_iter().map(Listed::of));
                 self.cursor = page.next;
                 None
             }
             Err(error) => Some((Arc::clone(&self.server), error)),
         }
+    }
+}
+
+/// One page of a server's heads. Asked for again when the connection broke:
+/// nothing depends on how often.
+async fn page(
+    operation: &Operation,
+    server: &Arc<str>,
+    query: &ListQuery,
+) -> Result<ListPage, Error> {
+    let raw = operation.raw();
+    let mut attempts = operation.retries.first_attempt();
+    loop {
+        let error = match raw.list(server, query).await {
+            Ok(page) => return Ok(page),
+            Err(error) => error,
+        };
+        if !error.is_transient() || !operation.again(&mut attempts).await {
+            return Err(error);
+        }
+    }
+}
+
+impl Listed {
+    fn of(entry: StatAnswer) -> Self {
+        let version = entry.row.version;
+        let what = if entry.row.flags.has(RowFlags::TOMBSTONE) {
+            What::Delete
+        } else {
+            match Tag::decode(&entry.key, &entry.tag) {
+                Ok(tag) if tag.version == version => What::Object(tag),
+                Ok(_) => What::Unreadable("its version is not that of its tag"),
+                Err(why) => What::Unreadable(why),
+            }
+        };
+        Self { key: entry.key, version, what }
+    }
+
+    /// The greatest version counts; of one version a delete wins, and a copy that
+    /// can be read before one that cannot.
+    fn rank(&self) -> (Version, u8) {
+        let of_kind = match self.what {
+            What::Unreadable(_) => 0,
+            What::Object(_) => 1,
+            What::Delete => 2,
+        };
+        (self.version, of_kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rampuddle_protocol::{SetId, crc32c};
+
+    use super::*;
+    use crate::options::Options;
+    use crate::raw::{CreateItem, Target};
+    use crate::support::FakeServer;
+
+    /// The tag of a head, changed by `change` and sealed again.
+    fn tag(key: &[u8], version: Version, change: impl Fn(&mut [u8])) -> Bytes {
+        let tag = Tag {
+            replicas: 1,
+            stripe_bytes: 0,
+            object_bytes: 3,
+            upload: SetId([1; 16]),
+            version,
+            variable_bytes: 0,
+            crc32c: 0,
+        };
+        let mut bytes = tag.encode(key);
+        change(&mut bytes);
+        let crc = crc32c(&[key, &bytes[..60]].concat());
+        bytes[60..].copy_from_slice(&crc.to_le_bytes());
+        Bytes::copy_from_slice(&bytes)
+    }
+
+    #[tokio::test]
+    async fn heads_of_a_later_format_are_counted_where_no_greater_version_hides_them() {
+        let (one, other) = (FakeServer::start("a").await, FakeServer::start("b").await);
+        let url = format!("static:{},{}", one.entry(), other.entry());
+        let client = Client::connect(Options::new(url)).await.unwrap();
+        let raw = Operation::begin(client.core()).raw();
+        let put = async |server: &'static str, name: &'static str, time: u64, format: u8| {
+            let (key, version) = (head_key(name.as_bytes()), Version { time, writer: 1 });
+            let mut item = CreateItem::new(key.clone(), "abc");
+            item.tag = tag(&key, version, |tag| tag[0] = format);
+            item.version = version;
+            raw.create(&Target::server(server), vec![item]).await.remove(0).unwrap();
+        };
+        put("a", "known", 1, 1).await;
+        put("a", "later", 2, 2).await;
+        // Two copies are one object.
+        put("b", "later", 2, 2).await;
+        put("a", "mended", 1, 2).await;
+        put("b", "mended", 2, 1).await;
+        put("a", "overtaken", 3, 2).await;
+        put("b", "overtaken", 1, 1).await;
+        let (mut listing, mut names) = (client.list(b""), Vec::new());
+        while let Some(stat) = listing.next().await {
+            names.push(stat.unwrap().name);
+        }
+        assert_eq!(names, [b"known".to_vec(), b"mended".to_vec()]);
+        let unreadable = listing.unreadable();
+        assert_eq!(unreadable.count, 2);
+        let (name, why) = unreadable.first.clone().unwrap();
+        assert_eq!(name, b"later");
+        assert!(why.contains("format"), "{why}");
     }
 }

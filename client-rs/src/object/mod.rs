@@ -15,8 +15,13 @@ mod get;
 mod head;
 mod hold;
 mod list;
+mod no_clobber;
 mod opened;
+mod operation;
 mod put;
+mod put_head;
+mod put_stripes;
+mod ranks;
 mod read;
 mod report;
 mod source;
@@ -24,7 +29,7 @@ mod stat;
 mod verifier;
 
 pub(crate) use self::hold::Holds;
-pub use self::list::Listing;
+pub use self::list::{Listing, Unreadable};
 pub use self::report::{
     CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located, ObjectStat, Progress,
     PutOptions, PutReport, Source, Value,

@@ -1,6 +1,8 @@
 //! An object that is being read: its head, and the holds that keep it readable.
 
 use std::future::Future;
+use std::hint::black_box;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,13 +11,13 @@ use futures_util::future::try_join;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::copies::answers;
 use super::format::Tag;
 use super::head::{Head, Part, find, find_greatest};
 use super::hold::Hold;
-use super::read::{Piece, Reading, Unread, pieces};
+use super::operation::Operation;
+use super::ranks::answers;
+use super::read::{Piece, Reading, Unread, begin_of, pieces};
 use super::report::{GetOptions, GetReport};
-use crate::client::Core;
 use crate::error::Error;
 
 /// Pieces read at once, each of at most 4 MiB.
@@ -26,7 +28,7 @@ const RESTARTS_MAX: usize = 5;
 /// An object with a head that was found, and held when it has stripes.
 #[derive(Debug)]
 pub(super) struct Opened {
-    core: Arc<Core>,
+    operation: Operation,
     pub(super) head: Head,
     restarts: usize,
     _hold: Option<Hold>,
@@ -34,59 +36,77 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Finds an object and holds it. `None` = Absent.
-    pub(super) async fn open(core: &Arc<Core>, key: &Bytes) -> Result<Option<Self>, Error> {
-        let head = find(core, key, Part::All).await?;
-        Self::settle(core, key, head, 0).await
+    pub(super) async fn open(operation: &Operation, key: &Bytes) -> Result<Option<Self>, Error> {
+        let head = find(operation, key, Part::All).await?;
+        Self::settle(operation, key, head, 0).await
     }
 
     /// Holds what was found, and looks whether it still stands: what is held and
     /// stands can be read to its end, whatever becomes of it.
     async fn settle(
-        core: &Arc<Core>,
+        operation: &Operation,
         key: &Bytes,
         mut found: Option<Head>,
         restarts: usize,
     ) -> Result<Option<Self>, Error> {
         for restarts in restarts..RESTARTS_MAX {
             let Some(head) = found else { return Ok(None) };
-            let core = Arc::clone(core);
+            let operation = operation.clone();
             if head.tag.is_inline() {
-                return Ok(Some(Self { core, head, restarts, _hold: None }));
+                return Ok(Some(Self { operation, head, restarts, _hold: None }));
             }
-            let members = core.views.current();
+            let members = operation.views.current();
             let servers = members.members().iter().filter(|member| member.state.is_read_from());
-            let servers = servers.filter(|member| answers(&core, &member.name));
+            let servers = servers.filter(|member| answers(&operation, &member.name));
             let servers = servers.map(|member| Arc::clone(&member.name)).collect();
-            let hold = Hold::take(&core, servers, head.tag.upload).await;
+            let hold = Hold::take(&operation, servers, head.tag.upload).await;
             // An owner that missed a write may show an older head: only a greater
             // one, or a delete, means that this one does not stand any more.
-            match find(&core, key, Part::Tag).await? {
+            match find(&operation, key, Part::Tag).await? {
                 None => return Ok(None),
                 Some(still) if still.tag.version <= head.tag.version => {
-                    return Ok(Some(Self { core, head, restarts, _hold: Some(hold) }));
+                    return Ok(Some(Self { operation, head, restarts, _hold: Some(hold) }));
                 }
-                Some(_) => found = find_greatest(&core, key, Part::All).await?,
+                Some(_) => found = find_greatest(&operation, key, Part::All).await?,
             }
         }
-        Err(Error::Unsettled { name: key[1..].into() })
+        let problems = vec![format!("it was replaced {RESTARTS_MAX} times")];
+        Err(Error::Unsettled { name: key[1..].into(), problems })
     }
 
     /// Begins anew after stripes were found missing: another head may be newer
     /// than the one that was read.
     pub(super) async fn reopen(self, unread: Unread) -> Result<Option<Self>, Error> {
-        let Self { core, head, restarts, _hold } = self;
-        let name = || head.key[1..].into();
-        let problems = match unread {
-            Unread::Failed(problems) => problems,
-            Unread::Missing => vec!["no server has a copy of one of its stripes".to_owned()],
-        };
-        match find_greatest(&core, &head.key, Part::All).await {
-            Ok(Some(found)) if found.tag.version > head.tag.version => {
-                Self::settle(&core, &head.key, Some(found), restarts + 1).await
-            }
+        match find_greatest(&self.operation, &self.head.key, Part::All).await {
             Ok(None) => Ok(None),
-            Ok(Some(_)) | Err(_) => Err(Error::Unreadable { name: name(), problems }),
+            Ok(Some(found)) if found.tag.version > self.head.tag.version => {
+                let Self { operation, head, restarts, _hold } = self;
+                Self::settle(&operation, &head.key, Some(found), restarts + 1).await
+            }
+            found => Err(self.unreadable(unread, found.err())),
         }
+    }
+
+    /// Why the rest of an object cannot be read, of which bytes were handed out
+    /// already: another one cannot take its place.
+    pub(super) async fn broken_off(self, unread: Unread) -> Error {
+        match find_greatest(&self.operation, &self.head.key, Part::Tag).await {
+            Ok(Some(found)) if found.tag.version <= self.head.tag.version => {
+                self.unreadable(unread, None)
+            }
+            Ok(_) => Error::Unsettled { name: self.name(), problems: unread.problems() },
+            Err(error) => self.unreadable(unread, Some(error)),
+        }
+    }
+
+    fn unreadable(&self, unread: Unread, head: Option<Error>) -> Error {
+        let mut problems = unread.problems();
+        problems.extend(head.map(|error| error.to_string()));
+        Error::Unreadable { name: self.name(), problems }
+    }
+
+    fn name(&self) -> Arc<[u8]> {
+        self.head.key[1..].into()
     }
 
     pub(super) fn tag(&self) -> &Tag {
@@ -95,7 +115,7 @@ impl Opened {
 
     fn reading<'r>(&'r self, options: &'r GetOptions) -> Reading<'r> {
         Reading {
-            core: &self.core,
+            operation: &self.operation,
             tag: self.head.tag,
             table: &self.head.table,
             verify: options.verify,
@@ -121,21 +141,28 @@ impl Opened {
         &self,
         range: &Range<u64>,
         options: &GetOptions,
-    ) -> Result<(Bytes, GetReport), Unread> {
+    ) -> Result<(Bytes, GetReport), Stopped> {
         if self.tag().is_inline() {
             let bytes = self.head.inline.slice(range.start as usize..range.end as usize);
             let report = self.inline_report(bytes.len() as u64, options);
             return Ok((bytes, report));
         }
-        let (begin, pieces) = pieces(self.tag(), range);
-        let region: u64 = pieces.iter().map(|piece| piece.bytes).sum();
-        let mut bytes = vec![0; region as usize];
+        let region: u64 = pieces(self.tag(), range).map(|piece| piece.bytes).sum();
+        let mut bytes = self.memory(region).map_err(Stopped::Local)?;
         let reading = self.reading(options);
-        read_all(&reading, pieces, &mut bytes).await?;
-        let within = range.start.saturating_sub(begin) as usize;
+        read_all(&reading, pieces(self.tag(), range), &mut bytes).await.map_err(Stopped::Unread)?;
+        let within = range.start.saturating_sub(begin_of(range)) as usize;
         let length = (range.end - range.start) as usize;
         let bytes = Bytes::from(bytes).slice(within..within + length);
         Ok((bytes, self.report(length as u64, reading.served.list())))
+    }
+
+    /// New memory for so many bytes of the object.
+    fn memory(&self, length: u64) -> Result<Vec<u8>, Error> {
+        let name = self.head.key[1..].escape_ascii();
+        let failed =
+            |source| Error::local(format!("no memory for {length} bytes of \"{name}\""), source);
+        zeroed(length).map_err(failed)
     }
 
     /// Reads the whole object into memory of just its length.
@@ -150,7 +177,7 @@ impl Opened {
             return Ok(self.inline_report(length, options));
         }
         let reading = self.reading(options);
-        read_all(&reading, pieces(self.tag(), &(0..length)).1, out).await?;
+        read_all(&reading, pieces(self.tag(), &(0..length)), out).await?;
         Ok(self.report(length, reading.served.list()))
     }
 
@@ -161,14 +188,14 @@ impl Opened {
         range: &Range<u64>,
         options: &GetOptions,
         mut take: impl FnMut(Bytes) -> F,
-    ) -> Result<GetReport, StreamError> {
+    ) -> Result<GetReport, Stopped> {
         let length = range.end - range.start;
         if self.tag().is_inline() {
             let bytes = self.head.inline.slice(range.start as usize..range.end as usize);
-            take(bytes).await.map_err(StreamError::Taker)?;
+            take(bytes).await.map_err(Stopped::Local)?;
             return Ok(self.inline_report(length, options));
         }
-        let (mut begin, pieces) = pieces(self.tag(), range);
+        let (mut begin, pieces) = (begin_of(range), pieces(self.tag(), range));
         let reading = &self.reading(options);
         // A permit stands for the memory of a piece, from when it is asked for
         // until it is taken.
@@ -186,7 +213,7 @@ impl Opened {
             });
             let mut reads = std::pin::pin!(reads.buffered(PIECES_AT_ONCE));
             while let Some(read) = reads.next().await {
-                let _ = sender.send(read.map_err(StreamError::Unread)?);
+                let _ = sender.send(read.map_err(Stopped::Unread)?);
             }
             Ok(())
         };
@@ -195,7 +222,7 @@ impl Opened {
                 let end = begin + bytes.len() as u64;
                 let from = range.start.max(begin) - begin;
                 let to = range.end.min(end) - begin;
-                take(bytes.slice(from as usize..to as usize)).await.map_err(StreamError::Taker)?;
+                take(bytes.slice(from as usize..to as usize)).await.map_err(Stopped::Local)?;
                 drop(permit);
                 begin = end;
             }
@@ -206,27 +233,43 @@ impl Opened {
     }
 }
 
-/// Why a stream ended early.
+/// Why a read ended early.
 #[derive(Debug)]
-pub(super) enum StreamError {
+pub(super) enum Stopped {
+    /// The servers did not give it.
     Unread(Unread),
-    Taker(Error),
+    /// The reader did not take it.
+    Local(Error),
+}
+
+/// New memory, or an error instead of the end of the process when there is not
+/// so much. It is asked for twice: memory that comes zeroed from the kernel is
+/// not written until bytes come in, which filling it with zeros here would do, at
+/// a fifth of the speed of a large read; but only the other way may fail.
+fn zeroed(length: u64) -> io::Result<Vec<u8>> {
+    let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
+    let length = usize::try_from(length).map_err(|_| out_of_memory())?;
+    let mut probe = Vec::<u8>::new();
+    probe.try_reserve_exact(length).map_err(|_| out_of_memory())?;
+    // Or else the compiler may leave it out, as memory that nobody uses.
+    drop(black_box(probe));
+    Ok(vec![0; length])
 }
 
 /// Reads all pieces, several at once, in an order of this reader's own, so that
 /// readers who begin together do not all ask the same server first.
 async fn read_all(
     reading: &Reading<'_>,
-    pieces: Vec<Piece>,
+    pieces: impl Iterator<Item = Piece>,
     mut out: &mut [u8],
 ) -> Result<(), Unread> {
-    let mut waiting: Vec<(Piece, &mut [u8])> = Vec::with_capacity(pieces.len());
+    let mut waiting: Vec<(Piece, &mut [u8])> = Vec::new();
     for piece in pieces {
         let (slice, rest) = out.split_at_mut(piece.bytes as usize);
         waiting.push((piece, slice));
         out = rest;
     }
-    shuffle(reading.core, &mut waiting);
+    shuffle(reading.operation, &mut waiting);
     let mut under_way = FuturesUnordered::new();
     loop {
         while under_way.len() < PIECES_AT_ONCE {
@@ -241,11 +284,25 @@ async fn read_all(
 }
 
 /// Fisher and Yates' shuffle.
-fn shuffle<T>(core: &Core, items: &mut [T]) {
-    let random = &core.servers.access().environment.random;
+fn shuffle<T>(operation: &Operation, items: &mut [T]) {
+    let random = &operation.servers.access().environment.random;
     for last in (1..items.len()).rev() {
         let mut draw = [0; 8];
         random.fill(&mut draw);
         items.swap(last, (u64::from_le_bytes(draw) % (last as u64 + 1)) as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_no_machine_has_is_an_error() {
+        for length in [u64::MAX, 1 << 62, 1 << 55] {
+            let refused = zeroed(length).map(|_| ()).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
+        }
+        assert_eq!(zeroed(5).unwrap(), [0; 5]);
     }
 }

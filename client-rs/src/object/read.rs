@@ -8,18 +8,19 @@ use rampuddle_protocol::limits::PAYLOAD_BYTES_MAX;
 use rampuddle_protocol::{GatherRow, Opcode, Outcome, SetId, Status};
 
 use super::format::{BLOCK_BYTES, BlockEntry, Tag, stripe_key};
-use super::head::{prefer, read_ranks};
+use super::operation::Operation;
+use super::ranks::{Places, prefer};
 use super::report::Progress;
 use super::verifier::Verifier;
-use crate::client::Core;
 use crate::connection::Connection;
 use crate::error::{Error, Misbehaviour};
-use crate::placement::Slot;
 use crate::server::Class;
 
 /// Blocks of a piece at most: one frame's worth.
 const PIECE_BLOCKS: u64 = PAYLOAD_BYTES_MAX / BLOCK_BYTES;
-/// Times that every server is asked for a stripe before it is given up.
+
+/// Times that every server is asked for a stripe before it is given up; the
+/// second one is a retry.
 const ROUNDS: usize = 2;
 
 /// Neighbouring blocks of one stripe.
@@ -34,39 +35,55 @@ pub(super) struct Piece {
     pub(super) bytes: u64,
 }
 
-/// The pieces, each within one stripe, that cover `range` of an object; whole
-/// blocks, because a checksum covers one. Also where the first one begins.
-pub(super) fn pieces(tag: &Tag, range: &Range<u64>) -> (u64, Vec<Piece>) {
-    let first = range.start / BLOCK_BYTES;
-    let end = range.end.div_ceil(BLOCK_BYTES);
-    let per_stripe = u64::from(tag.stripe_bytes) / BLOCK_BYTES;
-    let mut pieces = Vec::new();
-    let mut block = first;
-    while block < end && range.start < range.end {
+/// Where the pieces begin that cover `range`: they are whole blocks, because a
+/// checksum covers one.
+pub(super) fn begin_of(range: &Range<u64>) -> u64 {
+    range.start / BLOCK_BYTES * BLOCK_BYTES
+}
+
+/// The pieces, each within one stripe, that cover `range` of an object.
+pub(super) fn pieces(tag: &Tag, range: &Range<u64>) -> impl Iterator<Item = Piece> + use<> {
+    let end = if range.is_empty() { 0 } else { range.end.div_ceil(BLOCK_BYTES) };
+    let (object_bytes, stripe_bytes) = (tag.object_bytes, u64::from(tag.stripe_bytes));
+    let per_stripe = stripe_bytes / BLOCK_BYTES;
+    let mut block = range.start / BLOCK_BYTES;
+    std::iter::from_fn(move || {
+        if block >= end {
+            return None;
+        }
         let stripe = block / per_stripe;
         let blocks = block..end.min((stripe + 1) * per_stripe).min(block + PIECE_BLOCKS);
         let begin = blocks.start * BLOCK_BYTES;
-        let bytes = tag.object_bytes.min(blocks.end * BLOCK_BYTES) - begin;
-        let offset = begin - stripe * u64::from(tag.stripe_bytes);
+        let bytes = object_bytes.min(blocks.end * BLOCK_BYTES) - begin;
+        let offset = begin - stripe * stripe_bytes;
         block = blocks.end;
-        pieces.push(Piece { stripe, blocks, offset, bytes });
-    }
-    (first * BLOCK_BYTES, pieces)
+        Some(Piece { stripe, blocks, offset, bytes })
+    })
 }
 
 /// Why a piece could not be read.
 #[derive(Debug)]
 pub(super) enum Unread {
-    /// Every server that should have it says that it has not.
-    Missing,
+    /// Every server that should have this stripe says that it has not.
+    Missing(u64),
     /// Some gave no answer, or wrong bytes.
     Failed(Vec<String>),
+}
+
+impl Unread {
+    /// The reasons, a line each.
+    pub(super) fn problems(self) -> Vec<String> {
+        match self {
+            Self::Failed(problems) => problems,
+            Self::Missing(stripe) => vec![format!("no server has a copy of stripe {stripe}")],
+        }
+    }
 }
 
 /// A read of one object: what all its pieces share.
 #[derive(Debug)]
 pub(super) struct Reading<'r> {
-    pub(super) core: &'r Arc<Core>,
+    pub(super) operation: &'r Operation,
     pub(super) tag: Tag,
     pub(super) table: &'r [BlockEntry],
     pub(super) verify: bool,
@@ -96,46 +113,54 @@ impl Reading<'_> {
     /// that is wrong is read again elsewhere.
     pub(super) async fn piece(&self, piece: &Piece, out: &mut [u8]) -> Result<(), Unread> {
         let key = stripe_key(self.tag.upload, piece.stripe);
-        let view = self.core.views.current();
-        let ranks = read_ranks(&view, Slot::of(&key, 0));
-        let copies = super::copies::wanted_of(self.tag.replicas, ranks.len()).min(ranks.len());
-        let (mut owners, stand_ins) = (ranks[..copies].to_vec(), &ranks[copies..]);
-        prefer(self.core, &mut owners);
+        let view = self.operation.views.current();
+        let places = Places::of_copies(&view, &key, self.tag.replicas);
+        let (owners, others) = places.split(self.tag.replicas);
+        let mut owners = owners.to_vec();
+        prefer(self.operation, &mut owners);
         let first_block = piece.blocks.start % (u64::from(self.tag.stripe_bytes) / BLOCK_BYTES);
         let blocks = &self.table[piece.blocks.start as usize..piece.blocks.end as usize];
         let mut verifier =
             Verifier::new(self.tag.upload, piece.stripe, first_block, blocks, self.verify);
-        let mut problems = Vec::new();
-        for _ in 0..ROUNDS {
+        let stripe = piece.stripe;
+        let mut problems: Vec<String> = Vec::new();
+        let mut attempts = self.operation.retries.first_attempt();
+        for round in 1..=ROUNDS {
             let mut missing = 0;
-            for server in owners.iter().chain(stand_ins) {
+            for server in owners.iter().chain(others) {
                 let before = verifier.reached();
                 let outcome = self.ask_server(server, &key, piece, out, &mut verifier).await;
                 let gained = verifier.reached() - before;
                 self.served.add(server, gained);
-                match outcome {
+                let problem = match outcome {
                     Ok(Came::All) => {
                         if let Some(progress) = self.progress {
                             progress.add(piece.bytes);
                         }
                         return Ok(());
                     }
-                    Ok(Came::Nothing(Status::NotFound)) => missing += 1,
+                    Ok(Came::Nothing(Status::NotFound)) => {
+                        missing += 1;
+                        format!("server \"{server}\" has no copy of stripe {stripe}")
+                    }
                     Ok(Came::Nothing(status)) => {
-                        problems.push(format!("server \"{server}\" answered {status}"));
+                        format!("server \"{server}\" answered {status} for stripe {stripe}")
                     }
                     Ok(Came::Wrong) => {
                         verifier.restart_block();
-                        let stripe = piece.stripe;
-                        problems.push(format!(
-                            "stripe {stripe} on server \"{server}\" does not have its checksum"
-                        ));
+                        format!("stripe {stripe} on server \"{server}\" does not have its checksum")
                     }
-                    Err(error) => problems.push(error.to_string()),
+                    Err(error) => error.to_string(),
+                };
+                if !problems.contains(&problem) {
+                    problems.push(problem);
                 }
             }
-            if missing == ranks.len() {
-                return Err(Unread::Missing);
+            if missing == places.all().len() {
+                return Err(Unread::Missing(stripe));
+            }
+            if round < ROUNDS && !self.operation.again(&mut attempts).await {
+                break;
             }
         }
         Err(Unread::Failed(problems))
@@ -149,8 +174,8 @@ impl Reading<'_> {
         out: &mut [u8],
         verifier: &mut Verifier<'_>,
     ) -> Result<Came, Error> {
-        let server = self.core.servers.server(name)?;
-        let deadline = self.core.deadline.map(|deadline| tokio::time::Instant::now() + deadline);
+        let server = self.operation.servers.server(name)?;
+        let deadline = self.operation.deadline();
         let mut lease = server.acquire(Class::of(piece.bytes), deadline).await?;
         while verifier.reached() < piece.bytes {
             let from = verifier.reached();
@@ -238,7 +263,8 @@ mod tests {
         let length = (9 << 20) + 5;
         for range in [0..length, 0..1, 5..6, (4 << 20) - 1..(4 << 20) + 1, length - 1..length, 7..7]
         {
-            let (begin, pieces) = pieces(&tag(length), &range);
+            let begin = begin_of(&range);
+            let pieces: Vec<Piece> = pieces(&tag(length), &range).collect();
             let bytes: u64 = pieces.iter().map(|piece| piece.bytes).sum();
             if range.is_empty() {
                 assert_eq!(bytes, 0);
@@ -248,6 +274,6 @@ mod tests {
             assert!(begin + bytes >= range.end && begin + bytes <= length);
             assert!(pieces.iter().all(|piece| piece.offset + piece.bytes <= 4 << 20));
         }
-        assert_eq!(pieces(&tag(length), &(0..length)).1.len(), 3);
+        assert_eq!(pieces(&tag(length), &(0..length)).count(), 3);
     }
 }

@@ -22,7 +22,18 @@ pub struct PutOptions {
     pub write: Option<WritePolicy>,
     /// Length of a stripe: whole MiB, up to 1 GiB; 4 MiB when `None`.
     pub stripe_bytes: Option<u64>,
-    /// Refuse to replace an object that is there.
+    /// Refuse to replace an object that is there. The put ends with
+    /// [`Error::Exists`](crate::Error::Exists) when a server has another object
+    /// of the name, and with [`Error::Unknown`](crate::Error::Unknown) when an
+    /// owner gives no word on that; then nothing of it is left. When it cannot be
+    /// sure of that, it ends with
+    /// [`Error::Indeterminate`](crate::Error::Indeterminate).
+    ///
+    /// An object at an owner that answers is never replaced, and of several
+    /// writers at once that all ask for this at most one succeeds, perhaps none.
+    /// Not seen is an object that only stand-ins have which give no answer, and
+    /// what servers had before they lost their memory; writers that disagree on
+    /// the members do not see each other.
     pub no_clobber: bool,
     /// Told how far it is.
     pub progress: Option<Arc<Progress>>,

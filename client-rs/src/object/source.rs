@@ -44,7 +44,7 @@ impl Stripes {
         let bytes = match self {
             Self::Bytes(bytes) => bytes.split_to(length.min(bytes.len())),
             Self::Reader(reader) => {
-                let mut buffer = Vec::with_capacity(length);
+                let mut buffer = room(length)?;
                 reader.take(length as u64).read_to_end(&mut buffer).await?;
                 buffer.into()
             }
@@ -64,6 +64,14 @@ impl Stripes {
         }
         Ok(bytes)
     }
+}
+
+/// An empty buffer with room for so many bytes, or an error instead of the end
+/// of the process.
+fn room(length: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    Ok(buffer)
 }
 
 /// A file as it was when it was opened.
@@ -86,7 +94,7 @@ fn read_file(
             OpenFile { file, opened, read: 0 }
         }
     };
-    let mut bytes = Vec::with_capacity(length);
+    let mut bytes = room(length)?;
     (&open.file).take(length as u64).read_to_end(&mut bytes)?;
     open.read += bytes.len() as u64;
     if bytes.len() < length {

@@ -1,5 +1,6 @@
 //! Which members own a key: pure functions of the key and the members.
 
+mod placing;
 mod pointer;
 mod rendezvous;
 
@@ -7,6 +8,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use rampuddle_discovery::Strategy;
 
+pub(crate) use self::placing::Placing;
+pub use self::placing::settings_fingerprint;
 use self::pointer::SLOTS;
 pub use self::pointer::Slot;
 use self::rendezvous::Contestant;

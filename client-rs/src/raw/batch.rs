@@ -4,16 +4,15 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use rampuddle_protocol::{Opcode, Row};
-use tokio::time::{Instant, sleep};
 
 use super::RawClient;
 use super::pipeline::{AnswerRow, Interrupted, Prepared, Reply, exchange};
 use crate::connection::changes_values;
 use crate::error::{Error, Fate};
-use crate::retry::{ATTEMPTS_MAX, backoff};
 use crate::server::{Class, Server};
 
 /// Results by the caller's order, filled in as they come.
@@ -61,38 +60,40 @@ impl RawClient {
         opcode: Opcode,
         mut rows: Vec<Prepared<'_, R>>,
     ) -> Vec<(usize, Result<Reply<A>, Error>)> {
-        let deadline = self.deadline_from_now();
         let mut done = Vec::with_capacity(rows.len());
-        let mut attempt = 0;
+        if rows.is_empty() {
+            return done;
+        }
+        let mut attempts = self.core.retries.first_attempt();
+        let is_known_dead = server.is_unreachable();
         while !rows.is_empty() {
-            attempt += 1;
-            let (replies, interrupted) = self.attempt(server, opcode, &mut rows, deadline).await;
+            let (replies, interrupted) = self.attempt(server, opcode, &mut rows).await;
             let Some(Interrupted { error, open }) = interrupted else {
                 done.extend(answered(&rows, replies));
                 break;
             };
-            let again = attempt < ATTEMPTS_MAX && self.may_retry(&error);
             let mut left = Vec::new();
             for (position, (row, reply)) in rows.into_iter().zip(replies).enumerate() {
                 let fate = open.iter().find(|(range, _)| range.contains(&position));
                 let fate = fate.map_or(Fate::NotSent, |(_, fate)| *fate);
                 match reply {
                     Some(reply) => done.push((row.index, Ok(reply))),
-                    None if again && fate == Fate::NotSent => left.push(row),
+                    None if fate == Fate::NotSent => left.push(row),
                     None => done.push((row.index, Err(error.clone().with_fate(fate)))),
                 }
             }
-            rows = left;
-            if !rows.is_empty() {
-                sleep(backoff(self.environment(), attempt)).await;
+            let again = !left.is_empty()
+                && !is_known_dead
+                && error.is_transient()
+                && self.may_send_again(server, &mut attempts, Duration::ZERO).await;
+            if !again {
+                let error = error.with_fate(Fate::NotSent);
+                done.extend(left.into_iter().map(|row| (row.index, Err(error.clone()))));
+                break;
             }
+            rows = left;
         }
         done
-    }
-
-    /// Whether a request that had no effect may be sent again; takes from the budget.
-    pub(crate) fn may_retry(&self, error: &Error) -> bool {
-        error.is_transient() && self.core.retries.try_spend()
     }
 
     async fn attempt<R: Row + Send + Sync, A: AnswerRow + Send>(
@@ -100,11 +101,10 @@ impl RawClient {
         server: &Arc<Server>,
         opcode: Opcode,
         rows: &mut [Prepared<'_, R>],
-        deadline: Option<Instant>,
     ) -> (Vec<Option<Reply<A>>>, Option<Interrupted>) {
         let mut replies: Vec<Option<Reply<A>>> = rows.iter().map(|_| None).collect();
         let weight = rows.iter().map(Prepared::weight).fold(0, u64::saturating_add);
-        let mut lease = match server.acquire(Class::of(weight), deadline).await {
+        let mut lease = match self.acquire(server, Class::of(weight)).await {
             Ok(lease) => lease,
             Err(error) => return (replies, Some(Interrupted { error, open: Vec::new() })),
         };

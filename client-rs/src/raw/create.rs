@@ -9,13 +9,14 @@ use super::batch::{Results, in_parallel};
 use super::pipeline::Prepared;
 use super::upload::Upload;
 use super::write::{failed, key_of};
-use super::{Answer, CreateItem, RawClient, Target, check_tag};
+use super::{Answer, Answered, CreateItem, RawClient, Target, check_tag};
 use crate::error::Error;
 use crate::placement::Slot;
 
 impl RawClient {
     /// Makes values. Each becomes visible whole or not at all, those longer than
-    /// 4 MiB too. Versions are drawn unless given.
+    /// 4 MiB too. Versions are drawn unless given, once more when the server
+    /// says that the clock is ahead.
     ///
     /// # Errors
     /// Per item: keys or tags of impossible length, keys of objects, values of
@@ -25,11 +26,16 @@ impl RawClient {
         target: &Target,
         items: Vec<CreateItem>,
     ) -> Vec<Result<Answer, Error>> {
+        let call = &self.begun(target);
         let mut results = Results::new(items.len());
         let key_of = key_of(|item: &CreateItem| (&item.key, item.placement_bytes));
-        let check = |item: &CreateItem| self.check_create(item);
-        let groups = self.grouped(target, items, &mut results, key_of, check);
-        in_parallel(groups, &mut results, |server, items| self.create_on(server, items)).await;
+        let check = |item: &CreateItem| call.check_create(item);
+        let groups = call.grouped(target, items, &mut results, key_of, check);
+        in_parallel(groups, &mut results, |server, items| async move {
+            let drawn = |item: &CreateItem| item.version.is_none();
+            call.redrawn(&server, items, drawn, |items| call.create_on(&server, items)).await
+        })
+        .await;
         results.finish()
     }
 
@@ -49,14 +55,10 @@ impl RawClient {
         Ok(())
     }
 
-    async fn create_on(
-        &self,
-        name: Arc<str>,
-        items: Vec<(usize, CreateItem)>,
-    ) -> Vec<(usize, Result<Answer, Error>)> {
+    async fn create_on(&self, name: &Arc<str>, items: Vec<(usize, CreateItem)>) -> Answered {
         let indices: Vec<usize> = items.iter().map(|(index, _)| *index).collect();
         let failed = |error: Error| failed(indices.iter().copied(), &error);
-        let (server, grants) = match self.granted(&name).await {
+        let (server, grants) = match self.granted(name).await {
             Ok(both) => both,
             Err(error) => return failed(error),
         };
@@ -64,7 +66,7 @@ impl RawClient {
         let (mut rows, mut uploads, mut versions) = (Vec::new(), Vec::new(), Vec::new());
         for (index, item) in items {
             let row = self.create_row(&item);
-            versions.push((index, row.version));
+            versions.push(row.version);
             let CreateItem { key, tag, bytes, .. } = item;
             if bytes.len() as u64 > piece {
                 uploads.push((index, Upload { row, key, tag, bytes }));
@@ -79,11 +81,7 @@ impl RawClient {
             done.push((index, answer.inspect(|answer| self.observe(answer))));
         }
         done.sort_unstable_by_key(|(index, _)| *index);
-        for ((_, answer), (_, version)) in done.iter_mut().zip(versions) {
-            if let Ok(answer) = answer {
-                answer.sent_version = version;
-            }
-        }
+        self.note_sent(&mut done, versions);
         done
     }
 

@@ -9,11 +9,9 @@ use rampuddle_protocol::{GatherRow, Opcode, Outcome, Status, Version};
 use super::batch::{Results, in_parallel};
 use super::pipeline::Prepared;
 use super::write::{failed, key_of};
-use super::{Answer, GatherItem, RawClient, Target};
+use super::{Answer, Answered, GatherItem, RawClient, Target};
 use crate::error::Error;
 use crate::server::Server;
-
-type Answered = Vec<(usize, Result<Answer, Error>)>;
 
 /// A range longer than a frame, whose first piece is in.
 struct Long {
@@ -38,11 +36,12 @@ impl RawClient {
         target: &Target,
         items: Vec<GatherItem>,
     ) -> Vec<Result<Answer, Error>> {
+        let call = &self.begun(target);
         let mut results = Results::new(items.len());
         let key_of = key_of(|item: &GatherItem| (&item.key, item.placement_bytes));
         let check = |item: &GatherItem| Self::check_readable(&item.key);
-        let groups = self.grouped(target, items, &mut results, key_of, check);
-        in_parallel(groups, &mut results, |server, items| self.gather_on(server, items)).await;
+        let groups = call.grouped(target, items, &mut results, key_of, check);
+        in_parallel(groups, &mut results, |server, items| call.gather_on(server, items)).await;
         results.finish()
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rampuddle_protocol::limits::SERVER_NAME_BYTES_MAX;
 use rampuddle_protocol::{InfoRow, Opcode, StatRequestRow, StatRow, Status};
-use tokio::time::Instant;
 
 use super::batch::{Results, in_parallel};
 use super::pipeline::{Prepared, Reply};
@@ -12,7 +12,7 @@ use super::write::{failed, key_of};
 use super::{Info, RawClient, StatAnswer, Target};
 use crate::connection::Connection;
 use crate::error::{Error, Misbehaviour};
-use crate::server::Class;
+use crate::server::{Class, Server};
 
 impl RawClient {
     /// What is known of each key.
@@ -20,11 +20,12 @@ impl RawClient {
     /// # Errors
     /// Per key: keys of impossible length, failures of servers.
     pub async fn stat(&self, target: &Target, keys: Vec<Bytes>) -> Vec<Result<StatAnswer, Error>> {
+        let call = &self.begun(target);
         let mut results = Results::new(keys.len());
         let key_of = key_of(|key: &Bytes| (key, 0));
         let check = |key: &Bytes| Self::check_readable(key);
-        let groups = self.grouped(target, keys, &mut results, key_of, check);
-        in_parallel(groups, &mut results, |server, keys| self.stat_on(server, keys)).await;
+        let groups = call.grouped(target, keys, &mut results, key_of, check);
+        in_parallel(groups, &mut results, |server, keys| call.stat_on(server, keys)).await;
         results.finish()
     }
 
@@ -56,16 +57,11 @@ impl RawClient {
     /// # Errors
     /// When it is no member and not alive, does not answer, or refuses.
     pub async fn info(&self, server: &str) -> Result<Info, Error> {
-        self.info_until(server, self.deadline_from_now()).await
+        self.info_of(&self.server(server)?).await
     }
 
-    /// As [`RawClient::info`], with a deadline of its own.
-    pub(crate) async fn info_until(
-        &self,
-        server: &str,
-        deadline: Option<Instant>,
-    ) -> Result<Info, Error> {
-        let mut lease = self.server(server)?.acquire(Class::Small, deadline).await?;
+    pub(super) async fn info_of(&self, server: &Arc<Server>) -> Result<Info, Error> {
+        let mut lease = self.acquire(server, Class::Small).await?;
         let info = ask_info(&mut lease).await?;
         lease.finish();
         Ok(info)
@@ -75,8 +71,13 @@ impl RawClient {
 async fn ask_info(connection: &mut Connection) -> Result<Info, Error> {
     ask_without_rows(connection, Opcode::Info).await?;
     let row = connection.table::<InfoRow>()?.iter().next();
-    let row = row.map(|(row, name, _)| (row, String::from_utf8_lossy(name).into_owned()));
-    let (row, name) = row.ok_or_else(|| connection.misbehaved(Misbehaviour::Handshake))?;
+    let name_of = |name: &[u8]| {
+        let name = &name[..name.len().min(SERVER_NAME_BYTES_MAX)];
+        String::from_utf8_lossy(name).into_owned()
+    };
+    let row = row.map(|(row, name, _)| (row, name_of(name)));
+    let (row, name) =
+        row.ok_or_else(|| connection.misbehaved(Misbehaviour::WrongRows { wanted: 1, found: 0 }))?;
     Ok(Info { name, row })
 }
 

@@ -1,6 +1,7 @@
 //! List.
 
 use bytes::Bytes;
+use rampuddle_protocol::limits::KEY_BYTES_MAX;
 use rampuddle_protocol::{ListRow, Opcode, RowFlags, StatRow, Status};
 
 use super::{ListPage, ListQuery, RawClient, StatAnswer};
@@ -18,14 +19,12 @@ impl RawClient {
     /// always goes forward, and ends.
     pub async fn list(&self, server: &str, query: &ListQuery) -> Result<ListPage, Error> {
         for (what, bytes) in [("a prefix", &query.prefix), ("a cursor", &query.cursor)] {
-            let (bytes, limit) =
-                (bytes.len() as u64, rampuddle_protocol::limits::KEY_BYTES_MAX as u64);
+            let (bytes, limit) = (bytes.len() as u64, KEY_BYTES_MAX as u64);
             if bytes > limit {
                 return Err(Error::TooLarge { what, bytes, limit });
             }
         }
-        let deadline = self.deadline_from_now();
-        let mut lease = self.server(server)?.acquire(Class::Small, deadline).await?;
+        let mut lease = self.acquire(&self.server(server)?, Class::Small).await?;
         let page = ask(&mut lease, query).await?;
         page.entries.iter().for_each(|entry| self.core.clocks().observe(entry.row.version));
         lease.finish();
@@ -62,17 +61,26 @@ async fn ask(connection: &mut Connection, query: &ListQuery) -> Result<ListPage,
     Ok(ListPage { entries, next })
 }
 
-/// Keys must have the prefix and grow from the cursor on; the next cursor must
-/// lie beyond the old one, so that no listing goes round in circles.
+/// No more keys than asked for, each of a key's length. They must have the
+/// prefix and grow from the cursor on; the next cursor must lie beyond the old
+/// one, so that no listing goes round in circles.
 fn is_in_order(query: &ListQuery, entries: &[StatAnswer], next: Option<&Bytes>) -> bool {
+    if query.rows_max > 0 && entries.len() > query.rows_max as usize {
+        return false;
+    }
     // Keys have at least one byte, so the empty cursor lies before all of them.
     let mut last = &query.cursor;
     for entry in entries {
-        if entry.key <= *last || !entry.key.starts_with(&query.prefix) || entry.status != Status::Ok
-        {
+        let is_asked_for = entry.key > *last
+            && entry.key.len() <= KEY_BYTES_MAX
+            && entry.key.starts_with(&query.prefix)
+            && entry.status == Status::Ok;
+        if !is_asked_for {
             return false;
         }
         last = &entry.key;
     }
-    next.is_none_or(|next| next >= last && *next > query.cursor)
+    let goes_on =
+        |next: &Bytes| next >= last && *next > query.cursor && next.len() <= KEY_BYTES_MAX;
+    next.is_none_or(goes_on)
 }

@@ -5,6 +5,7 @@
 //! people usually want are objects.
 
 mod batch;
+mod clock;
 mod create;
 mod gather;
 mod inspect;
@@ -16,10 +17,10 @@ mod upload;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rampuddle_protocol::limits::{KEY_BYTES_MAX, TAG_BYTES_MAX};
-use tokio::time::Instant;
 
 use self::batch::{Groups, Results};
 pub use self::items::{
@@ -28,11 +29,16 @@ pub use self::items::{
 };
 use crate::client::Core;
 use crate::connection::Grants;
+use crate::deadline::Deadline;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::placement::Slot;
-use crate::server::Server;
+use crate::retry::Attempts;
+use crate::server::{Class, Lease, Purpose, Server};
 use crate::view::View;
+
+/// Answers by the caller's order.
+type Answered = Vec<(usize, Result<Answer, Error>)>;
 
 /// Keys from this first byte on belong to the object layer.
 const OBJECT_KINDS: u8 = 0xF8;
@@ -51,17 +57,44 @@ const OBJECT_KINDS: u8 = 0xF8;
 pub struct RawClient {
     core: Arc<Core>,
     may_write_objects: bool,
+    /// Whether the cluster's settings decide which server a key goes to.
+    purpose: Purpose,
+    /// Of the operation that this is a part of; `None` = each call is an
+    /// operation of its own.
+    operation: Option<Deadline>,
 }
 
 impl RawClient {
     /// For users: keys of objects can be read, not written.
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, may_write_objects: false }
+        Self { core, may_write_objects: false, purpose: Purpose::Looking, operation: None }
     }
 
     /// For the object layer: all keys.
     pub(crate) fn for_objects(core: Arc<Core>) -> Self {
-        Self { core, may_write_objects: true }
+        Self { core, may_write_objects: true, purpose: Purpose::Placing, operation: None }
+    }
+
+    /// The same as a part of a larger operation: all its calls together must be
+    /// done by `deadline`.
+    pub(crate) fn until(mut self, deadline: Deadline) -> Self {
+        self.operation = Some(deadline);
+        self
+    }
+
+    /// The same as one operation on `target`, which begins now unless it is a
+    /// part of one that has begun. Every public call begins with this.
+    fn begun(&self, target: &Target) -> Self {
+        let mut call = self.clone().until(self.deadline());
+        if *target == Target::Placement {
+            call.purpose = Purpose::Placing;
+        }
+        call
+    }
+
+    /// When the operation must be done.
+    fn deadline(&self) -> Deadline {
+        self.operation.unwrap_or_else(|| self.core.deadline_from_now())
     }
 
     fn view(&self) -> Arc<View> {
@@ -79,13 +112,29 @@ impl RawClient {
     /// A server, and how large its frames may be.
     async fn granted(&self, name: &str) -> Result<(Arc<Server>, Grants), Error> {
         let server = self.server(name)?;
-        let grants = server.grants(self.deadline_from_now()).await?;
+        let grants = server.grants_for(self.purpose, self.deadline()).await?;
         Ok((server, grants))
     }
 
-    /// When a call that begins now must be done.
-    fn deadline_from_now(&self) -> Option<Instant> {
-        self.core.deadline.map(|deadline| Instant::now() + deadline)
+    /// A connection for one operation.
+    async fn acquire(&self, server: &Arc<Server>, class: Class) -> Result<Lease, Error> {
+        server.acquire_for(self.purpose, class, self.deadline()).await
+    }
+
+    /// Whether a request that had no effect may be sent to the server again;
+    /// waits before that, at least `at_least`.
+    async fn may_send_again(
+        &self,
+        server: &Server,
+        attempts: &mut Attempts,
+        at_least: Duration,
+    ) -> bool {
+        let (retries, deadline) = (&self.core.retries, self.deadline());
+        let again = retries.again(attempts, self.environment(), at_least, deadline).await;
+        if again {
+            server.next_verdict(deadline).await;
+        }
+        again
     }
 
     /// Sorts items by server. Those that cannot be sent get their result at once.
@@ -97,7 +146,6 @@ impl RawClient {
         key_of: impl Fn(&T) -> (&Bytes, u16),
         check: impl Fn(&T) -> Result<(), Error>,
     ) -> Groups<T> {
-        self.core.retries.note_request();
         let view = self.view();
         let mut groups = Groups::new();
         for (index, item) in items.into_iter().enumerate() {

@@ -58,21 +58,33 @@ pub(crate) enum Reply<A> {
     Refused(Status),
 }
 
-/// A row of an answer, with the number of payload bytes that are its.
+/// A row of an answer.
 pub(crate) trait AnswerRow: Row {
     /// Its share of the answer's payload.
     fn share(&self, opcode: Opcode) -> u64;
+
+    /// Whether a row with the key `found` can be the answer about `asked`.
+    fn is_about(&self, asked: &[u8], found: &[u8]) -> bool;
 }
 
 impl AnswerRow for Outcome {
     fn share(&self, opcode: Opcode) -> u64 {
         if opcode == Opcode::Gather { self.length } else { 0 }
     }
+
+    /// Outcomes have no keys: their order says what they are about.
+    fn is_about(&self, _: &[u8], _: &[u8]) -> bool {
+        true
+    }
 }
 
 impl AnswerRow for StatRow {
     fn share(&self, _: Opcode) -> u64 {
         0
+    }
+
+    fn is_about(&self, asked: &[u8], found: &[u8]) -> bool {
+        asked == found || self.status() == Status::BadRow
     }
 }
 
@@ -176,6 +188,13 @@ async fn receive_frame<R: Row, A: AnswerRow>(
     if !is_within || sum != header.payload_bytes {
         let what = Misbehaviour::WrongShares { rows: sum, payload: header.payload_bytes };
         return Err(connection.misbehaved(what));
+    }
+    if answers
+        .iter()
+        .zip(rows.iter())
+        .any(|((answer, key, _), row)| !answer.is_about(&row.key, key))
+    {
+        return Err(connection.misbehaved(Misbehaviour::OtherKey));
     }
     for (index, (row, key, tag)) in answers.into_iter().enumerate() {
         // Bounded by what the caller asked for: see above.

@@ -50,7 +50,6 @@ impl RawClient {
         sets: &[SetId],
         row: impl Fn(SetId) -> R,
     ) -> Vec<Result<Answer, Error>> {
-        self.core.retries.note_request();
         let rows = sets.iter().enumerate().map(|(index, set)| (index, row(*set), Bytes::new()));
         let mut done = self.simple_on(Arc::clone(server), opcode, rows.collect()).await;
         done.sort_unstable_by_key(|(index, _)| *index);

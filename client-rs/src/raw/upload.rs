@@ -8,13 +8,11 @@ use bytes::Bytes;
 use rampuddle_protocol::{
     CreateRow, Header, Opcode, Outcome, PublishRow, Row, RowFlags, ScatterRow, Status,
 };
-use tokio::time::sleep;
 
 use super::RawClient;
 use super::items::Answer;
 use crate::connection::{Connection, FrameSize, answer_head_bytes};
 use crate::error::{Error, Fate};
-use crate::retry::{ATTEMPTS_MAX, backoff};
 use crate::server::{Class, Server};
 
 /// The longest that a server which is busy with reservations is waited for at once.
@@ -33,38 +31,38 @@ pub(crate) struct Upload {
 
 impl RawClient {
     /// Makes one value of any length on one server. It becomes visible whole or
-    /// not at all. Sent again when the connection broke before it can have been
-    /// published, and when the server has too many reservations open.
+    /// not at all. Sent again, as far as the client's budget goes, when the
+    /// connection broke before it can have been published, and when the server
+    /// has too many reservations open.
     pub(crate) async fn upload(
         &self,
         server: &Arc<Server>,
         upload: &Upload,
     ) -> Result<Answer, Error> {
-        let deadline = self.deadline_from_now();
-        let mut attempt = 0;
+        let mut attempts = self.core.retries.first_attempt();
+        let is_known_dead = server.is_unreachable();
         loop {
-            attempt += 1;
-            let mut lease = server.acquire(Class::Bulk, deadline).await?;
-            let outcome = upload.run(&mut lease).await;
-            let is_last = attempt == ATTEMPTS_MAX;
-            let wait = match outcome {
-                Ok(answer) => {
-                    lease.finish();
-                    if answer.status != Status::Busy || is_last {
-                        return Ok(answer);
-                    }
+            let outcome = self.try_upload(server, upload).await;
+            let at_least = match &outcome {
+                Ok(answer) if answer.status == Status::Busy => {
                     Duration::from_millis(answer.detail).min(BUSY_WAIT_MAX)
                 }
-                Err(error) => {
-                    drop(lease);
-                    if is_last || error.fate() != Fate::NotSent || !self.may_retry(&error) {
-                        return Err(error);
-                    }
+                Err(error) if error.is_transient() && error.fate() == Fate::NotSent => {
                     Duration::ZERO
                 }
+                _ => return outcome,
             };
-            sleep(wait + backoff(self.environment(), attempt)).await;
+            if is_known_dead || !self.may_send_again(server, &mut attempts, at_least).await {
+                return outcome;
+            }
         }
+    }
+
+    async fn try_upload(&self, server: &Arc<Server>, upload: &Upload) -> Result<Answer, Error> {
+        let mut lease = self.acquire(server, Class::Bulk).await?;
+        let answer = upload.run(&mut lease).await?;
+        lease.finish();
+        Ok(answer)
     }
 }
 

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rampuddle_protocol::{DeleteRow, DropRow, Opcode, Outcome, Row, ScatterRow, Status, Version};
+use rampuddle_protocol::{DeleteRow, DropRow, Opcode, Outcome, Row, ScatterRow, Status};
 
 use super::batch::{Results, in_parallel};
 use super::pipeline::{Prepared, Reply};
-use super::{Answer, DeleteItem, DropItem, RawClient, ScatterItem, Target};
+use super::{Answer, Answered, DeleteItem, DropItem, RawClient, ScatterItem, Target};
 use crate::error::{Error, Fate};
 use crate::placement::Slot;
 use crate::server::Server;
-
-type Answered = Vec<(usize, Result<Answer, Error>)>;
 
 impl RawClient {
     /// Writes into values. Not atomic: who reads at the same time may see some of
@@ -26,16 +24,18 @@ impl RawClient {
         target: &Target,
         items: Vec<ScatterItem>,
     ) -> Vec<Result<Answer, Error>> {
+        let call = &self.begun(target);
         let mut results = Results::new(items.len());
         let key_of = key_of(|item: &ScatterItem| (&item.key, item.placement_bytes));
-        let check = |item: &ScatterItem| self.check_writable(&item.key);
-        let groups = self.grouped(target, items, &mut results, key_of, check);
-        in_parallel(groups, &mut results, |server, items| self.scatter_on(server, items)).await;
+        let check = |item: &ScatterItem| call.check_writable(&item.key);
+        let groups = call.grouped(target, items, &mut results, key_of, check);
+        in_parallel(groups, &mut results, |server, items| call.scatter_on(server, items)).await;
         results.finish()
     }
 
     /// Deletes keys. Leaves a tombstone of the delete's version, even where
-    /// nothing was. Versions are drawn unless given.
+    /// nothing was. Versions are drawn unless given, once more when the server
+    /// says that the clock is ahead.
     ///
     /// # Errors
     /// Per item: keys of impossible length or of objects, failures of servers.
@@ -44,23 +44,14 @@ impl RawClient {
         target: &Target,
         items: Vec<DeleteItem>,
     ) -> Vec<Result<Answer, Error>> {
+        let call = &self.begun(target);
         let mut results = Results::new(items.len());
         let key_of = key_of(|item: &DeleteItem| (&item.key, item.placement_bytes));
-        let check = |item: &DeleteItem| self.check_writable(&item.key);
-        let groups = self.grouped(target, items, &mut results, key_of, check);
+        let check = |item: &DeleteItem| call.check_writable(&item.key);
+        let groups = call.grouped(target, items, &mut results, key_of, check);
         in_parallel(groups, &mut results, |server, items| async move {
-            let row = |item: &DeleteItem| self.delete_row(item);
-            let rows = items.into_iter().map(|(index, item)| (index, row(&item), item.key));
-            let rows: Vec<_> = rows.collect();
-            let versions: Vec<Version> = rows.iter().map(|(_, row, _)| row.version).collect();
-            let mut done = self.simple_on(server, Opcode::Delete, rows).await;
-            done.sort_unstable_by_key(|(index, _)| *index);
-            for ((_, answer), version) in done.iter_mut().zip(versions) {
-                if let Ok(answer) = answer {
-                    answer.sent_version = version;
-                }
-            }
-            done
+            let drawn = |item: &DeleteItem| item.version.is_none();
+            call.redrawn(&server, items, drawn, |items| call.delete_on(&server, items)).await
         })
         .await;
         results.finish()
@@ -75,15 +66,16 @@ impl RawClient {
         target: &Target,
         items: Vec<DropItem>,
     ) -> Vec<Result<Answer, Error>> {
+        let call = &self.begun(target);
         let mut results = Results::new(items.len());
         let key_of = key_of(|item: &DropItem| (&item.key, item.placement_bytes));
-        let check = |item: &DropItem| self.check_writable(&item.key);
-        let groups = self.grouped(target, items, &mut results, key_of, check);
+        let check = |item: &DropItem| call.check_writable(&item.key);
+        let groups = call.grouped(target, items, &mut results, key_of, check);
         in_parallel(groups, &mut results, |server, items| async move {
             let row = |version| DropRow { version, ..DropRow::default() };
             let rows = items.into_iter();
             let rows = rows.map(|(index, item)| (index, row(item.version), item.key)).collect();
-            self.simple_on(server, Opcode::Drop, rows).await
+            call.simple_on(server, Opcode::Drop, rows).await
         })
         .await;
         results.finish()
@@ -107,6 +99,20 @@ impl RawClient {
             }
             merged
         })
+    }
+
+    async fn delete_on(&self, name: &Arc<str>, items: Vec<(usize, DeleteItem)>) -> Answered {
+        // A version may only be drawn when the clock was compared with the server's.
+        if let Err(error) = self.granted(name).await {
+            return failed(items.iter().map(|(index, _)| *index), &error);
+        }
+        let rows = items.into_iter().map(|(index, item)| (index, self.delete_row(&item), item.key));
+        let rows: Vec<_> = rows.collect();
+        let versions = rows.iter().map(|(_, row, _)| row.version).collect();
+        let mut done = self.simple_on(Arc::clone(name), Opcode::Delete, rows).await;
+        done.sort_unstable_by_key(|(index, _)| *index);
+        self.note_sent(&mut done, versions);
+        done
     }
 
     fn delete_row(&self, item: &DeleteItem) -> DeleteRow {

@@ -1,12 +1,13 @@
 //! What connections share, and what kinds of requests there are.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rampuddle_protocol::SessionId;
 
 use crate::clocks::Clocks;
 use crate::environment::Environment;
+use crate::placement::Placing;
 use crate::token::Token;
 
 /// What every connection of a client shares.
@@ -21,8 +22,33 @@ pub(crate) struct Access {
     /// The boot id of this machine: see [`rampuddle_discovery::host_id`].
     pub(crate) host: String,
     pub(crate) clocks: Clocks,
+    /// What keys are placed by now; `None` before the first view.
+    pub(crate) placing: RwLock<Option<Arc<Placing>>>,
     /// Where probes run.
     pub(crate) runtime: tokio::runtime::Handle,
+}
+
+impl Access {
+    /// What keys are placed by now.
+    pub(crate) fn placing(&self) -> Option<Arc<Placing>> {
+        self.placing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets what keys are placed by from now on.
+    pub(crate) fn place_by(&self, placing: Placing) {
+        *self.placing.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(placing));
+    }
+}
+
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// For values that the cluster's settings give a place: client and server
+    /// must have been told the same.
+    Placing,
+    /// To look at a server, or for values that the caller himself gives a
+    /// place: works whatever the server was told.
+    Looking,
 }
 
 /// How much a request moves. A few connections are for small ones only, so that

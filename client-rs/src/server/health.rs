@@ -1,73 +1,159 @@
 //! Whether a server answers: suspicion, and probes until it ends.
+//!
+//! | the server | is | who connects to it |
+//! |---|---|---|
+//! | answered last | fine | whoever needs a connection |
+//! | broke a connection, or was silent on one | suspect: asked last | whoever needs a connection |
+//! | could not be connected to | suspect and unreachable | the probe, and who asks this very server and no other; whoever else needs a connection is told at once why there is none |
+//!
+//! So a server that swallows every packet costs the requests that are under way
+//! the client's patience once, and the later ones nothing. What it could have
+//! said is unknown then, and is said to be: waiting for a probe would seldom
+//! change that, and make every miss as slow as the slowest server. The first
+//! probe comes at most 100 ms after the failure, later ones at most a second
+//! after the last, and one at once when discovery sees the server restart.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout_at};
 
-use super::{Server, State};
+use super::{Purpose, Server, State};
 use crate::connection::Connection;
+use crate::deadline::Deadline;
+use crate::error::Error;
 
+/// The longest pauses before the first probe, and before any.
 const PROBE_FIRST: Duration = Duration::from_millis(100);
-const PROBE_LAST: Duration = Duration::from_secs(5);
+const PROBE_LAST: Duration = Duration::from_secs(1);
+/// How long a retry waits for the next probe's word.
+const VERDICT_PATIENCE: Duration = Duration::from_millis(250);
 
 impl Server {
+    /// Returns a connection to the pool.
     pub(super) fn give_back(&self, mut connection: Connection) {
         connection.rest();
+        let placing = self.access.placing().map_or(0, |placing| placing.fingerprint);
+        // One that was made for other settings is of no use for placing any more.
+        let is_current = |connection: &Connection| {
+            let settings = connection.greeting().settings;
+            settings == 0 || settings == placing
+        };
         let mut state = self.state();
-        let current = state.greeting.as_ref().map(|greeting| greeting.incarnation);
-        let is_current = current == Some(connection.greeting().incarnation);
-        if is_current && state.idle.len() < self.access.connections_per_server {
-            state.idle.push(connection);
+        let incarnation = state.greeting.as_ref().map(|greeting| greeting.incarnation);
+        let is_of_this_run = incarnation == Some(connection.greeting().incarnation);
+        if is_of_this_run && is_current(&connection) {
+            state.idle.retain(is_current);
+            if state.idle.len() < self.access.connections_per_server {
+                state.idle.push(connection);
+            }
         }
     }
 
     /// Notes that the server answered.
     pub(super) fn recovered(&self) {
-        if self.is_suspect.swap(false, Ordering::Relaxed) {
-            if let Some(probe) = self.state().probe.take() {
-                probe.abort();
-            }
-            tracing::info!(server = %self.name, "the server answers again");
+        if !self.is_suspect() {
+            return;
         }
+        let mut state = self.state();
+        self.is_suspect.store(false, Ordering::Relaxed);
+        state.unreachable = None;
+        if let Some(probe) = state.probe.take() {
+            probe.abort();
+        }
+        drop(state);
+        self.verdicts.notify_waiters();
+        tracing::info!(server = %self.name, "the server answers again");
     }
 
-    /// Notes that the server failed, and begins to probe it.
-    pub(super) fn suspect(self: &Arc<Self>) {
+    /// Notes that the server failed, and begins to probe it. `unreachable` says
+    /// why no connection could be made, when that is how it failed.
+    pub(super) fn suspect(self: &Arc<Self>, unreachable: Option<Error>) {
         let mut state = self.state();
         // What else waits in the pool would cost its user another time-out.
         let idle = std::mem::take(&mut state.idle);
-        if state.probe.is_none() {
-            tracing::warn!(server = %self.name, "the server does not answer");
-            self.is_suspect.store(true, Ordering::Relaxed);
-            self.start_probe(&mut state, PROBE_FIRST);
+        if unreachable.is_some() {
+            state.unreachable = unreachable;
         }
+        if !self.is_suspect.swap(true, Ordering::Relaxed) {
+            tracing::warn!(server = %self.name, "the server does not answer");
+        }
+        self.probe_soon(&mut state, PROBE_FIRST);
         drop(state);
         drop(idle);
     }
 
+    /// Begins to probe the server unless that goes on already.
+    pub(super) fn probe_soon(self: &Arc<Self>, state: &mut State, first: Duration) {
+        if state.probe.as_ref().is_none_or(AbortHandle::is_finished) {
+            self.start_probe(state, first);
+        }
+    }
+
+    /// Begins to probe the server anew.
     pub(super) fn start_probe(self: &Arc<Self>, state: &mut State, first: Duration) {
         let probe = self.access.runtime.spawn(probe(Arc::downgrade(self), first));
         if let Some(before) = state.probe.replace(probe.abort_handle()) {
             before.abort();
         }
     }
+
+    /// Whether it is known that no connection to the server can be made: asking
+    /// it again and again does not change that, its probe does.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.is_suspect() && self.unreachable().is_some()
+    }
+
+    /// Why the server cannot be connected to, as far as is known.
+    pub(super) fn unreachable(&self) -> Option<Error> {
+        self.state().unreachable.clone()
+    }
+
+    /// Whether the server answers at its last known address, asked now, and is
+    /// the one meant.
+    pub(crate) async fn answers(self: &Arc<Self>) -> bool {
+        match self.connect(Purpose::Looking, None).await {
+            Ok(connection) => {
+                self.give_back(connection);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// For whoever may ask the server again: when it cannot be reached, waits for
+    /// the word of the next probe, a short while at most.
+    pub(crate) async fn next_verdict(&self, deadline: Deadline) {
+        let verdict = self.verdicts.notified();
+        if self.unreachable().is_none() {
+            return;
+        }
+        let patient = tokio::time::Instant::now() + VERDICT_PATIENCE;
+        let until = deadline.map_or(patient, |deadline| deadline.min(patient));
+        let _ = timeout_at(until, verdict).await;
+    }
 }
 
 /// Connects to a suspect server again and again, ever more rarely, until it
-/// answers or is forgotten.
+/// answers or is forgotten. Pauses have full jitter.
 async fn probe(server: Weak<Server>, first: Duration) {
-    let mut pause = first;
+    let mut most = first;
     loop {
-        let jitter = |server: Arc<Server>| server.access.environment.jittered(pause / 2);
-        let Some(wait) = server.upgrade().map(jitter) else { return };
-        sleep(pause / 2 + wait).await;
+        let jitter = |server: Arc<Server>| server.access.environment.jittered(most);
+        let Some(pause) = server.upgrade().map(jitter) else { return };
+        sleep(pause).await;
         let Some(server) = server.upgrade() else { return };
-        if let Ok(connection) = server.connect(None).await {
-            server.give_back(connection);
-            return;
+        match server.connect(Purpose::Placing, None).await {
+            Ok(connection) => {
+                server.give_back(connection);
+                return;
+            }
+            // It answers, if only to refuse: whoever needs it hears that himself.
+            Err(error) if error.is_refusal() => return,
+            Err(_) => server.verdicts.notify_waiters(),
         }
-        pause = (pause * 2).clamp(PROBE_FIRST, PROBE_LAST);
+        most = (most * 2).clamp(PROBE_FIRST, PROBE_LAST);
     }
 }

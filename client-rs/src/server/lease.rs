@@ -55,7 +55,7 @@ impl Drop for Lease {
         self.server.in_flight.fetch_sub(1, Ordering::Relaxed);
         let failure = self.connection.as_ref().and_then(Connection::failure);
         if matches!(failure, Some(Failure::Lost | Failure::Misbehaved)) {
-            self.server.suspect();
+            self.server.suspect(None);
         }
     }
 }

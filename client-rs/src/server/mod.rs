@@ -5,22 +5,28 @@ mod health;
 mod lease;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rampuddle_discovery::Living;
 #[cfg(test)]
 use rampuddle_protocol::Incarnation;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use self::access::{Access, Class};
+pub(crate) use self::access::{Access, Class, Purpose};
 pub(crate) use self::lease::Lease;
 use crate::connection::{Connection, Grants, Greeting, Introduction};
+use crate::deadline::Deadline;
 use crate::error::{Error, Fate};
+use crate::placement::Placing;
 use crate::transport::{Address, Stream};
+
+/// How often whoever waits for a connection looks whether bytes move.
+const LOOKS_PER_PATIENCE: u32 = 5;
 
 /// A server, by its member name. It stays the same through restarts and changes
 /// of address.
@@ -31,6 +37,10 @@ pub(crate) struct Server {
     for_small: Arc<Semaphore>,
     in_flight: AtomicUsize,
     is_suspect: AtomicBool,
+    /// Tells of every probe's end.
+    verdicts: Notify,
+    /// Bytes that moved over all connections.
+    activity: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -42,6 +52,9 @@ struct State {
     greeting: Option<Greeting>,
     restarts: u64,
     probe: Option<AbortHandle>,
+    /// Why no connection could be made when that was tried last; `None` = it
+    /// could, or was not tried.
+    unreachable: Option<Error>,
 }
 
 impl Server {
@@ -56,8 +69,15 @@ impl Server {
             for_small: Arc::new(Semaphore::new(reserved)),
             in_flight: AtomicUsize::new(0),
             is_suspect: AtomicBool::new(false),
+            verdicts: Notify::new(),
+            activity: Arc::default(),
             state: Mutex::default(),
         }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Takes what discovery knows of it now. Connections to another address are
@@ -69,25 +89,42 @@ impl Server {
             return;
         }
         state.idle.clear();
-        if state.probe.is_some() {
+        // What failed was another run of it, or at another address.
+        state.unreachable = None;
+        if self.is_suspect() {
             self.start_probe(&mut state, Duration::ZERO);
         }
     }
 
-    /// A connection for one operation: from the pool, or a new one. Waits while
-    /// too many of the class are in use.
+    /// A connection for one operation on what the cluster's settings give a
+    /// place: from the pool, or a new one. Waits while too many of the class are
+    /// in use, as long as bytes move on any of them.
     ///
     /// # Errors
-    /// When no connection can be made; nothing was applied.
+    /// When no connection can be made, at once when that was found lately: see
+    /// [`Server::is_suspect`]. Nothing was applied.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         class: Class,
-        deadline: Option<Instant>,
+        deadline: Deadline,
+    ) -> Result<Lease, Error> {
+        self.acquire_for(Purpose::Placing, class, deadline).await
+    }
+
+    /// As [`Server::acquire`], for a purpose.
+    ///
+    /// # Errors
+    /// As [`Server::acquire`].
+    pub(crate) async fn acquire_for(
+        self: &Arc<Self>,
+        purpose: Purpose,
+        class: Class,
+        deadline: Deadline,
     ) -> Result<Lease, Error> {
         let permit = self.permit(class, deadline).await?;
-        let mut connection = match self.take_idle() {
+        let mut connection = match self.take_idle(purpose) {
             Some(connection) => connection,
-            None => self.connect(deadline).await?,
+            None => self.connect_unless_dead(purpose, deadline).await?,
         };
         connection.set_limits(self.access.patience, deadline);
         Ok(Lease::new(connection, Arc::clone(self), permit))
@@ -98,14 +135,23 @@ impl Server {
     ///
     /// # Errors
     /// When no connection can be made.
-    pub(crate) async fn grants(
+    pub(crate) async fn grants(self: &Arc<Self>, deadline: Deadline) -> Result<Grants, Error> {
+        self.grants_for(Purpose::Placing, deadline).await
+    }
+
+    /// As [`Server::grants`], for a purpose.
+    ///
+    /// # Errors
+    /// When no connection can be made.
+    pub(crate) async fn grants_for(
         self: &Arc<Self>,
-        deadline: Option<Instant>,
+        purpose: Purpose,
+        deadline: Deadline,
     ) -> Result<Grants, Error> {
         if let Some(greeting) = self.greeting() {
             return Ok(greeting.grants);
         }
-        let lease = self.acquire(Class::Small, deadline).await?;
+        let lease = self.acquire_for(purpose, Class::Small, deadline).await?;
         let grants = lease.grants();
         lease.finish();
         Ok(grants)
@@ -117,7 +163,8 @@ impl Server {
     }
 
     /// Whether the server failed lately and did not answer since. It is probed
-    /// in the background; ask it only when nobody else can answer.
+    /// in the background; ask it only when nobody else can answer. While no
+    /// connection to it can be made, it fails at once.
     pub(crate) fn is_suspect(&self) -> bool {
         self.is_suspect.load(Ordering::Relaxed)
     }
@@ -146,12 +193,15 @@ impl Server {
         state.living.as_ref().is_some_and(|living| self.is_here(living))
     }
 
+    /// A permit to use one more connection. Given up when no byte moved on any
+    /// connection of the server for the client's patience.
     async fn permit(
         &self,
         class: Class,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<OwnedSemaphorePermit, Error> {
-        let granted = async {
+        const DOING: &str = "busy with other requests";
+        let mut granted = pin!(async {
             let any = Arc::clone(&self.for_any);
             if class == Class::Bulk {
                 return any.acquire_owned().await;
@@ -162,30 +212,67 @@ impl Server {
                 permit = small.acquire_owned() => permit,
                 permit = any.acquire_owned() => permit,
             }
-        };
-        let granted = match deadline {
-            None => granted.await,
-            Some(deadline) => timeout_at(deadline, granted).await.map_err(|_| {
-                let (server, doing) = (Arc::clone(&self.name), "busy with other requests");
-                Error::DeadlinePassed { server, doing, fate: Fate::NotSent }
-            })?,
-        };
-        Ok(granted.expect("the semaphores are never closed"))
+        });
+        let moved = || self.activity.load(Ordering::Relaxed);
+        let (mut last_moved, mut last_look) = (moved(), Instant::now());
+        loop {
+            let look = Instant::now() + self.access.patience / LOOKS_PER_PATIENCE;
+            let until = deadline.map_or(look, |deadline| deadline.min(look));
+            if let Ok(permit) = timeout_at(until, &mut granted).await {
+                return Ok(permit.expect("the semaphores are never closed"));
+            }
+            let (now, server) = (Instant::now(), Arc::clone(&self.name));
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Err(Error::DeadlinePassed { server, doing: DOING, fate: Fate::NotSent });
+            }
+            let moved = moved();
+            if moved != last_moved {
+                (last_moved, last_look) = (moved, now);
+            } else if now - last_look >= self.access.patience {
+                let after = now - last_look;
+                return Err(Error::TimedOut { server, after, doing: DOING, fate: Fate::NotSent });
+            }
+        }
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    /// The connection used last that suits the purpose.
+    fn take_idle(&self, purpose: Purpose) -> Option<Connection> {
+        let placing = self.access.placing().map_or(0, |placing| placing.fingerprint);
         loop {
-            let mut connection = self.state().idle.pop()?;
+            let mut state = self.state();
+            let suits = |connection: &Connection| {
+                purpose == Purpose::Looking || connection.greeting().settings == placing
+            };
+            let last = state.idle.iter().rposition(suits)?;
+            let mut connection = state.idle.remove(last);
+            drop(state);
             if !connection.is_stale() {
                 return Some(connection);
             }
         }
     }
 
-    async fn connect(self: &Arc<Self>, deadline: Option<Instant>) -> Result<Connection, Error> {
+    /// A new connection. For placing, only if it was not found lately that none
+    /// can be made; who names the server himself wants its own word.
+    async fn connect_unless_dead(
+        self: &Arc<Self>,
+        purpose: Purpose,
+        deadline: Deadline,
+    ) -> Result<Connection, Error> {
+        match self.unreachable().filter(|_| purpose == Purpose::Placing) {
+            Some(error) => Err(error),
+            None => self.connect(purpose, deadline).await,
+        }
+    }
+
+    async fn connect(
+        self: &Arc<Self>,
+        purpose: Purpose,
+        deadline: Deadline,
+    ) -> Result<Connection, Error> {
         let mut last = Error::NoAddress { server: Arc::clone(&self.name) };
         for address in self.addresses() {
-            match self.connect_to(Arc::new(address), deadline).await {
+            match self.connect_to(Arc::new(address), purpose, deadline).await {
                 Ok(connection) => {
                     self.greeted(connection.greeting())?;
                     self.recovered();
@@ -194,20 +281,40 @@ impl Server {
                 Err(error) => last = error,
             }
         }
-        let is_its_fault = !matches!(last, Error::NoAddress { .. } | Error::DeadlinePassed { .. });
-        if is_its_fault {
-            self.suspect();
+        match &last {
+            Error::NoAddress { .. } => {}
+            // Says little about the server: a probe has more time.
+            Error::DeadlinePassed { .. } => self.probe_soon(&mut self.state(), Duration::ZERO),
+            error if error.is_refusal() => self.recovered(),
+            error => self.suspect(Some(error.clone())),
         }
         Err(last)
     }
 
+    /// Shakes hands at an address. To look, without a word on settings when those
+    /// of the server are others.
     async fn connect_to(
         &self,
         address: Arc<Address>,
-        deadline: Option<Instant>,
+        purpose: Purpose,
+        deadline: Deadline,
+    ) -> Result<Connection, Error> {
+        let placing = self.access.placing();
+        let shaken = self.shake_hands(&address, placing.as_deref(), deadline).await;
+        if purpose == Purpose::Looking && matches!(shaken, Err(Error::OtherSettings { .. })) {
+            return self.shake_hands(&address, None, deadline).await;
+        }
+        shaken
+    }
+
+    async fn shake_hands(
+        &self,
+        address: &Arc<Address>,
+        placing: Option<&Placing>,
+        deadline: Deadline,
     ) -> Result<Connection, Error> {
         let access = &*self.access;
-        let stream = self.dial(&address, deadline).await?;
+        let stream = self.dial(address, deadline).await?;
         let introduction = Introduction {
             server: &self.name,
             cluster: &access.cluster,
@@ -216,11 +323,13 @@ impl Server {
             environment: &access.environment,
             patience: access.patience,
             deadline,
+            placing,
+            activity: &self.activity,
         };
-        Connection::open(stream, address, introduction).await
+        Connection::open(stream, Arc::clone(address), introduction).await
     }
 
-    async fn dial(&self, address: &Address, deadline: Option<Instant>) -> Result<Stream, Error> {
+    async fn dial(&self, address: &Address, deadline: Deadline) -> Result<Stream, Error> {
         let patient = Instant::now() + self.access.patience;
         let until = deadline.map_or(patient, |deadline| deadline.min(patient));
         let dialled = timeout_at(until, self.access.environment.connector.connect(address)).await;

@@ -1,16 +1,22 @@
+use std::io;
 use std::task::Poll;
 
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::poll;
-use rampuddle_discovery::{Id, host_id};
+use rampuddle_discovery::{Id, Settings, host_id};
 use rampuddle_protocol::SessionId;
 
 use super::*;
 use crate::clocks::Clocks;
-use crate::environment::Environment;
-use crate::support::{Behaviour, FakeServer};
+use crate::environment::{Environment, SeededRandom, SystemClock};
+use crate::support::{Behaviour, FakeServer, Shared};
+use crate::transport::Connector;
 
 fn access(connections_per_server: usize) -> Arc<Access> {
-    let environment = Environment::default();
+    access_with(connections_per_server, Environment::default())
+}
+
+fn access_with(connections_per_server: usize, environment: Environment) -> Arc<Access> {
     Arc::new(Access {
         cluster: "default".into(),
         session: SessionId([1; 16]),
@@ -19,6 +25,7 @@ fn access(connections_per_server: usize) -> Arc<Access> {
         connections_per_server,
         host: host_id(),
         clocks: Clocks::new(&environment),
+        placing: Default::default(),
         environment,
         runtime: tokio::runtime::Handle::current(),
     })
@@ -28,6 +35,63 @@ fn server(fake: &FakeServer, connections: usize) -> Arc<Server> {
     let server = Arc::new(Server::new("a".into(), access(connections)));
     server.update(&Living::at("a", &*fake.address, Id([0; 16])));
     server
+}
+
+/// What becomes of those who connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Swallows,
+    Refuses,
+    Connects,
+}
+
+/// A wire to one server, in memory.
+struct Dialler {
+    wire: Mutex<Wire>,
+    dials: AtomicUsize,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Dialler {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Dialler({:?})", self.wire)
+    }
+}
+
+impl Connector for Dialler {
+    fn connect<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, io::Result<Stream>> {
+        Box::pin(async move {
+            self.dials.fetch_add(1, Ordering::Relaxed);
+            let wire = *self.wire.lock().unwrap();
+            match wire {
+                Wire::Swallows => std::future::pending().await,
+                Wire::Refuses => Err(io::ErrorKind::ConnectionRefused.into()),
+                Wire::Connects => {
+                    let (near, far) = tokio::io::duplex(1 << 16);
+                    tokio::spawn(Arc::clone(&self.shared).serve(far));
+                    Ok(Stream::other(near))
+                }
+            }
+        })
+    }
+}
+
+impl Dialler {
+    fn dials(&self) -> usize {
+        self.dials.load(Ordering::Relaxed)
+    }
+}
+
+/// A server at the end of a wire.
+fn wired(wire: Wire, connections: usize) -> (Arc<Dialler>, Arc<Server>) {
+    let shared = Arc::new(Shared::new("a", Behaviour::default()));
+    let dialler = Dialler { wire: Mutex::new(wire), dials: AtomicUsize::new(0), shared };
+    let dialler = Arc::new(dialler);
+    let random = Arc::new(SeededRandom::new(1));
+    let environment = Environment::new(Arc::new(SystemClock), random, dialler.clone());
+    let server = Arc::new(Server::new("a".into(), access_with(connections, environment)));
+    server.update(&Living::at("a", "wire:1", Id([0; 16])));
+    (dialler, server)
 }
 
 async fn acquire(server: &Arc<Server>, class: Class) -> Result<Lease, Error> {
@@ -206,4 +270,140 @@ async fn waiting_for_a_connection_can_be_given_up() {
     }
     drop(only);
     acquire(&server, Class::Bulk).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_swallows_packets_costs_its_users_their_patience_once() {
+    let (dialler, server) = wired(Wire::Swallows, 4);
+    let start = Instant::now();
+    let both = join_all([acquire(&server, Class::Small), acquire(&server, Class::Small)]).await;
+    assert!(both.iter().all(|lease| matches!(lease, Err(Error::Unreachable { .. }))));
+    assert_eq!((start.elapsed(), dialler.dials()), (Duration::from_secs(5), 2));
+    for _ in 0..100 {
+        let before = Instant::now();
+        let error = acquire(&server, Class::Small).await.unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Each probe takes its patience as well.
+    assert!((3..=4).contains(&dialler.dials()), "{}", dialler.dials());
+    *dialler.wire.lock().unwrap() = Wire::Connects;
+    let back = Instant::now();
+    while server.is_suspect() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(back.elapsed() <= Duration::from_millis(6_010), "{:?}", back.elapsed());
+    acquire(&server, Class::Small).await.unwrap().finish();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_connections_is_dialled_about_once_a_second_however_many_ask() {
+    let (dialler, server) = wired(Wire::Refuses, 4);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        let error = acquire(&server, Class::Small).await.unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Pauses are drawn evenly from nothing to a second.
+    assert!((60..180).contains(&dialler.dials()), "{}", dialler.dials());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_waits_for_the_next_probe_of_a_server_that_was_not_there_for_a_moment() {
+    let (dialler, server) = wired(Wire::Refuses, 4);
+    acquire(&server, Class::Small).await.unwrap_err();
+    // Who asks this very server has it dialled.
+    server.acquire_for(Purpose::Looking, Class::Small, None).await.unwrap_err();
+    assert_eq!(dialler.dials(), 2);
+    *dialler.wire.lock().unwrap() = Wire::Connects;
+    let start = Instant::now();
+    server.next_verdict(None).await;
+    assert!(start.elapsed() <= Duration::from_millis(100));
+    acquire(&server, Class::Small).await.unwrap().finish();
+    assert_eq!(dialler.dials(), 3);
+    server.next_verdict(None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_while_dialling_has_the_server_probed() {
+    let (dialler, server) = wired(Wire::Swallows, 4);
+    let deadline = Some(Instant::now() + Duration::from_millis(100));
+    let error = server.acquire(Class::Small, deadline).await.unwrap_err();
+    assert!(matches!(error, Error::DeadlinePassed { .. }), "{error}");
+    assert!(!server.is_suspect(), "it had little time");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(server.is_suspect());
+    let deadline = Some(Instant::now() + Duration::from_millis(100));
+    let error = server.acquire(Class::Small, deadline).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(dialler.dials() >= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_connection_ends_with_patience_once_no_byte_moves() {
+    let (_, server) = wired(Wire::Connects, 1);
+    let only = acquire(&server, Class::Bulk).await.unwrap();
+    let start = Instant::now();
+    // While the connection in use moves bytes, others wait for it.
+    let moving = async {
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            server.activity.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let (_, waited) = tokio::join!(moving, acquire(&server, Class::Bulk));
+    let error = waited.unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert_eq!(error.fate(), Fate::NotSent);
+    assert!((25..=26).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    only.finish();
+    acquire(&server, Class::Bulk).await.unwrap().finish();
+}
+
+#[tokio::test]
+async fn who_places_keys_by_other_settings_is_refused_and_who_only_looks_is_not() {
+    let behaviour = Behaviour { settings: 7, ..Behaviour::default() };
+    let fake = FakeServer::with("a", behaviour).await;
+    let server = server(&fake, 4);
+    server.access.place_by(Placing::of(&Settings::new("default", 0)));
+    let error = acquire(&server, Class::Small).await.unwrap_err();
+    assert!(matches!(error, Error::OtherSettings { found: 7, .. }), "{error}");
+    assert!(error.is_refusal() && error.to_string().contains("replicas_max 3"), "{error}");
+    assert!(!server.is_suspect(), "it answers");
+    server.acquire_for(Purpose::Looking, Class::Small, None).await.unwrap().finish();
+    // That connection is kept, but not for placing.
+    let dials = fake.accepted();
+    server.acquire_for(Purpose::Looking, Class::Small, None).await.unwrap().finish();
+    assert_eq!(fake.accepted(), dials);
+    acquire(&server, Class::Small).await.unwrap_err();
+    assert!(server.answers().await);
+}
+
+#[tokio::test]
+async fn connections_of_other_settings_are_not_used_for_placing_any_more() {
+    let fake = FakeServer::start("a").await;
+    let server = server(&fake, 4);
+    server.access.place_by(Placing::of(&Settings::new("default", 0)));
+    acquire(&server, Class::Small).await.unwrap().finish();
+    acquire(&server, Class::Small).await.unwrap().finish();
+    assert_eq!(fake.accepted(), 1);
+    let others = Settings { replicas_max: 5, ..Settings::new("default", 0) };
+    server.access.place_by(Placing::of(&others));
+    acquire(&server, Class::Small).await.unwrap().finish();
+    assert_eq!((fake.accepted(), server.state().idle.len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_server_of_another_cluster_is_a_refusal() {
+    let fake = FakeServer::start("a").await;
+    let environment = Environment::default();
+    let mut access = Arc::into_inner(access_with(4, environment)).unwrap();
+    access.cluster = "other".into();
+    let server = Arc::new(Server::new("a".into(), Arc::new(access)));
+    server.update(&Living::at("a", &*fake.address, Id([0; 16])));
+    let error = acquire(&server, Class::Small).await.unwrap_err();
+    assert!(matches!(error, Error::WrongCluster { .. }), "{error}");
+    assert!(error.is_refusal() && !server.is_suspect());
 }

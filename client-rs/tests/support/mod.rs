@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rampuddle_protocol::limits::{HELLO_FRAME_BYTES, PAGE_BYTES};
 use rampuddle_protocol::*;
@@ -32,8 +33,12 @@ pub struct Behaviour {
     pub is_silent: bool,
     /// The secret that proofs are checked with.
     pub secret: Option<Vec<u8>>,
-    /// Offset of its clock.
+    /// Its clock.
     pub clock_unix_ms: Option<u64>,
+    /// Each answer but the hello leaves this much later.
+    pub pause: Duration,
+    /// The fingerprint of the cluster settings that it was told.
+    pub settings: u64,
 }
 
 #[derive(Default, Clone)]
@@ -72,6 +77,8 @@ pub struct Shared {
     pub hang_up: watch::Sender<()>,
     /// Frames read.
     pub frames: watch::Sender<usize>,
+    /// The deadline of the last of them.
+    pub deadline_ms: AtomicU32,
 }
 
 /// A server on a port of its own; stops when dropped.
@@ -197,6 +204,7 @@ impl Shared {
             closed: watch::Sender::new(0),
             hang_up: watch::Sender::new(()),
             frames: watch::Sender::new(0),
+            deadline_ms: AtomicU32::new(0),
         }
     }
 
@@ -215,7 +223,9 @@ impl Shared {
         let hello = self.read_frame(&mut stream).await?;
         let (client, cluster, server) = ClientHello::parse(&hello.header, &hello.table).unwrap();
         let behaviour = self.behaviour.lock().unwrap().clone();
-        let is_mine = cluster == self.cluster.as_bytes() && server == self.name.as_bytes();
+        let agrees = [0, client.settings].contains(&behaviour.settings) || client.settings == 0;
+        let is_mine =
+            cluster == self.cluster.as_bytes() && server == self.name.as_bytes() && agrees;
         let status = if is_mine { Status::Ok } else { Status::Mismatch };
         let answer = self.hello(&behaviour);
         let mut out = Vec::new();
@@ -254,6 +264,7 @@ impl Shared {
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX as u32,
             outstanding_requests_max: limits::OUTSTANDING_REQUESTS_MAX,
             outstanding_bytes_max: limits::OUTSTANDING_BYTES_MAX as u32,
+            settings: behaviour.settings,
             ..ServerHello::default()
         }
     }
@@ -302,6 +313,7 @@ impl Shared {
         let mut payload = vec![0; header.payload_bytes as usize];
         stream.read_exact(&mut payload).await?;
         self.frames.send_modify(|frames| *frames += 1);
+        self.deadline_ms.store(header.deadline_ms, Ordering::SeqCst);
         let table = header.table(&head).to_vec();
         assert!(!is_hello || head.len() == HELLO_FRAME_BYTES);
         Ok(Frame { header, table, payload })
@@ -517,6 +529,9 @@ async fn send(
         Some(mangle) => mangle(*sent, answer).ok_or(io::ErrorKind::ConnectionReset)?,
         None => answer,
     };
+    if *sent > 0 {
+        tokio::time::sleep(behaviour.pause).await;
+    }
     *sent += 1;
     stream.write_all(&answer).await?;
     if answer.len() < whole { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }

@@ -473,6 +473,31 @@ fn the_write_policy_decides_what_counts_as_short() {
 }
 
 #[test]
+fn a_put_that_may_replace_nothing_goes_round_no_server_that_stands_still() {
+    let mut cluster = Cluster::start(3);
+    let client = cluster.client();
+    let mut guarded = PutOptions::default();
+    (guarded.no_clobber, guarded.replicas) = (true, Some(1));
+    let first = client.put(b"o", bytes(1, 10), &guarded);
+    cluster.runtime().block_on(first).unwrap();
+    let located = cluster.runtime().block_on(client.locate(b"o")).unwrap().unwrap();
+    let owner = located.copies.iter().find(|copy| copy.is_owner).unwrap().server.clone();
+    let index = usize::from(owner.as_bytes()[0] - b'a');
+    let pid = cluster.server(index).pid();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    for length in [10, 6 * MIB] {
+        let second = cluster.client();
+        let refused = cluster.runtime().block_on(second.put(b"o", bytes(2, length), &guarded));
+        assert!(matches!(refused, Err(Error::Unknown { .. })), "{refused:?}");
+    }
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    let third = cluster.client();
+    let refused = cluster.runtime().block_on(third.put(b"o", bytes(3, 10), &guarded));
+    assert!(matches!(refused, Err(Error::Exists { .. })), "{refused:?}");
+    assert!(get(&cluster, &third, "o").unwrap().unwrap() == bytes(1, 10));
+}
+
+#[test]
 fn a_put_that_finds_no_room_fails_and_leaves_what_is_there() {
     let cluster = Cluster::with(&ClusterOptions { pool_mib: 32, ..ClusterOptions::default() });
     let client = cluster.client();

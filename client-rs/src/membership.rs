@@ -1,0 +1,199 @@
+//! Whether members that vanish from the registry are believed to be gone.
+//!
+//! Members are persistent: only a written state or an explicit removal ends
+//! one. A registry that was wiped in part, or restored from an old copy, looks
+//! like many removals at once. So when more than 15 % of the members are missing
+//! from an answer, they are *doubted*: they stay as they were, and are asked
+//! themselves. Those that answer stay for as long as they do; one that does not,
+//! or says that it is somebody else, is gone. That is also how one of three
+//! members goes that was removed on purpose: when its server has stopped.
+//!
+//! No I/O here: what discovery and the servers say is handed in.
+
+use std::collections::BTreeMap;
+
+use rampuddle_discovery::{Living, Member, Recorded, Snapshot};
+
+/// Members that may vanish at once and are believed to be gone, in hundredths.
+const BELIEVED_PERCENT: usize = 15;
+
+/// The members as they are believed to be.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    answer: Snapshot,
+    /// By name, and what was last known of them.
+    doubted: BTreeMap<String, Doubted>,
+}
+
+/// A member that is missing from the registry.
+#[derive(Debug, Clone)]
+struct Doubted {
+    member: Recorded<Member>,
+    living: Option<Living>,
+}
+
+impl Membership {
+    /// The first answer, which is believed as it is.
+    pub(crate) fn new(answer: Snapshot) -> Self {
+        Self { answer, doubted: BTreeMap::new() }
+    }
+
+    /// What to believe: the latest answer and all that are doubted.
+    pub(crate) fn believed(&self) -> Snapshot {
+        let mut believed = self.answer.clone();
+        for Doubted { member, living } in self.doubted.values() {
+            believed.members.push(member.clone());
+            let is_alive = |name: &str| self.answer.alive(name).is_some();
+            believed.living.extend(living.clone().filter(|living| !is_alive(&living.name)));
+        }
+        believed.members.sort_by(|one, other| one.value.name.cmp(&other.value.name));
+        believed.living.sort_by(|one, other| one.name.cmp(&other.name));
+        believed
+    }
+
+    /// Members that must be asked themselves.
+    pub(crate) fn doubted(&self) -> impl Iterator<Item = &str> {
+        self.doubted.keys().map(String::as_str)
+    }
+
+    /// Takes a new answer of discovery. True when there are members to ask that
+    /// were not doubted before.
+    pub(crate) fn answered(&mut self, answer: Snapshot) -> bool {
+        let before = self.believed();
+        let missing = before.members.iter().filter(|it| answer.member(&it.value.name).is_none());
+        let missing: Vec<&Recorded<Member>> = missing.collect();
+        let is_suspicious = missing.len() * 100 > before.members.len() * BELIEVED_PERCENT;
+        let mut doubted = BTreeMap::new();
+        let mut has_more = false;
+        for member in missing {
+            let name = &member.value.name;
+            let is_known = self.doubted.contains_key(name);
+            if is_known || is_suspicious {
+                let (member, living) = (member.clone(), before.alive(name).cloned());
+                doubted.insert(name.clone(), Doubted { member, living });
+                has_more |= !is_known;
+            }
+        }
+        (self.answer, self.doubted) = (answer, doubted);
+        has_more
+    }
+
+    /// Takes the names of members that gave no answer, or another one than they
+    /// should; returns those that are gone by that.
+    pub(crate) fn asked(&mut self, mut silent: Vec<String>) -> Vec<String> {
+        silent.retain(|name| self.doubted.remove(name).is_some());
+        silent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rampuddle_discovery::{Id, MemberState, Revision, Settings};
+
+    use super::*;
+
+    fn snapshot(names: &[&str]) -> Snapshot {
+        let member =
+            |name: &&str| Recorded { value: Member::ready(*name, 1.0), revision: Revision(1) };
+        Snapshot {
+            settings: Some(Settings::new("lab", 1)),
+            members: names.iter().map(member).collect(),
+            living: names.iter().map(|name| Living::at(*name, "h:1", Id([1; 16]))).collect(),
+            ..Snapshot::default()
+        }
+    }
+
+    fn numbered(numbers: std::ops::Range<usize>) -> Vec<String> {
+        numbers.map(|number| format!("m{number:02}")).collect()
+    }
+
+    fn numbered_snapshot(numbers: std::ops::Range<usize>) -> Snapshot {
+        let names = numbered(numbers);
+        snapshot(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn names(membership: &Membership) -> Vec<String> {
+        let believed = membership.believed();
+        believed.members.into_iter().map(|member| member.value.name).collect()
+    }
+
+    fn silent(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_few_members_that_vanish_are_gone() {
+        let mut membership = Membership::new(numbered_snapshot(0..20));
+        assert!(!membership.answered(numbered_snapshot(3..20)));
+        assert_eq!(names(&membership), numbered(3..20), "15 % of 20");
+        assert_eq!(membership.doubted().count(), 0);
+    }
+
+    #[test]
+    fn many_members_that_vanish_stay_as_they_were_until_they_are_asked() {
+        let mut membership = Membership::new(numbered_snapshot(0..20));
+        assert!(membership.answered(numbered_snapshot(4..20)));
+        assert_eq!(membership.believed(), numbered_snapshot(0..20), "20 % of 20, the living too");
+        assert_eq!(membership.doubted().collect::<Vec<_>>(), numbered(0..4));
+        assert_eq!(membership.asked(silent(&["m01", "m03", "m09"])), ["m01", "m03"]);
+        let expected = [vec!["m00".to_owned(), "m02".to_owned()], numbered(4..20)].concat();
+        assert_eq!(names(&membership), expected);
+        assert!(membership.asked(Vec::new()).is_empty(), "those that answer stay");
+    }
+
+    #[test]
+    fn those_that_answered_stay_though_fewer_are_missing_now() {
+        let mut membership = Membership::new(numbered_snapshot(0..20));
+        membership.answered(numbered_snapshot(4..20));
+        membership.asked(silent(&["m01", "m02", "m03"]));
+        assert!(!membership.answered(numbered_snapshot(4..20)), "1 of 17 is missing");
+        assert!(names(&membership).contains(&"m00".to_owned()));
+        assert_eq!(membership.asked(silent(&["m00"])), ["m00"]);
+        assert_eq!(names(&membership), numbered(4..20));
+    }
+
+    #[test]
+    fn one_of_three_goes_when_it_gives_no_answer() {
+        let mut membership = Membership::new(snapshot(&["a", "b", "c"]));
+        assert!(membership.answered(snapshot(&["a", "c"])));
+        assert_eq!(names(&membership), ["a", "b", "c"]);
+        assert_eq!(membership.asked(silent(&["b"])), ["b"]);
+        assert_eq!(names(&membership), ["a", "c"]);
+        assert!(!membership.answered(snapshot(&["a", "c"])), "nobody is missing any more");
+    }
+
+    #[test]
+    fn a_member_that_comes_back_is_taken_as_it_is_written_then() {
+        let mut membership = Membership::new(snapshot(&["a", "b", "c"]));
+        membership.answered(snapshot(&["a"]));
+        let mut back = snapshot(&["a", "b"]);
+        back.members[1].value.state = MemberState::Out;
+        membership.answered(back);
+        let believed = membership.believed();
+        assert_eq!(believed.member("b").unwrap().value.state, MemberState::Out);
+        assert_eq!(membership.doubted().collect::<Vec<_>>(), ["c"]);
+        membership.answered(snapshot(&["a", "b", "c"]));
+        assert_eq!(membership.believed(), snapshot(&["a", "b", "c"]));
+        assert_eq!(membership.doubted().count(), 0);
+    }
+
+    #[test]
+    fn new_members_appear_while_others_are_doubted() {
+        let mut membership = Membership::new(snapshot(&["a", "b"]));
+        assert!(membership.answered(snapshot(&["c"])));
+        assert_eq!(names(&membership), ["a", "b", "c"]);
+        membership.asked(silent(&["a", "b"]));
+        assert_eq!(names(&membership), ["c"]);
+    }
+
+    #[test]
+    fn a_doubted_member_that_lives_elsewhere_now_has_its_new_address() {
+        let mut membership = Membership::new(snapshot(&["a", "b"]));
+        let mut answer = snapshot(&["a"]);
+        answer.living.push(Living::at("b", "h:2", Id([2; 16])));
+        membership.answered(answer);
+        let believed = membership.believed();
+        assert_eq!(believed.living.len(), 2);
+        assert_eq!(believed.alive("b").unwrap().address(), "h:2");
+    }
+}

@@ -1,0 +1,136 @@
+//! Heads that may take no other's place.
+//!
+//! Each is written to its owners one after the other, by rank, so that of two
+//! writers the one that comes first to the first owner gets on, and the other
+//! has written nothing yet. No stand-in takes the place of an owner that gave no
+//! answer, which may have an object. What was written is looked at once more,
+//! on all servers that may have another head, and taken back when there is one.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use rampuddle_protocol::{Status, Version};
+
+use super::copies::{Copies, Copy, write_one};
+use super::operation::Operation;
+use super::put::Put;
+use super::ranks::{Candidates, Places};
+use crate::error::Error;
+use crate::raw::{CreateItem, DropItem, Target};
+
+/// Writes a head to one server after the other, until there are enough copies or
+/// one does not say that nothing is in the way.
+pub(super) async fn write_in_turn(
+    operation: &Operation,
+    item: &CreateItem,
+    candidates: &Candidates,
+) -> Copies {
+    let mut copies = Copies { wanted: candidates.wanted, taken: Vec::new() };
+    for (rank, server) in candidates.ranks.iter().enumerate() {
+        if copies.applied() == copies.wanted {
+            break;
+        }
+        let copy = write_one(operation, item, server).await;
+        let goes_on = match copy {
+            Copy::Stored { .. } | Copy::Full(_) => true,
+            // A delete was faster, here or everywhere.
+            Copy::Overtaken { by_value } => !by_value && copies.stored().next().is_some(),
+            Copy::Exists | Copy::Failed(_) => false,
+        };
+        copies.add(candidates, rank, copy);
+        if !goes_on {
+            break;
+        }
+    }
+    copies
+}
+
+/// Whether a server has another object.
+pub(super) fn is_refused(copies: &Copies) -> bool {
+    let is_other = |copy: &Copy| matches!(copy, Copy::Exists | Copy::Overtaken { by_value: true });
+    copies.taken.iter().any(|taken| is_other(&taken.copy))
+}
+
+impl Put<'_> {
+    /// Whether a head that may take no other's place is an object; what was
+    /// written of one that is not is taken back.
+    pub(super) async fn judge_unclobbering(
+        &self,
+        copies: &Copies,
+        version: Version,
+    ) -> Result<(), Error> {
+        let is_silent = |copy: &Copy| matches!(copy, Copy::Failed(_));
+        let is_unknown = copies.taken.iter().any(|taken| is_silent(&taken.copy));
+        let exists = is_refused(copies) || (!is_unknown && self.is_elsewhere(copies).await);
+        if !exists && !is_unknown {
+            let is_object = copies.applied() > 0;
+            return if is_object { Ok(()) } else { Err(self.failed(copies)) };
+        }
+        if !self.take_back(copies, version).await {
+            return Err(self.indeterminate(copies));
+        }
+        let name = self.name();
+        if exists {
+            return Err(Error::Exists { name });
+        }
+        let refusal = Error::refusal_among(copies.errors()).cloned();
+        let unknown = || Error::Unknown { name, problems: copies.problems().collect() };
+        Err(refusal.unwrap_or_else(unknown))
+    }
+
+    /// Whether a server that has not got this head has another one: a stand-in,
+    /// or an owner that had no room a moment ago. Two writers that went different
+    /// ways both look, so that one of them sees the other.
+    async fn is_elsewhere(&self, copies: &Copies) -> bool {
+        let view = self.operation.views.current();
+        let places = Places::of_copies(&view, &self.key, self.replicas);
+        let has = |server: &&Arc<str>| copies.stored().any(|other| other == *server);
+        let others = places.all().iter().filter(|server| !has(server));
+        let each = others.map(|server| async move {
+            let target = Target::Server(Arc::clone(server));
+            let stat = self.operation.raw().stat(&target, vec![self.key.clone()]).await.remove(0);
+            stat.is_ok_and(|stat| stat.status == Status::Ok && stat.row.set != self.upload)
+        });
+        join_all(each).await.contains(&true)
+    }
+
+    /// Removes the head from all servers that have it or may have it; whether it
+    /// is gone for certain. Goes on behind the deadline.
+    async fn take_back(&self, copies: &Copies, version: Version) -> bool {
+        let certain = copies.stored().map(|server| (Arc::clone(server), true));
+        let in_doubt = copies.in_doubt().map(|server| (Arc::clone(server), false));
+        let servers: Vec<_> = certain.chain(in_doubt).collect();
+        let item = DropItem::new(self.key.clone(), version);
+        let drop = move |background: Operation| async move {
+            let each = servers.into_iter().map(|(server, is_there)| {
+                let (background, item) = (&background, &item);
+                async move { is_gone(background, &server, item, is_there).await }
+            });
+            !join_all(each).await.contains(&false)
+        };
+        self.operation.see_through(drop).await.unwrap_or(false)
+    }
+}
+
+/// Drops one copy. Where none is there it may still be on its way, unless the
+/// server said before that it has it.
+async fn is_gone(
+    operation: &Operation,
+    server: &Arc<str>,
+    item: &DropItem,
+    is_there: bool,
+) -> bool {
+    let target = Target::Server(Arc::clone(server));
+    let drop = async || operation.raw().drop_version(&target, vec![item.clone()]).await.remove(0);
+    let mut attempts = operation.retries.first_attempt();
+    let mut answer = drop().await;
+    // It does no harm to ask again.
+    if answer.is_err() && operation.again(&mut attempts).await {
+        answer = drop().await;
+    }
+    match answer.map(|answer| answer.status) {
+        Ok(Status::Ok) => true,
+        Ok(Status::NotFound | Status::Mismatch) => is_there,
+        _ => false,
+    }
+}

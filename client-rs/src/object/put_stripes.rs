@@ -1,0 +1,354 @@
+//! The stripes of a put: written, kept alive, copied again, made permanent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::{join_all, try_join};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use rampuddle_protocol::limits::HEAD_LEASE_MS;
+use rampuddle_protocol::{RowFlags, SetId, crc32c, crc32c_combine};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, interval_at};
+
+use super::cleanup::Cleanup;
+use super::copies::{Copies, write};
+use super::format::{BLOCK_BYTES, BlockEntry, Seed, stripe_key, stripe_version};
+use super::head::is_overtaken;
+use super::operation::Operation;
+use super::put::{Put, check_length};
+use super::put_head::WrittenHead;
+use super::ranks::Candidates;
+use super::source::Stripes;
+use crate::error::Error;
+use crate::raw::{CreateItem, GatherItem, Target};
+
+/// Bytes of stripes in memory at once, being read or written; one stripe may be
+/// longer, and is alone then.
+const BUFFER_BYTES: u64 = 24 << 20;
+/// Renewals of an upload's lease within its length.
+const RENEWALS_PER_LEASE: u32 = 5;
+
+/// What was written of an object's stripes.
+#[derive(Debug, Default)]
+pub(super) struct Uploaded {
+    pub(super) bytes: u64,
+    /// The servers that have each stripe.
+    servers: Vec<Vec<Arc<str>>>,
+    /// How many stripes each server has.
+    by_server: BTreeMap<Arc<str>, u64>,
+    /// The block table.
+    entries: Vec<BlockEntry>,
+    pub(super) stand_ins: Vec<String>,
+    pub(super) problems: Vec<String>,
+}
+
+/// A stripe as it was written.
+struct Written {
+    index: usize,
+    bytes: u64,
+    entries: Vec<BlockEntry>,
+    copies: Copies,
+}
+
+impl Uploaded {
+    /// An object without stripes.
+    pub(super) fn inline(bytes: u64) -> Self {
+        Self { bytes, ..Self::default() }
+    }
+
+    /// The block table.
+    pub(super) fn entries(&self) -> &[BlockEntry] {
+        &self.entries
+    }
+
+    /// How many stripes there are.
+    pub(super) fn stripes(&self) -> u64 {
+        self.servers.len() as u64
+    }
+
+    /// How many copies each stripe has.
+    pub(super) fn copies(&self) -> impl Iterator<Item = usize> {
+        self.servers.iter().map(Vec::len)
+    }
+
+    fn keep(&mut self, first_block: usize, written: Written) {
+        let Written { index, entries, copies, .. } = written;
+        let end = first_block + entries.len();
+        if self.entries.len() < end {
+            self.entries.resize(end, BlockEntry { stored_bytes: 0, crc32c: 0 });
+        }
+        self.entries[first_block..end].copy_from_slice(&entries);
+        if self.servers.len() <= index {
+            self.servers.resize_with(index + 1, Vec::new);
+        }
+        copies.stored().for_each(|server| self.gain(index, server));
+        copies.stand_ins().for_each(|server| self.note_stand_in(server));
+        for problem in copies.problems() {
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn note_stand_in(&mut self, server: &Arc<str>) {
+        if !self.stand_ins.iter().any(|known| **known == **server) {
+            self.stand_ins.push(server.to_string());
+        }
+    }
+
+    fn gain(&mut self, stripe: usize, server: &Arc<str>) {
+        self.servers[stripe].push(Arc::clone(server));
+        *self.by_server.entry(Arc::clone(server)).or_default() += 1;
+    }
+
+    /// Forgets the copy that a server lost.
+    fn lose(&mut self, stripe: usize, server: &Arc<str>) {
+        self.servers[stripe].retain(|other| other != server);
+        self.by_server.entry(Arc::clone(server)).and_modify(|count| *count -= 1);
+    }
+
+    /// The stripes that a server has.
+    fn on(&self, server: &Arc<str>) -> Vec<usize> {
+        let has = |stripe: &usize| self.servers[*stripe].contains(server);
+        (0..self.servers.len()).filter(has).collect()
+    }
+}
+
+impl Put<'_> {
+    pub(super) async fn write_stripes(
+        &self,
+        first: Bytes,
+        mut source: Stripes,
+        uploaded: &mut Uploaded,
+        cleanup: &mut Cleanup,
+    ) -> Result<(), Error> {
+        let room = Room::new(self.stripe_bytes);
+        let (sender, mut receiver) = mpsc::unbounded_channel::<(Bytes, OwnedSemaphorePermit)>();
+        let read = async move {
+            let (mut bytes, mut permit) = (first, room.take().await);
+            loop {
+                let is_last = (bytes.len() as u64) < self.stripe_bytes;
+                // The writer is gone only when it failed, and says so itself.
+                if bytes.is_empty() || sender.send((bytes, permit)).is_err() || is_last {
+                    return Ok(());
+                }
+                permit = room.take().await;
+                let failed = |source| Error::local("cannot read the source", source);
+                bytes = source.next(self.stripe_bytes as usize).await.map_err(failed)?;
+            }
+        };
+        let write = async {
+            let mut under_way = FuturesUnordered::new();
+            let renew_every = self.operation.upload_lease / RENEWALS_PER_LEASE;
+            let mut renewal = interval_at(Instant::now() + renew_every, renew_every);
+            let (mut index, mut has_ended) = (0_u64, false);
+            while !has_ended || !under_way.is_empty() {
+                tokio::select! {
+                    Some(written) = under_way.next(), if !under_way.is_empty() => {
+                        let written: Written = written?;
+                        self.done(written.bytes);
+                        uploaded.keep(self.first_block(written.index), written);
+                    }
+                    next = receiver.recv(), if !has_ended => match next {
+                        Some((bytes, permit)) => {
+                            uploaded.bytes += bytes.len() as u64;
+                            check_length(uploaded.bytes)?;
+                            cleanup.begins(index);
+                            under_way.push(self.write_stripe(index as usize, bytes, permit));
+                            index += 1;
+                        }
+                        None => has_ended = true,
+                    },
+                    // On its own: the stripes under way must not wait for it.
+                    _ = renewal.tick() => self.renew(uploaded),
+                }
+            }
+            Ok(())
+        };
+        try_join(read, write).await.map(|_| ())
+    }
+
+    /// The number of a stripe's first block within the object.
+    fn first_block(&self, stripe: usize) -> usize {
+        stripe * (self.stripe_bytes / BLOCK_BYTES) as usize
+    }
+
+    /// `permit` stands for the memory of `bytes`.
+    async fn write_stripe(
+        &self,
+        index: usize,
+        bytes: Bytes,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Written, Error> {
+        let (entries, crc) = self.block_entries(index, &bytes);
+        let length = bytes.len() as u64;
+        let item = self.stripe_item(index, bytes, crc);
+        let view = self.operation.views.current();
+        let candidates = Candidates::of(&view, &item.key, self.replicas);
+        let copies = write(&self.operation, &item, &candidates).await;
+        drop((item, permit));
+        if copies.stored().next().is_none() {
+            return Err(self.failed(&copies));
+        }
+        Ok(Written { index, bytes: length, entries, copies })
+    }
+
+    fn lease_ms(&self) -> u64 {
+        self.operation.upload_lease.as_millis() as u64
+    }
+
+    fn stripe_item(&self, index: usize, bytes: Bytes, crc: u32) -> CreateItem {
+        let mut item = CreateItem::new(stripe_key(self.upload, index as u64), bytes);
+        item.version = stripe_version(self.upload);
+        item.flags = RowFlags::SEALED;
+        item.crc32c = Some(crc);
+        item.set = self.upload;
+        item.lease_ms = self.lease_ms();
+        item.replicas = self.replicas;
+        item
+    }
+
+    /// The stripe's part of the block table, and the checksum of all of it.
+    fn block_entries(&self, stripe: usize, bytes: &[u8]) -> (Vec<BlockEntry>, u32) {
+        let mut whole = 0;
+        let entries = bytes.chunks(BLOCK_BYTES as usize).enumerate().map(|(index, block)| {
+            let (crc, length) = (crc32c(block), block.len() as u64);
+            whole = if index == 0 { crc } else { crc32c_combine(whole, crc, length) };
+            BlockEntry::plain(&Seed::new(self.upload, stripe as u64, index as u64), length, crc)
+        });
+        (entries.collect(), whole)
+    }
+
+    /// Lengthens the lease of all stripes for the time in which the head is
+    /// written, and copies again those that were lost meanwhile.
+    pub(super) async fn secure(&self, uploaded: &mut Uploaded) -> Result<(), Error> {
+        let expected = uploaded.by_server.clone();
+        for server in touch(&self.operation, self.upload, expected, HEAD_LEASE_MS).await {
+            for stripe in uploaded.on(&server) {
+                self.copy_again(stripe, &server, uploaded).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn renew(&self, uploaded: &Uploaded) {
+        let background = Operation::background(self.operation.core());
+        let (upload, lease_ms) = (self.upload, self.lease_ms());
+        let expected = uploaded.by_server.clone();
+        tokio::spawn(async move { touch(&background, upload, expected, lease_ms).await });
+    }
+
+    /// Copies a stripe from a server that has it to one that has not.
+    async fn copy_again(
+        &self,
+        index: usize,
+        lost: &Arc<str>,
+        uploaded: &mut Uploaded,
+    ) -> Result<(), Error> {
+        uploaded.lose(index, lost);
+        let begin = index as u64 * self.stripe_bytes;
+        let length = self.stripe_bytes.min(uploaded.bytes - begin);
+        let key = stripe_key(self.upload, index as u64);
+        let mut bytes = None;
+        for server in &uploaded.servers[index] {
+            let item = GatherItem::new(key.clone(), 0, length);
+            let target = Target::Server(Arc::clone(server));
+            let answer = self.operation.raw().gather(&target, vec![item]).await.remove(0);
+            let whole = answer.ok().filter(|answer| answer.length == length);
+            bytes = whole.map(|answer| answer.bytes);
+            if bytes.is_some() {
+                break;
+            }
+        }
+        let failed = |problem| Error::Failed { name: self.name(), problems: vec![problem] };
+        let Some(bytes) = bytes else {
+            return Err(failed(format!(
+                "all copies of stripe {index} were lost while it was written"
+            )));
+        };
+        let (entries, crc) = self.block_entries(index, &bytes);
+        if !uploaded.entries[self.first_block(index)..].starts_with(&entries) {
+            return Err(failed(format!("the copy of stripe {index} that is left is damaged")));
+        }
+        let mut item = self.stripe_item(index, bytes, crc);
+        item.lease_ms = HEAD_LEASE_MS;
+        let view = self.operation.views.current();
+        let mut candidates = Candidates::of(&view, &key, self.replicas);
+        let has = &uploaded.servers[index];
+        candidates.ranks.retain(|server| server != lost && !has.contains(server));
+        candidates.wanted = 1;
+        let copies = write(&self.operation, &item, &candidates).await;
+        for server in copies.stored() {
+            uploaded.gain(index, server);
+            uploaded.note_stand_in(server);
+        }
+        Ok(())
+    }
+
+    /// Ends the lease of all stripes: they stay. A server that does not answer
+    /// counts as having lost them, unless the object was replaced or deleted
+    /// already, by somebody who removed them.
+    pub(super) async fn make_permanent(&self, head: &WrittenHead, uploaded: &mut Uploaded) {
+        // The head is of the set, too.
+        let mut expected = uploaded.by_server.clone();
+        for server in head.copies.stored() {
+            *expected.entry(Arc::clone(server)).or_default() += 1;
+        }
+        let (upload, all) = (self.upload, expected.keys().cloned().collect());
+        let touch = move |background| async move { touch(&background, upload, expected, 0).await };
+        // Behind the deadline nobody knows yet.
+        let lost: Vec<Arc<str>> = self.operation.see_through(touch).await.unwrap_or(all);
+        if lost.is_empty() || is_overtaken(&self.operation, &self.key, head.tag.version).await {
+            return;
+        }
+        for lost in lost {
+            uploaded.problems.push(format!("server \"{lost}\" lost copies before the end"));
+            for stripe in uploaded.on(&lost) {
+                uploaded.lose(stripe, &lost);
+            }
+        }
+    }
+}
+
+/// Room for the stripes of a put.
+struct Room {
+    mib: Arc<Semaphore>,
+    stripe_mib: u32,
+}
+
+impl Room {
+    fn new(stripe_bytes: u64) -> Self {
+        let mib = stripe_bytes.max(BUFFER_BYTES) / BLOCK_BYTES;
+        let stripe_mib = (stripe_bytes / BLOCK_BYTES) as u32;
+        Self { mib: Arc::new(Semaphore::new(mib as usize)), stripe_mib }
+    }
+
+    /// Waits until there is room for another stripe.
+    async fn take(&self) -> OwnedSemaphorePermit {
+        let room = Arc::clone(&self.mib).acquire_many_owned(self.stripe_mib).await;
+        room.expect("the semaphore is never closed")
+    }
+}
+
+/// Gives all values of an upload a new lease, on servers that must have so many
+/// each; returns those that have fewer. Asked again when there is no answer: nothing
+/// depends on how often.
+async fn touch(
+    operation: &Operation,
+    upload: SetId,
+    expected: BTreeMap<Arc<str>, u64>,
+    lease_ms: u64,
+) -> Vec<Arc<str>> {
+    let raw = &operation.raw();
+    let each = expected.into_iter().map(|(server, count)| async move {
+        let mut attempts = operation.retries.first_attempt();
+        let mut answer = raw.touch(&server, &[upload], lease_ms).await.remove(0);
+        if answer.is_err() && operation.again(&mut attempts).await {
+            answer = raw.touch(&server, &[upload], lease_ms).await.remove(0);
+        }
+        let has_all = answer.is_ok_and(|answer| answer.detail >= count);
+        (!has_all).then_some(server)
+    });
+    join_all(each).await.into_iter().flatten().collect()
+}

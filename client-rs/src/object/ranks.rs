@@ -1,0 +1,155 @@
+//! Which servers an object's values belong to, and which may have them.
+
+use std::sync::Arc;
+
+use super::operation::Operation;
+use crate::client::Core;
+use crate::placement::Slot;
+use crate::view::View;
+
+/// Copies wanted of `replicas` asked for, with so many members to write to.
+pub(super) fn wanted_of(replicas: u8, members: usize) -> usize {
+    if replicas == u8::MAX { members } else { usize::from(replicas).min(members) }
+}
+
+/// Members that a value of this slot may be written to, by rank.
+pub(super) fn write_ranks(view: &View, slot: Slot) -> Vec<Arc<str>> {
+    let is_written_to =
+        |name: &&Arc<str>| view.member(name).is_some_and(|member| member.state.is_written_to());
+    view.ranks(slot).into_iter().filter(is_written_to).cloned().collect()
+}
+
+/// How far stand-ins reach: readers look no further.
+fn reach(view: &View) -> usize {
+    2 * usize::from(view.settings().replicas_max)
+}
+
+/// Where copies of a value go.
+#[derive(Debug, Clone)]
+pub(super) struct Candidates {
+    /// By rank; the first `wanted` are the owners.
+    pub(super) ranks: Vec<Arc<str>>,
+    pub(super) wanted: usize,
+}
+
+impl Candidates {
+    pub(super) fn of(view: &View, key: &[u8], replicas: u8) -> Self {
+        let mut ranks = write_ranks(view, Slot::of(key, 0));
+        let wanted = wanted_of(replicas, ranks.len());
+        ranks.truncate(wanted.max(reach(view)));
+        Self { ranks, wanted }
+    }
+
+    pub(super) fn owners(&self) -> &[Arc<str>] {
+        &self.ranks[..self.wanted]
+    }
+}
+
+/// Members that may have a value.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    /// Those that placement ranks, by rank; then those on their way out, which
+    /// do not count for placement, and have values still.
+    members: Vec<Arc<str>>,
+    placed: usize,
+}
+
+impl Places {
+    /// Of an object of which nothing is known: the owners of as many replicas as
+    /// the cluster allows, as many stand-ins, and members on their way out.
+    pub(super) fn of(view: &View, key: &[u8]) -> Self {
+        Self::of_copies(view, key, 0)
+    }
+
+    /// Of an object with so many copies: they may lie further than that.
+    pub(super) fn of_copies(view: &View, key: &[u8], replicas: u8) -> Self {
+        let count = reach(view).max(wanted_of(replicas, view.placed_members()));
+        let ranks = view.ranks(Slot::of(key, 0)).into_iter().take(count);
+        let mut members: Vec<Arc<str>> = ranks.cloned().collect();
+        let placed = members.len();
+        let leaving = view
+            .members()
+            .iter()
+            .filter(|member| member.state.is_read_from() && !member.state.counts_for_placement());
+        members.extend(leaving.map(|member| Arc::clone(&member.name)));
+        Self { members, placed }
+    }
+
+    pub(super) fn all(&self) -> &[Arc<str>] {
+        &self.members
+    }
+
+    /// The owners of an object with so many copies, as far as they are among
+    /// these; then all others.
+    pub(super) fn split(&self, replicas: u8) -> (&[Arc<str>], &[Arc<str>]) {
+        self.members.split_at(wanted_of(replicas, self.placed))
+    }
+
+    /// The owners of an object with so many copies, as far as they are among these.
+    pub(super) fn owners(&self, replicas: u8) -> &[Arc<str>] {
+        self.split(replicas).0
+    }
+}
+
+/// Whether discovery sees a server alive, and it answered when it was asked last.
+pub(super) fn answers(core: &Core, server: &str) -> bool {
+    let is_alive = core.views.current().living(server).is_some();
+    is_alive && core.servers.server(server).is_ok_and(|server| !server.is_suspect())
+}
+
+/// Puts the servers that should be asked first in front: those that answer
+/// before those that do not, those on this machine before others, and of two
+/// drawn at random the less busy one.
+pub(super) fn prefer(operation: &Operation, owners: &mut [Arc<str>]) {
+    let environment = &operation.servers.access().environment;
+    let mut salt = [0; 8];
+    environment.random.fill(&mut salt);
+    let salt = u64::from_le_bytes(salt);
+    if owners.len() > 1 {
+        let half = owners.len() as u64;
+        owners.rotate_left((salt % half) as usize);
+    }
+    owners.sort_by_cached_key(|name| match operation.servers.server(name) {
+        Ok(server) => (!answers(operation, name), !server.is_local(), server.in_flight()),
+        Err(_) => (true, true, usize::MAX),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use rampuddle_discovery::{Member, MemberState, Recorded, Revision, Snapshot};
+
+    use super::*;
+
+    /// Members `m0`, `m1`, ...; those in `leaving` are draining.
+    fn view(members: usize, leaving: &[usize]) -> View {
+        let member = |index: usize| {
+            let is_leaving = leaving.contains(&index);
+            let state = if is_leaving { MemberState::Draining } else { MemberState::Ready };
+            let (name, zone) = (format!("m{index}"), String::new());
+            let value = Member { name, weight: 1.0, zone, state };
+            Recorded { value, revision: Revision::ABSENT }
+        };
+        let members = (0..members).map(member).collect();
+        View::new(&Snapshot { members, ..Snapshot::default() }, "lab", None).unwrap()
+    }
+
+    #[test]
+    fn copies_on_every_member_are_looked_for_on_every_member() {
+        let view = view(10, &[3]);
+        let places = Places::of(&view, b"key");
+        assert_eq!((places.all().len(), places.owners(255).len()), (7, 6));
+        let places = Places::of_copies(&view, b"key", 255);
+        assert_eq!((places.all().len(), places.owners(255).len()), (10, 9));
+        assert_eq!(places.owners(2), &Candidates::of(&view, b"key", 2).ranks[..2]);
+        assert_eq!(places.owners(255), Candidates::of(&view, b"key", 255).owners());
+    }
+
+    #[test]
+    fn a_member_on_its_way_out_is_no_owner_though_copies_are_wanted_everywhere() {
+        let places = Places::of(&view(4, &[1]), b"key");
+        let leaving: Arc<str> = "m1".into();
+        let (owners, others) = places.split(255);
+        assert_eq!((owners.len(), others), (3, &[leaving][..]));
+    }
+}

@@ -1,0 +1,210 @@
+//! A cluster in this process whose every server stands behind a door: frames of
+//! clients pass one by one, and a test may look at each, keep it waiting, or cut
+//! its connection.
+
+#![allow(dead_code, unreachable_pub, reason = "each user of this file needs another part")]
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use futures_util::future::BoxFuture;
+use rampuddle_client::{Client, Options, Slot};
+use rampuddle_protocol::{CreateRow, GatherRow, Header, Opcode, Table, TouchRow};
+use rampuddle_server::{Options as ServerOptions, Server, Stopper};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// First byte of the key of an object's head.
+const HEAD: u8 = 0xF8;
+/// First byte of the key of a stripe.
+const STRIPE: u8 = 0xF9;
+
+/// A frame at the door of a server.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// The server's number.
+    pub server: usize,
+    pub opcode: Opcode,
+    header: Header,
+    table: Vec<u8>,
+}
+
+impl Frame {
+    /// Whether it makes an object visible.
+    pub fn writes_a_head(&self) -> bool {
+        let starts = |key: &[u8]| key.first() == Some(&HEAD);
+        self.opcode == Opcode::Create
+            && self.creates().iter().next().is_some_and(|(_, key, _)| starts(key))
+    }
+
+    /// Whether it makes stripes permanent.
+    pub fn makes_permanent(&self) -> bool {
+        self.opcode == Opcode::Touch
+            && Table::<TouchRow>::parse(&self.header, &self.table)
+                .unwrap()
+                .iter()
+                .any(|(row, ..)| row.lease_ms == 0)
+    }
+
+    /// Whether it reads a stripe.
+    pub fn asks_for_a_stripe(&self) -> bool {
+        let starts = |key: &[u8]| key.first() == Some(&STRIPE);
+        self.opcode == Opcode::Gather
+            && Table::<GatherRow>::parse(&self.header, &self.table)
+                .unwrap()
+                .iter()
+                .any(|(_, key, _)| starts(key))
+    }
+
+    fn creates(&self) -> Table<'_, CreateRow> {
+        Table::parse(&self.header, &self.table).expect("the client sends sound frames")
+    }
+}
+
+/// What becomes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    /// Its connection is closed, the frame never arrives.
+    Cut,
+}
+
+/// Decides on each frame, in its own time.
+pub type Rule = Arc<dyn Fn(Frame) -> BoxFuture<'static, Verdict> + Send + Sync>;
+
+/// A rule that decides at once.
+pub fn at_once(decide: impl Fn(&Frame) -> Verdict + Send + Sync + 'static) -> Rule {
+    Arc::new(move |frame| {
+        let verdict = decide(&frame);
+        Box::pin(async move { verdict })
+    })
+}
+
+/// Lets everything pass.
+pub fn open() -> Rule {
+    at_once(|_| Verdict::Pass)
+}
+
+/// Servers `s0`, `s1`, ..., each behind a door.
+pub struct Doors {
+    list: String,
+    rule: Arc<Mutex<Rule>>,
+    servers: Vec<Option<(Stopper, JoinHandle<()>)>>,
+}
+
+impl Doors {
+    pub async fn start(count: usize, pool_bytes: u64) -> Self {
+        let rule = Arc::new(Mutex::new(open()));
+        let (mut entries, mut servers) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let name = format!("s{index}");
+            let server = Server::bind(ServerOptions::new(&name, "test", pool_bytes)).unwrap();
+            let address = server.local_address().unwrap().to_string();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            entries.push(format!("{name}={}", listener.local_addr().unwrap()));
+            tokio::spawn(stand_at(index, listener, address, Arc::clone(&rule)));
+            let stopper = server.stopper();
+            servers.push(Some((stopper, std::thread::spawn(move || server.run().unwrap()))));
+        }
+        Self { list: entries.join(","), rule, servers }
+    }
+
+    /// Another rule, for frames that come from now on.
+    pub fn set(&self, rule: Rule) {
+        *self.rule.lock().unwrap() = rule;
+    }
+
+    pub fn options(&self) -> Options {
+        let mut options = Options::new(format!("static:{}", self.list));
+        options.cluster = "test".into();
+        options
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.options()).await.unwrap()
+    }
+}
+
+impl Drop for Doors {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            if let Some((stopper, thread)) = server.take() {
+                stopper.stop();
+                let ended = thread.join();
+                assert!(ended.is_ok() || std::thread::panicking(), "a server must never panic");
+            }
+        }
+    }
+}
+
+async fn stand_at(server: usize, listener: TcpListener, address: String, rule: Arc<Mutex<Rule>>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let (address, rule) = (address.clone(), Arc::clone(&rule));
+        tokio::spawn(async move {
+            // Whatever ends one direction ends both.
+            let _ = converse(server, client, &address, &rule).await;
+        });
+    }
+}
+
+async fn converse(
+    server: usize,
+    client: TcpStream,
+    address: &str,
+    rule: &Mutex<Rule>,
+) -> io::Result<()> {
+    let upstream = TcpStream::connect(address).await?;
+    client.set_nodelay(true)?;
+    upstream.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = upstream.into_split();
+    let requests = async {
+        loop {
+            let mut head = vec![0; Header::BYTES];
+            from_client.read_exact(&mut head).await?;
+            let header = Header::parse(&head).expect("the client sends sound frames");
+            head.resize(header.head_bytes(), 0);
+            from_client.read_exact(&mut head[Header::BYTES..]).await?;
+            let opcode = header.operation().expect("the client sends known operations");
+            let frame = Frame { server, opcode, header, table: header.table(&head).to_vec() };
+            let decide = Arc::clone(&*rule.lock().unwrap());
+            if decide(frame).await == Verdict::Cut {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            to_server.write_all(&head).await?;
+            let mut payload = (&mut from_client).take(header.payload_bytes);
+            tokio::io::copy(&mut payload, &mut to_server).await?;
+        }
+    };
+    tokio::select! {
+        ended = requests => ended,
+        ended = tokio::io::copy(&mut from_server, &mut to_client) => ended.map(|_| ()),
+    }
+}
+
+/// The key of an object's head.
+pub fn head_key(name: &str) -> Vec<u8> {
+    [&[HEAD], name.as_bytes()].concat()
+}
+
+/// The servers' numbers by their rank for an object's head.
+pub fn ranks(client: &Client, name: &str) -> Vec<usize> {
+    let slot = Slot::of(&head_key(name), 0);
+    let view = client.view();
+    let number = |name: &&Arc<str>| name[1..].parse().expect("servers are called s and a number");
+    view.ranks(slot).iter().map(number).collect()
+}
+
+/// Bytes that no other object has.
+pub fn bytes(length: usize, salt: u64) -> Vec<u8> {
+    let mut state = salt.wrapping_mul(2).wrapping_add(1);
+    let mut bytes = vec![0; length];
+    for word in bytes.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        word.copy_from_slice(&state.to_le_bytes()[..word.len()]);
+    }
+    bytes
+}

@@ -1,0 +1,227 @@
+//! Objects over connections that go wrong: nothing wrong is ever read, nothing
+//! waits for ever, nothing is left behind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rampuddle_client::{Client, GetOptions, PutOptions};
+use rampuddle_harness::{
+    Cluster, ClusterOptions, Counts, Fault, FaultCounts, Pattern, Seeded, ServerProcess, Weather,
+    until,
+};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+/// Clients at once.
+const CLIENTS: u64 = 20;
+/// Names that each client writes and reads; nobody else writes them.
+const NAMES: u64 = 4;
+/// How long one operation may take: attempts on each of two copies and the
+/// search for others, each with its patience.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What happened, over all clients.
+#[derive(Debug, Default)]
+struct Tally {
+    puts: AtomicU64,
+    puts_short: AtomicU64,
+    puts_unsure: AtomicU64,
+    gets: AtomicU64,
+    gets_failed: AtomicU64,
+    longest_ms: AtomicU64,
+}
+
+/// What a name may hold: what was written since every owner had the same, and that.
+#[derive(Debug, Default, Clone)]
+struct Name {
+    /// Salts that a read may find.
+    possible: Vec<u64>,
+    /// Whether it is there for certain.
+    is_there: bool,
+    /// All salts ever written, the last one last.
+    history: Vec<u64>,
+}
+
+impl Name {
+    /// What bytes that should not be there are, as far as can be said.
+    fn explain(&self, found: &[u8]) -> String {
+        let alike = |salt: &u64| {
+            let wanted = Pattern(*salt).bytes(0, length_of(*salt));
+            let same = wanted.iter().zip(found).take_while(|(one, other)| one == other).count();
+            (same, wanted.len())
+        };
+        let known: Vec<_> = self.history.iter().map(alike).collect();
+        format!(
+            "{} bytes; of what was ever written (same bytes, length): {known:?}; the last {} are possible",
+            found.len(),
+            self.possible.len()
+        )
+    }
+}
+
+fn length_of(salt: u64) -> u64 {
+    match salt % 4 {
+        0 => salt % (64 * KIB),
+        1 => MIB + salt % MIB,
+        2 => 5 * MIB + salt % MIB,
+        _ => salt % (600 * KIB),
+    }
+}
+
+/// One client: writes and reads its own names until the time is over.
+async fn live(
+    client: Client,
+    prefix: String,
+    until: Instant,
+    mut random: Seeded,
+    tally: Arc<Tally>,
+) {
+    let mut names = vec![Name::default(); NAMES as usize];
+    while Instant::now() < until {
+        let index = random.below(NAMES) as usize;
+        let key = format!("{prefix}/{index}");
+        let name = &mut names[index];
+        let began = Instant::now();
+        if random.below(3) == 0 || name.possible.is_empty() {
+            let salt = random.draw() >> 1;
+            let bytes = Pattern(salt).bytes(0, length_of(salt));
+            let options = PutOptions::default();
+            name.history.push(salt);
+            match client.put(key.as_bytes(), bytes, &options).await {
+                Ok(report) => {
+                    // An owner that missed the write, or has a stand-in, may serve
+                    // what it had before, until a repair.
+                    if !report.is_short() && report.stand_ins.is_empty() {
+                        name.possible.clear();
+                    }
+                    name.possible.push(salt);
+                    name.is_there = true;
+                    tally.puts.fetch_add(1, Ordering::Relaxed);
+                    tally.puts_short.fetch_add(u64::from(report.is_short()), Ordering::Relaxed);
+                }
+                Err(error) => {
+                    // It may have been applied, or be applied still.
+                    println!("put {key}: {error}");
+                    name.possible.push(salt);
+                    tally.puts_unsure.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        } else {
+            match client.get(key.as_bytes(), &GetOptions::default()).await {
+                Ok(Some(value)) => {
+                    let found = value.into_bytes();
+                    let is_right = |salt: &u64| {
+                        length_of(*salt) == found.len() as u64
+                            && Pattern(*salt).bytes(0, found.len() as u64) == found[..]
+                    };
+                    let is_right = name.possible.iter().any(is_right);
+                    assert!(is_right, "{key}: {}", name.explain(&found));
+                    tally.gets.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(None) => assert!(!name.is_there, "{key} is said to be absent"),
+                Err(error) => {
+                    println!("get {key}: {error}");
+                    tally.gets_failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        let took = began.elapsed();
+        assert!(took < PATIENCE, "{key} took {took:?}");
+        tally.longest_ms.fetch_max(took.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Lets all clients live in one weather, and returns what it did.
+fn storm(cluster: &Cluster, faults: &[Fault], spacing_bytes: u64, time: Duration) -> FaultCounts {
+    let names: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
+    let name = names.join(", ");
+    let before: u64 = cluster.proxies().iter().map(|proxy| proxy.counts().total()).sum();
+    let tally = Arc::new(Tally::default());
+    let mut random = Seeded::from_environment("storm");
+    let end = Instant::now() + time;
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let mut options = cluster.client_options();
+            options.patience = Duration::from_secs(2);
+            let client = cluster.client_with(options);
+            (client, format!("{name}/{number}"), Seeded::new(random.draw()))
+        })
+        .collect();
+    for proxy in cluster.proxies() {
+        proxy.set_weather(Weather { faults: faults.to_vec(), spacing_bytes });
+    }
+    let tasks: Vec<_> = clients
+        .into_iter()
+        .map(|(client, prefix, random)| {
+            cluster.runtime().spawn(live(client, prefix, end, random, Arc::clone(&tally)))
+        })
+        .collect();
+    for task in tasks {
+        cluster.runtime().block_on(task).expect("the client is content");
+    }
+    let mut counts = FaultCounts::default();
+    for proxy in cluster.proxies() {
+        proxy.set_weather(Weather::default());
+        counts.add(&proxy.counts());
+    }
+    println!("{name}: {tally:?}; {counts}");
+    assert!(counts.total() > before, "{name} never happened");
+    assert!(tally.gets.load(Ordering::Relaxed) > 0, "nothing was read");
+    counts
+}
+
+#[test]
+fn soak_storms_of_faults_leave_every_byte_right_and_nothing_behind() {
+    let is_soak = std::env::var_os("PUDDLE_SOAK").is_some_and(|value| value == "1");
+    let time = Duration::from_millis(if is_soak { 60_000 } else { 1_000 });
+    let mut cluster = Cluster::with(&ClusterOptions {
+        pool_mib: if is_soak { 1_200 } else { 300 },
+        is_proxied: true,
+        ..ClusterOptions::default()
+    });
+    let watcher = cluster.client();
+    let baseline: Vec<usize> =
+        cluster.servers().iter().map(ServerProcess::open_descriptors).collect();
+    let mut counts = FaultCounts::default();
+    for fault in Fault::ALL {
+        counts = storm(&cluster, &[fault], 4 * MIB, time);
+    }
+    let mixed = storm(&cluster, &Fault::ALL, 2 * MIB, time);
+    counts.add(&mixed);
+    println!("counts of storms: {mixed}");
+    assert!(2 * mixed.in_flight() >= mixed.total(), "{mixed}");
+    for fault in Fault::ALL {
+        assert!(mixed.of(fault) > 0, "{} never happened", fault.name());
+    }
+    // Everything is deleted; pages and descriptors come back.
+    let patience = Duration::from_secs(60);
+    until("every object to be deleted", patience, || {
+        cluster.runtime().block_on(async {
+            let (mut listing, mut names) = (watcher.list(b""), Vec::new());
+            while let Some(object) = listing.next().await {
+                let Ok(object) = object else { return false };
+                names.push(object.name);
+            }
+            for name in &names {
+                let _ = watcher.delete(name).await;
+            }
+            names.is_empty() && listing.unreachable().is_empty()
+        })
+    });
+    until("reservations and holds to end", patience, || {
+        let nodes = cluster.runtime().block_on(watcher.nodes());
+        let rows: Vec<_> =
+            nodes.iter().filter_map(|node| node.info.as_ref()).map(|info| info.row).collect();
+        rows.len() == 3 && rows.iter().all(|row| row.reserved_bytes == 0 && row.holds == 0)
+    });
+    drop(watcher);
+    for (index, before) in baseline.iter().enumerate() {
+        until("descriptors to come back", patience, || {
+            cluster.server(index).open_descriptors() <= *before
+        });
+    }
+    let mut done = Counts::new("storms");
+    done.add("faults", mixed.total());
+    done.add("faults in flight", mixed.in_flight());
+}

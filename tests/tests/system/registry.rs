@@ -1,0 +1,187 @@
+//! Registries that lose members, or say other things to some than to others.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use rampuddle_client::{Client, CreateItem, Error, GetOptions, Options, PutOptions, Target};
+use rampuddle_discovery::Settings;
+use rampuddle_harness::{ServeOptions, ServerProcess, Transport, puddle_binary, until};
+use rampuddle_protocol::{ClientHello, Header, Nonce, SessionId, Status};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::over_both;
+
+over_both! {
+    a_hello_with_other_settings_than_the_server_was_told_is_a_mismatch
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lone servers, which know nothing of a list that clients find them by.
+struct Listed {
+    servers: Vec<ServerProcess>,
+    folder: TempDir,
+    runtime: Runtime,
+}
+
+impl Listed {
+    fn start(names: &[&str]) -> Self {
+        let start = |name: &&str| {
+            let options = ServeOptions::with_pool_mib(32);
+            ServerProcess::start(ServeOptions { name: (*name).to_owned(), ..options })
+        };
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Self {
+            servers: names.iter().map(start).collect(),
+            folder: TempDir::new().expect("a temporary folder"),
+            runtime: runtime.expect("a runtime"),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("members.toml")
+    }
+
+    fn url(&self) -> String {
+        format!("file:{}", self.path().display())
+    }
+
+    /// Writes a list of some of the servers, all in one zone.
+    fn list(&self, names: &[&str], zone: &str, settings: &str) {
+        let mut text = format!("[settings]\n{settings}\n");
+        for server in self.servers.iter().filter(|server| names.contains(&server.name())) {
+            let (name, address) = (server.name(), server.address());
+            text += &format!(
+                "[[member]]\nname = \"{name}\"\naddress = \"{address}\"\nzone = \"{zone}\"\n"
+            );
+        }
+        let new = self.folder.path().join("new");
+        fs::write(&new, text).expect("the list is written");
+        fs::rename(new, self.path()).expect("the list is replaced");
+    }
+
+    fn client(&self) -> Client {
+        let mut options = Options::new(self.url());
+        options.cluster = "test".to_owned();
+        self.runtime.block_on(Client::connect(options)).expect("the client connects")
+    }
+
+    /// Runs `puddle` as a client of the list.
+    fn puddle(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(puddle_binary());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PUDDLE_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(["--cluster", "test", "--discovery", &self.url()]).args(arguments);
+        command.stdin(Stdio::null()).output().expect("the binary runs")
+    }
+}
+
+fn members(client: &Client) -> Vec<String> {
+    client.view().members().iter().map(|member| member.name.to_string()).collect()
+}
+
+/// Whether the client has read a list whose members are in this zone.
+fn has_seen(client: &Client, name: &str, zone: &str) -> bool {
+    client.view().member(name).is_some_and(|member| &*member.zone == zone)
+}
+
+#[test]
+fn members_that_vanish_from_the_registry_stay_while_they_answer() {
+    let mut listed = Listed::start(&["a", "b", "c"]);
+    listed.list(&["a", "b", "c"], "first", "");
+    let client = listed.client();
+    let object = vec![7; 3 << 20];
+    let options = PutOptions::default();
+    let put = client.put(b"object", object.clone(), &options);
+    let report = listed.runtime.block_on(put).expect("the object is written");
+    assert!(!report.is_short());
+
+    // Two of three at once: the list is wrong, for all that the client knows.
+    listed.list(&["a"], "second", "");
+    until("the new list is read", PATIENCE, || has_seen(&client, "a", "second"));
+    assert_eq!(members(&client), ["a", "b", "c"]);
+    let get = async |name: &[u8]| client.get(name, &GetOptions::default()).await;
+    let found = listed.runtime.block_on(get(b"object")).expect("a known answer");
+    assert!(found.is_some_and(|value| value.into_bytes() == object));
+    let absent = listed.runtime.block_on(get(b"nothing")).expect("all three have answered");
+    assert!(absent.is_none());
+    let nodes = listed.runtime.block_on(client.nodes());
+    assert_eq!(nodes.iter().filter(|node| node.is_alive).count(), 3);
+
+    // One that does not answer either is gone, and nobody else with it.
+    listed.servers[2].kill();
+    until("the dead member is gone", PATIENCE, || members(&client) == ["a", "b"]);
+    // Who was there, and is written again, is a member as before.
+    listed.list(&["a", "b"], "third", "");
+    until("the new list is read", PATIENCE, || has_seen(&client, "b", "third"));
+    assert_eq!(members(&client), ["a", "b"]);
+}
+
+#[test]
+fn one_of_three_members_is_forgotten_when_its_server_has_stopped() {
+    let mut listed = Listed::start(&["a", "b", "c"]);
+    listed.list(&["a", "b", "c"], "first", "");
+    let client = listed.client();
+    listed.servers[1].kill();
+    assert_eq!(members(&client), ["a", "b", "c"], "a dead member is a member");
+    listed.list(&["a", "c"], "second", "");
+    until("the member is gone", PATIENCE, || members(&client) == ["a", "c"]);
+    assert!(has_seen(&client, "a", "second"));
+}
+
+#[test]
+fn a_client_that_read_other_settings_is_told_so_and_can_look_all_the_same() {
+    let listed = Listed::start(&["a", "b"]);
+    listed.list(&["a", "b"], "", "replicas_max = 2");
+    let client = listed.client();
+    let create = async |target: Target| {
+        let item = CreateItem::new("key", "value");
+        client.raw().create(&target, vec![item]).await.remove(0)
+    };
+    let error = listed.runtime.block_on(create(Target::Placement)).unwrap_err();
+    assert!(matches!(error, Error::OtherSettings { .. }), "{error}");
+    assert!(error.to_string().contains("replicas_max 2"), "{error}");
+    // Who names the server himself places nothing.
+    let made = listed.runtime.block_on(create(Target::server("a"))).expect("an answer");
+    assert_eq!(made.status, Status::Ok);
+    let nodes = listed.runtime.block_on(client.nodes());
+    assert!(nodes.len() == 2 && nodes.iter().all(|node| node.is_alive), "{nodes:?}");
+
+    let refused = listed.puddle(&["raw", "gather", "key", "--length", "5"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("other cluster settings"), "{said}");
+    let nodes = listed.puddle(&["--json", "nodes"]);
+    let alive = String::from_utf8_lossy(&nodes.stdout).matches("\"alive\":true").count();
+    assert_eq!((nodes.status.code(), alive), (Some(0), 2));
+}
+
+fn a_hello_with_other_settings_than_the_server_was_told_is_a_mismatch(transport: Transport) {
+    let server = ServerProcess::with_pool_mib(1);
+    let told = rampuddle_client::settings_fingerprint(&Settings::new("test", 0));
+    for (settings, wanted) in [(0, Status::Ok), (told, Status::Ok), (told + 1, Status::Mismatch)] {
+        let mut connection = server.door(transport).connect();
+        let row = ClientHello {
+            version_min: 1,
+            version_max: 1,
+            nonce: Nonce([1; 16]),
+            session: SessionId([2; 16]),
+            settings,
+            ..ClientHello::default()
+        };
+        let mut frame = Vec::new();
+        row.frame("test", "alone", &mut frame);
+        connection.send(&frame);
+        let answer = connection.receive_or_end(256, PATIENCE).expect("an answer");
+        let header = Header::parse(&answer).expect("a sound header");
+        assert_eq!(Status::from_number(header.status), Some(wanted), "{settings}");
+        let hello = rampuddle_protocol::ServerHello::parse(&header, header.table(&answer));
+        assert_eq!(hello.expect("a hello").0.settings, told);
+    }
+}
