@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rampuddle_protocol::SetId;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::operation::Operation;
 use crate::client::Core;
@@ -16,6 +16,8 @@ use crate::client::Core;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// How often a release that was not answered is sent again, and how many times.
 const RELEASE_AGAIN: (u32, Duration) = (5, Duration::from_secs(2));
+/// How long a server has to answer a release; others may wait for it.
+const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The sets that a client's readers hold. Servers count one hold for each
 /// session and set, so that the last reader here releases it.
@@ -104,20 +106,43 @@ async fn renew(core: Weak<Core>, servers: Vec<Arc<str>>, set: SetId) {
     }
 }
 
-async fn release_all(core: &Arc<Core>, mut servers: Vec<Arc<str>>, set: SetId) {
-    let (times, pause) = RELEASE_AGAIN;
+/// Releases the set on all of the servers at once; returns those that did not
+/// answer in time.
+async fn release_once(core: &Arc<Core>, servers: Vec<Arc<str>>, set: SetId) -> Vec<Arc<str>> {
     let raw = &Operation::background(core).raw();
+    let each = servers.into_iter().map(|server| async move {
+        let sets = [set];
+        let answer = timeout(RELEASE_PATIENCE, raw.release(&server, &sets)).await;
+        let is_done = answer.is_ok_and(|mut answers| answers.remove(0).is_ok());
+        (!is_done).then_some(server)
+    });
+    join_all(each).await.into_iter().flatten().collect()
+}
+
+/// Releases the set, unless somebody begins to read it meanwhile. A server that
+/// is dead keeps nobody waiting: the gate is free between two attempts.
+async fn release_all(
+    core: Arc<Core>,
+    gate: Arc<tokio::sync::Mutex<()>>,
+    mut servers: Vec<Arc<str>>,
+    set: SetId,
+) {
+    let (times, pause) = RELEASE_AGAIN;
     for _ in 0..times {
-        let each = servers.into_iter().map(|server| async move {
-            let answer = raw.release(&server, &[set]).await.remove(0);
-            answer.is_err().then_some(server)
-        });
-        servers = join_all(each).await.into_iter().flatten().collect();
-        if servers.is_empty() {
+        let under_way = gate.lock().await;
+        // Whoever begins to read from here on waits at the gate, and holds the
+        // set anew.
+        if !core.holds.is_unread(set) {
             return;
         }
+        servers = release_once(&core, servers, set).await;
+        if servers.is_empty() {
+            break;
+        }
+        drop(under_way);
         sleep(pause).await;
     }
+    core.holds.forget_unread(set);
 }
 
 impl Drop for Hold {
@@ -129,15 +154,7 @@ impl Drop for Hold {
         let (servers, set) = (std::mem::take(&mut self.servers), self.set);
         let Some(gate) = core.holds.leave(set) else { return };
         let runtime = core.servers.access().runtime.clone();
-        runtime.spawn(async move {
-            let _under_way = gate.lock().await;
-            // Somebody may have begun to read the set meanwhile; whoever comes from
-            // here on waits at the gate, and holds it anew.
-            if core.holds.is_unread(set) {
-                release_all(&core, servers, set).await;
-                core.holds.forget_unread(set);
-            }
-        });
+        runtime.spawn(release_all(core, gate, servers, set));
     }
 }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io, process};
 
 use rampuddle_client::{
@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+/// How long a read may take beside a dead server: less than any of its time-outs.
+const DEAD_SERVER_BOUND: Duration = Duration::from_secs(4);
 
 /// Every byte of an object, from a pattern.
 fn bytes(salt: u64, length: u64) -> Vec<u8> {
@@ -186,7 +188,10 @@ fn an_object_survives_any_one_server_killed_before_a_read_and_in_the_middle_of_i
                 let end = start + random.below(length - start + 1);
                 let options = GetOptions::default();
                 let range = client.get_range(b"o", start..end, &options);
+                let began = Instant::now();
                 let value = cluster.runtime().block_on(range).unwrap().unwrap();
+                let took = began.elapsed();
+                assert!(took < DEAD_SERVER_BOUND, "a server known to be dead cost {took:?}");
                 assert!(value.into_bytes() == Pattern(7).bytes(start, end - start));
                 counts.one("ranges");
             }
@@ -265,7 +270,9 @@ fn a_put_whose_future_is_dropped_leaves_nothing_on_the_servers() {
     until("stripes are written", Duration::from_secs(10), || {
         used_bytes(&cluster, &client) >= 2 * 36 * MIB
     });
-    assert!(given.load(Ordering::Relaxed) >= 40 * MIB);
+    until("the whole source is read", Duration::from_secs(10), || {
+        given.load(Ordering::Relaxed) >= 40 * MIB
+    });
     assert_eq!(get(&cluster, &client, "o").unwrap(), None, "nothing is visible");
     task.abort();
     until("the stripes are gone", Duration::from_secs(30), || used_bytes(&cluster, &client) == 0);

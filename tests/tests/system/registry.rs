@@ -1,6 +1,7 @@
 //! Registries that lose members, or say other things to some than to others.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -29,9 +30,14 @@ struct Listed {
 
 impl Listed {
     fn start(names: &[&str]) -> Self {
+        Self::with_tokens(names, None)
+    }
+
+    fn with_tokens(names: &[&str], tokens: Option<&str>) -> Self {
         let start = |name: &&str| {
+            let (name, tokens) = ((*name).to_owned(), tokens.map(str::to_owned));
             let options = ServeOptions::with_pool_mib(32);
-            ServerProcess::start(ServeOptions { name: (*name).to_owned(), ..options })
+            ServerProcess::start(ServeOptions { name, tokens, ..options })
         };
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         Self {
@@ -160,6 +166,54 @@ fn a_client_that_read_other_settings_is_told_so_and_can_look_all_the_same() {
     let nodes = listed.puddle(&["--json", "nodes"]);
     let alive = String::from_utf8_lossy(&nodes.stdout).matches("\"alive\":true").count();
     assert_eq!((nodes.status.code(), alive), (Some(0), 2));
+}
+
+#[test]
+fn a_client_that_the_servers_refuse_is_refused_before_anything_was_done() {
+    const TOKENS: &str = "writer:write:correct horse battery staple\n\
+        reader:read:correct horse battery staple\n";
+    let listed = Listed::with_tokens(&["a", "b"], Some(TOKENS));
+    listed.list(&["a", "b"], "", "");
+    let file = listed.folder.path().join("source");
+    let source = file.to_str().expect("a text");
+    fs::write(&file, vec![7; 3 << 20]).expect("a file");
+    let token = |name: &str, role: &str, secret: &str| {
+        let path = listed.folder.path().join(name);
+        fs::write(&path, format!("{name}:{role}:{secret}\n")).expect("a token file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode is set");
+        path.to_str().expect("a text").to_owned()
+    };
+    let secret = "correct horse battery staple";
+    let (writer, reader) = (token("writer", "write", secret), token("reader", "read", secret));
+    let wrong = token("wrong", "write", "wrong horse battery staple");
+    let code = |arguments: &[&str]| {
+        let output = listed.puddle(arguments);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let all: [&[&str]; 6] = [
+        &["put", source, "object"],
+        &["get", "object", "-"],
+        &["stat", "object"],
+        &["rm", "object"],
+        &["ls"],
+        &["raw", "gather", "key", "--length", "1"],
+    ];
+    for arguments in all {
+        let (without, said) = code(arguments);
+        assert_eq!(without, Some(2), "{arguments:?} without a token: {said}");
+        let (with_wrong, said) = code(&[&["--token-file", &wrong], arguments].concat());
+        assert_eq!(with_wrong, Some(2), "{arguments:?} with a wrong token: {said}");
+    }
+    for arguments in [all[0], all[3]] {
+        let (code, said) = code(&[&["--token-file", &reader], arguments].concat());
+        assert_eq!(code, Some(2), "{arguments:?} by who may only read: {said}");
+    }
+    let (absent, said) = code(&["--token-file", &reader, "get", "object", "-"]);
+    assert!(matches!(absent, Some(1 | 3)), "nothing was put: {said}");
+    let (put, said) = code(&["--token-file", &writer, "put", source, "object"]);
+    assert_eq!(put, Some(0), "{said}");
+    let (got, said) = code(&["--token-file", &reader, "get", "object", "-"]);
+    assert_eq!(got, Some(0), "{said}");
 }
 
 fn a_hello_with_other_settings_than_the_server_was_told_is_a_mismatch(transport: Transport) {
