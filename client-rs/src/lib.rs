@@ -53,7 +53,7 @@ mod version_clock;
 mod view;
 
 #[cfg(test)]
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/client/support.rs"]
 mod support;
 
 pub use client::{Client, Node};

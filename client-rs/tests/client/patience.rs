@@ -1,18 +1,16 @@
 //! How long operations take at most, how often requests are sent, and what
 //! becomes of clocks that are wrong.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use crate::support::{Behaviour, FakeServer};
 use rampuddle_client::{
     Client, Clock, CreateItem, DeleteItem, Environment, Error, Fate, GatherItem, Options,
     RawClient, SystemClock, SystemRandom, Target, TcpUnixConnector,
 };
 use rampuddle_protocol::{Header, Opcode, Outcome, Status};
-use support::{Behaviour, FakeServer};
 
 fn options_of(servers: &[&FakeServer]) -> Options {
     let entries: Vec<String> = servers.iter().map(|server| server.entry()).collect();

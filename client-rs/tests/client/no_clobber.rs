@@ -1,10 +1,8 @@
 //! Puts that may replace nothing.
 
-mod doors;
-
 use std::sync::Arc;
 
-use doors::{Doors, Verdict, at_once, bytes, head_key, open, ranks};
+use crate::doors::{Doors, Verdict, at_once, bytes, head_key, open, ranks};
 use rampuddle_client::{
     Client, CopyState, CreateItem, DeleteItem, Error, GetOptions, PutOptions, PutReport, Target,
 };

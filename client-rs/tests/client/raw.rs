@@ -1,16 +1,14 @@
 //! The raw operations against small servers that behave.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Behaviour, FakeServer};
 use bytes::Bytes;
 use rampuddle_client::{
     Client, CreateItem, DeleteItem, DropItem, Error, Fate, GatherItem, ListQuery, Options,
     RawClient, ScatterItem, Target, Token,
 };
 use rampuddle_protocol::{RowFlags, Status, Version, crc32c};
-use support::{Behaviour, FakeServer};
 
 async fn client_of(servers: &[&FakeServer]) -> Client {
     Client::connect(options_of(servers)).await.unwrap()

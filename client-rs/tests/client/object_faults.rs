@@ -1,7 +1,5 @@
 //! Objects while servers are slow, cut off or changed by others.
 
-mod doors;
-
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use doors::{Doors, Rule, Verdict, at_once, bytes, open, ranks};
+use crate::doors::{Doors, Rule, Verdict, at_once, bytes, open, ranks};
 use rampuddle_client::{
     Client, Clock, Environment, Error, GetOptions, PutOptions, Source, SystemClock,
 };
@@ -27,7 +25,7 @@ async fn used_bytes(client: &Client) -> u64 {
 
 /// Counts the frames that `which` names, and keeps them waiting.
 fn holding(
-    which: impl Fn(&doors::Frame) -> bool + Send + Sync + 'static,
+    which: impl Fn(&crate::doors::Frame) -> bool + Send + Sync + 'static,
     came: &Arc<Semaphore>,
     may_go: &Arc<Semaphore>,
 ) -> Rule {
@@ -52,7 +50,7 @@ async fn a_put_that_was_deleted_or_replaced_before_its_end_is_not_short() {
         let (writer, other) = (doors.client().await, doors.client().await);
         // The object is visible; that its stripes stay is not said yet.
         let (came, may_go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-        doors.set(holding(doors::Frame::makes_permanent, &came, &may_go));
+        doors.set(holding(crate::doors::Frame::makes_permanent, &came, &may_go));
         let put = tokio::spawn(async move {
             writer.put(b"o", bytes(6 * MIB, 1), &PutOptions::default()).await
         });

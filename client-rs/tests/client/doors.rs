@@ -2,8 +2,6 @@
 //! clients pass one by one, and a test may look at each, keep it waiting, or cut
 //! its connection.
 
-#![allow(dead_code, unreachable_pub, reason = "each user of this file needs another part")]
-
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -22,24 +20,24 @@ const STRIPE: u8 = 0xF9;
 
 /// A frame at the door of a server.
 #[derive(Debug, Clone)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// The server's number.
-    pub server: usize,
-    pub opcode: Opcode,
+    pub(crate) server: usize,
+    pub(crate) opcode: Opcode,
     header: Header,
     table: Vec<u8>,
 }
 
 impl Frame {
     /// Whether it makes an object visible.
-    pub fn writes_a_head(&self) -> bool {
+    pub(crate) fn writes_a_head(&self) -> bool {
         let starts = |key: &[u8]| key.first() == Some(&HEAD);
         self.opcode == Opcode::Create
             && self.creates().iter().next().is_some_and(|(_, key, _)| starts(key))
     }
 
     /// Whether it makes stripes permanent.
-    pub fn makes_permanent(&self) -> bool {
+    pub(crate) fn makes_permanent(&self) -> bool {
         self.opcode == Opcode::Touch
             && Table::<TouchRow>::parse(&self.header, &self.table)
                 .unwrap()
@@ -48,7 +46,7 @@ impl Frame {
     }
 
     /// Whether it reads a stripe.
-    pub fn asks_for_a_stripe(&self) -> bool {
+    pub(crate) fn asks_for_a_stripe(&self) -> bool {
         let starts = |key: &[u8]| key.first() == Some(&STRIPE);
         self.opcode == Opcode::Gather
             && Table::<GatherRow>::parse(&self.header, &self.table)
@@ -64,17 +62,17 @@ impl Frame {
 
 /// What becomes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Pass,
     /// Its connection is closed, the frame never arrives.
     Cut,
 }
 
 /// Decides on each frame, in its own time.
-pub type Rule = Arc<dyn Fn(Frame) -> BoxFuture<'static, Verdict> + Send + Sync>;
+pub(crate) type Rule = Arc<dyn Fn(Frame) -> BoxFuture<'static, Verdict> + Send + Sync>;
 
 /// A rule that decides at once.
-pub fn at_once(decide: impl Fn(&Frame) -> Verdict + Send + Sync + 'static) -> Rule {
+pub(crate) fn at_once(decide: impl Fn(&Frame) -> Verdict + Send + Sync + 'static) -> Rule {
     Arc::new(move |frame| {
         let verdict = decide(&frame);
         Box::pin(async move { verdict })
@@ -82,19 +80,19 @@ pub fn at_once(decide: impl Fn(&Frame) -> Verdict + Send + Sync + 'static) -> Ru
 }
 
 /// Lets everything pass.
-pub fn open() -> Rule {
+pub(crate) fn open() -> Rule {
     at_once(|_| Verdict::Pass)
 }
 
 /// Servers `s0`, `s1`, ..., each behind a door.
-pub struct Doors {
+pub(crate) struct Doors {
     list: String,
     rule: Arc<Mutex<Rule>>,
     servers: Vec<Option<(Stopper, JoinHandle<()>)>>,
 }
 
 impl Doors {
-    pub async fn start(count: usize, pool_bytes: u64) -> Self {
+    pub(crate) async fn start(count: usize, pool_bytes: u64) -> Self {
         let rule = Arc::new(Mutex::new(open()));
         let (mut entries, mut servers) = (Vec::new(), Vec::new());
         for index in 0..count {
@@ -111,17 +109,17 @@ impl Doors {
     }
 
     /// Another rule, for frames that come from now on.
-    pub fn set(&self, rule: Rule) {
+    pub(crate) fn set(&self, rule: Rule) {
         *self.rule.lock().unwrap() = rule;
     }
 
-    pub fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         let mut options = Options::new(format!("static:{}", self.list));
         options.cluster = "test".into();
         options
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(self.options()).await.unwrap()
     }
 }
@@ -184,12 +182,12 @@ async fn converse(
 }
 
 /// The key of an object's head.
-pub fn head_key(name: &str) -> Vec<u8> {
+pub(crate) fn head_key(name: &str) -> Vec<u8> {
     [&[HEAD], name.as_bytes()].concat()
 }
 
 /// The servers' numbers by their rank for an object's head.
-pub fn ranks(client: &Client, name: &str) -> Vec<usize> {
+pub(crate) fn ranks(client: &Client, name: &str) -> Vec<usize> {
     let slot = Slot::of(&head_key(name), 0);
     let view = client.view();
     let number = |name: &&Arc<str>| name[1..].parse().expect("servers are called s and a number");
@@ -197,7 +195,7 @@ pub fn ranks(client: &Client, name: &str) -> Vec<usize> {
 }
 
 /// Bytes that no other object has.
-pub fn bytes(length: usize, salt: u64) -> Vec<u8> {
+pub(crate) fn bytes(length: usize, salt: u64) -> Vec<u8> {
     let mut state = salt.wrapping_mul(2).wrapping_add(1);
     let mut bytes = vec![0; length];
     for word in bytes.chunks_mut(8) {

@@ -1,16 +1,14 @@
 //! Servers that die, restart or fall silent, and callers that give up.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Behaviour, FakeServer};
 use bytes::Bytes;
 use rampuddle_client::{
     Client, CreateItem, DeleteItem, Error, Fate, GatherItem, Options, RawClient, Target,
 };
 use rampuddle_protocol::Status;
-use support::{Behaviour, FakeServer};
 
 async fn raw_of(server: &FakeServer, connections: usize) -> RawClient {
     let mut options = Options::new(format!("static:{}", server.entry()));

@@ -1,17 +1,15 @@
 //! Servers that break the protocol: an error that says so, and never a panic, a
 //! hang or memory that nobody asked for.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Behaviour, FakeServer};
 use bytes::Bytes;
 use rampuddle_client::{
     Client, CreateItem, Error, GatherItem, ListQuery, Misbehaviour, Options, RawClient, Target,
 };
 use rampuddle_protocol::{FrameFlags, Header, Opcode, Outcome, Status};
-use support::{Behaviour, FakeServer};
 
 /// A client of a server whose answers, the hello not counted, are changed by `mangle`.
 async fn against(

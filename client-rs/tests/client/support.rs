@@ -1,6 +1,6 @@
 //! A small server that speaks the protocol from a map, honestly or not.
 
-#![allow(dead_code, unreachable_pub, reason = "each user of this file needs another part")]
+#![allow(dead_code, unreachable_pub, reason = "the two users of this file need different parts")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

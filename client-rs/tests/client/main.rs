@@ -1,0 +1,14 @@
+//! The client against servers that behave, break the protocol, die, or are cut
+//! off. One binary, since its code is compiled once for all of them.
+
+#![forbid(unsafe_code)]
+
+mod doors;
+mod failures;
+mod hostile;
+mod no_clobber;
+mod object_faults;
+mod objects;
+mod patience;
+mod raw;
+mod support;
