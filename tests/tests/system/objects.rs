@@ -324,7 +324,7 @@ fn a_put_whose_client_is_killed_leaves_nothing_visible_and_its_pages_come_back()
         used_bytes(&cluster, &client) >= 2 * 36 * MIB
     });
     // The lease is renewed while the client lives, longer than it lasts.
-    let since = std::time::Instant::now();
+    let since = Instant::now();
     until("the first lease would have ended", Duration::from_secs(10), || {
         assert!(used_bytes(&cluster, &client) >= 2 * 36 * MIB, "the lease is renewed");
         since.elapsed() > Duration::from_secs(4)
