@@ -29,7 +29,7 @@ for name in "${names[@]}"; do
     echo "$name did not run" >&2
     exit 1
   fi
-  said=$(grep -hE '^(counts of|the file has) ' "$log" | sed 's/^counts of //; s/,$//' | paste -sd ';' | sed 's/;/; /g')
+  said=$(grep -hoE '(counts of|the file has) .*' "$log" | sed 's/^counts of //; s/,$//' | paste -sd ';' | sed 's/;/; /g')
   row="| \`${name##*::}\` | $said; $seconds s ($(nproc) processors, $(date -u +%F)) |"
   # The row of this run takes the place of the one before, at the table's end if there is none.
   awk -v row="$row" -v key="| \`${name##*::}\` |" '
