@@ -423,7 +423,6 @@ impl EventLoop {
         connection.release(&mut self.core);
         if lingers && peer.socket.end_sending().is_ok() {
             peer.lingers_until = Instant::now() + LINGER;
-            peer.readable = true;
             self.enqueue(number);
         } else {
             self.forget(number);
@@ -437,9 +436,7 @@ impl EventLoop {
         if !peer.is_queued {
             self.free.push(number);
         }
-        if self.accept_rests_until.is_some() {
-            self.accept_rests_until = None;
-        }
+        self.accept_rests_until = None;
     }
 
     fn close_at_rest(&mut self) {
@@ -535,13 +532,8 @@ impl Peer {
 
     /// Receives what there is; returns the bytes that came.
     fn receive(&mut self, core: &mut Core, budget: u64) -> io::Result<u64> {
-        let is_readable = self.readable;
-        let Some(connection) = self.connection.as_mut().filter(|one| one.wants_input()) else {
-            return Ok(0);
-        };
-        if !is_readable {
-            return Ok(0);
-        }
+        let wants = |one: &&mut Connection| self.readable && one.wants_input();
+        let Some(connection) = self.connection.as_mut().filter(wants) else { return Ok(0) };
         match connection.receive_with(core, budget, |slices| self.socket.read(slices)) {
             Ok((0, _)) => {
                 (self.readable, self.is_drained) = (false, true);

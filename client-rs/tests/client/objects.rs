@@ -5,6 +5,8 @@ use std::thread::JoinHandle;
 use rampuddle_client::{Client, Error, GetOptions, Options, PutOptions, Source};
 use rampuddle_server::{Options as ServerOptions, Server, Stopper};
 
+use crate::doors::bytes;
+
 const MIB: usize = 1 << 20;
 
 struct Cluster {
@@ -45,18 +47,6 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         (0..self.servers.len()).for_each(|index| self.stop(index));
     }
-}
-
-fn bytes(length: usize, salt: u64) -> Vec<u8> {
-    let mut state = salt | 1;
-    let mut bytes = vec![0; length];
-    for word in bytes.chunks_mut(8) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        word.copy_from_slice(&state.to_le_bytes()[..word.len()]);
-    }
-    bytes
 }
 
 #[tokio::test]

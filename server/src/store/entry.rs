@@ -204,6 +204,27 @@ impl Slab {
         self.free = id;
     }
 
+    /// Links an entry in front of the list that begins with `first`.
+    pub(crate) fn push_front(&mut self, first: &mut EntryId, id: EntryId) {
+        (self[id].previous, self[id].next) = (NO_ENTRY, *first);
+        if *first != NO_ENTRY {
+            self[*first].previous = id;
+        }
+        *first = id;
+    }
+
+    /// Unlinks an entry from the list that begins with `first`.
+    pub(crate) fn take_out(&mut self, first: &mut EntryId, id: EntryId) {
+        let (previous, next) = (self[id].previous, self[id].next);
+        match previous {
+            NO_ENTRY => *first = next,
+            previous => self[previous].next = next,
+        }
+        if next != NO_ENTRY {
+            self[next].previous = previous;
+        }
+    }
+
     /// Entries ever used; ids are below this.
     #[cfg(test)]
     pub(crate) fn extent(&self) -> u32 {

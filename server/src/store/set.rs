@@ -98,7 +98,7 @@ impl Sets {
                 era: self.era,
             }
         });
-        push_front(slab, &mut record.first, id);
+        slab.push_front(&mut record.first, id);
         record.values += 1;
     }
 
@@ -110,8 +110,8 @@ impl Sets {
         }
         let record = self.records.get_mut(&set).expect("the set of a value is known");
         match slab[id].state {
-            State::Superseded => take_out(slab, &mut record.first_superseded, id),
-            _ => take_out(slab, &mut record.first, id),
+            State::Superseded => slab.take_out(&mut record.first_superseded, id),
+            _ => slab.take_out(&mut record.first, id),
         }
         record.values -= 1;
         if record.values == 0 {
@@ -123,8 +123,8 @@ impl Sets {
     /// Moves a value to those that are kept for holders.
     fn move_superseded(&mut self, slab: &mut Slab, id: EntryId) {
         let record = self.records.get_mut(&slab[id].set).expect("a held set has values");
-        take_out(slab, &mut record.first, id);
-        push_front(slab, &mut record.first_superseded, id);
+        slab.take_out(&mut record.first, id);
+        slab.push_front(&mut record.first_superseded, id);
         slab[id].state = State::Superseded;
     }
 
@@ -221,25 +221,6 @@ impl Sets {
         assert_eq!(self.holds, self.held.iter().map(Held::len).sum::<usize>());
         let kept: u32 = self.records.values().map(|record| record.holds).sum();
         assert_eq!(self.kept, kept as usize);
-    }
-}
-
-fn push_front(slab: &mut Slab, first: &mut EntryId, id: EntryId) {
-    (slab[id].previous, slab[id].next) = (NO_ENTRY, *first);
-    if *first != NO_ENTRY {
-        slab[*first].previous = id;
-    }
-    *first = id;
-}
-
-fn take_out(slab: &mut Slab, first: &mut EntryId, id: EntryId) {
-    let (previous, next) = (slab[id].previous, slab[id].next);
-    match previous {
-        NO_ENTRY => *first = next,
-        previous => slab[previous].next = next,
-    }
-    if next != NO_ENTRY {
-        slab[next].previous = previous;
     }
 }
 

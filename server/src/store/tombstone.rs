@@ -67,15 +67,10 @@ impl Tombstones {
     }
 
     pub(super) fn take_out(&mut self, slab: &mut Slab, id: EntryId) {
-        let (previous, next) = (slab[id].previous, slab[id].next);
-        match previous {
-            NO_ENTRY => self.oldest = next,
-            previous => slab[previous].next = next,
+        if id == self.newest {
+            self.newest = slab[id].previous;
         }
-        match next {
-            NO_ENTRY => self.newest = previous,
-            next => slab[next].previous = previous,
-        }
+        slab.take_out(&mut self.oldest, id);
         self.count -= 1;
     }
 }

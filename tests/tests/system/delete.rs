@@ -96,18 +96,21 @@ fn a_tombstone_lives_a_day_and_not_longer(transport: Transport) {
     assert_status!(client.create_row(row(ago(TOMBSTONE_LIFE_MS)), b"key", b"", b"x").0, Ok);
 }
 
+/// A row for each key, each with a version of its own.
+pub(crate) fn delete_rows<K: AsRef<[u8]>>(keys: &[K]) -> Vec<(DeleteRow, &[u8], &[u8])> {
+    let row = |key| {
+        let row = DeleteRow { version: fresh_version(), ..DeleteRow::default() };
+        (row, key, &b""[..])
+    };
+    keys.iter().map(AsRef::as_ref).map(row).collect()
+}
+
 fn tombstones_are_bounded_in_number(transport: Transport) {
     let server = ServerProcess::with_pool_mib(4);
     let mut client = server.client(transport);
     let keys: Vec<[u8; 4]> = (0..5_000_u32).map(u32::to_be_bytes).collect();
     for keys in keys.chunks(1_000) {
-        let rows: Vec<(DeleteRow, &[u8], &[u8])> = keys
-            .iter()
-            .map(|key| {
-                let row = DeleteRow { version: fresh_version(), ..DeleteRow::default() };
-                (row, &key[..], &b""[..])
-            })
-            .collect();
+        let rows = delete_rows(keys);
         let answer = client.ask(Opcode::Delete, &rows, b"");
         assert!(answer.statuses().iter().all(|status| *status == Status::NotFound));
     }

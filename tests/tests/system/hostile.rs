@@ -14,6 +14,7 @@ use rampuddle_protocol::{
     ScatterRow, SetId, StatRequestRow, Status, TouchRow,
 };
 
+use crate::delete::delete_rows;
 use crate::{assert_status, over_both};
 
 over_both! {
@@ -514,13 +515,7 @@ fn one_client_that_does_not_read_its_lists_does_not_stop_those_of_others(transpo
     let mut client = RawClient::connect(&door);
     let keys: Vec<Vec<u8>> =
         (0..500_u16).map(|number| [&number.to_be_bytes()[..], &[b'k'; 1_000]].concat()).collect();
-    let rows: Vec<(DeleteRow, &[u8], &[u8])> = keys
-        .iter()
-        .map(|key| {
-            let row = DeleteRow { version: fresh_version(), ..DeleteRow::default() };
-            (row, &key[..], &b""[..])
-        })
-        .collect();
+    let rows = delete_rows(&keys);
     let deleted = client.ask(Opcode::Delete, &rows, b"").statuses();
     assert_eq!(deleted, vec![Status::NotFound; 500]);
     let row = ListRow { flags: RowFlags::TOMBSTONE, ..ListRow::default() };
