@@ -184,7 +184,8 @@ pub struct Answer {
     /// As in the protocol: the watermark, the value's length, the number of
     /// values, or milliseconds after which to try again.
     pub detail: u64,
-    /// The version displaced, held, or of the tombstone.
+    /// The version displaced, held, or of the tombstone. A Create that displaced a
+    /// tombstone has its version here, without DISPLACED among the flags.
     pub version: Version,
     /// The version that the item was sent with (Create, Delete).
     pub sent_version: Version,

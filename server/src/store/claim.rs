@@ -234,8 +234,10 @@ impl Store {
                 reply
             }
             Some(tombstone) => {
+                let mut reply = Reply::of(Status::Ok);
+                reply.outcome.version = self.slab[tombstone].version;
                 self.forget_tombstone(tombstone);
-                Reply::of(Status::Ok)
+                reply
             }
             None => Reply::of(Status::Ok),
         };

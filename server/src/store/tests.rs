@@ -157,7 +157,9 @@ fn a_delete_is_remembered_even_where_nothing_was_and_beats_older_values() {
     assert_eq!(store.delete(&delete, b"k", NOW).outcome.status(), Status::Same);
     assert_eq!(create(&mut store, &row(4, 1), b"k", b"x").status(), Status::Older);
     assert_eq!(store.not_found(b"k", NOW).outcome.version, version(5));
-    assert_eq!(create(&mut store, &row(6, 1), b"k", b"x").status(), Status::Ok);
+    let later = create(&mut store, &row(6, 1), b"k", b"x");
+    assert_eq!((later.status(), later.version), (Status::Ok, version(5)));
+    assert!(!later.flags.has(RowFlags::DISPLACED), "no value was there");
     assert_eq!((store.values(), store.tombstone_count()), (1, 0));
     store.check_invariants();
 }
@@ -650,10 +652,11 @@ fn random_operations_agree_with_a_plain_map() {
                 0..5 => {
                     let bytes = vec![step as u8; random.below(4 * PAGE_BYTES) as usize];
                     let row = CreateRow { version, ..row(0, bytes.len() as u64) };
-                    let status = create(&mut store, &row, &key, &bytes).status();
-                    match status {
+                    let outcome = create(&mut store, &row, &key, &bytes);
+                    match outcome.status() {
                         Status::Ok => {
                             assert!(version > newest);
+                            assert_eq!(outcome.version, newest, "what it displaced");
                             model.tombstones.remove(&key);
                             model.values.insert(key, (version, bytes));
                         }
