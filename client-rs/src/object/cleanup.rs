@@ -49,12 +49,13 @@ impl Cleanup {
         self.stripes.number = self.stripes.number.max(stripe + 1);
     }
 
-    /// Removes the stripes now, armed or not.
+    /// Removes the stripes now, armed or not, and once more later.
     pub(super) async fn run(&mut self, operation: &Operation) {
         self.disarm();
         let stripes = self.stripes;
         let drop = move |background| async move { drop_stripes(&background, stripes).await };
         operation.see_through(drop).await;
+        look_again(operation.core(), stripes);
     }
 
     /// The stripes belong to an object now.
@@ -72,49 +73,78 @@ impl Drop for Cleanup {
         // What cannot be reached now ends with its lease.
         runtime.spawn(async move {
             drop_stripes(&background, stripes).await;
-            // A stripe that was on its way may have arrived behind its removal.
-            sleep(SECOND_LOOK).await;
-            drop_stripes(&background, stripes).await;
+            look_again(background.core(), stripes);
         });
     }
 }
 
+/// Removes stripes once more in a while: one that was on its way may have arrived
+/// behind its removal. Keeps no client alive.
+fn look_again(core: &Arc<Core>, stripes: Stripes) {
+    if stripes.number == 0 {
+        return;
+    }
+    let (runtime, core) = (core.servers.access().runtime.clone(), Arc::downgrade(core));
+    runtime.spawn(async move {
+        sleep(SECOND_LOOK).await;
+        if let Some(core) = core.upgrade() {
+            drop_stripes(&Operation::background(&core), stripes).await;
+        }
+    });
+}
+
 /// Removes what a head took the place of: the same heads where this one does not
-/// belong, because there were more copies of them, and their stripes. `new`
-/// is the upload of the head, or zero after a delete; `have` are the servers
-/// that know of it.
+/// belong, because there were more copies of them or a server stood in for an
+/// owner, and their stripes. `new` is the upload of the head, or zero after a
+/// delete; `have` are the servers that know of it. Returns owners of what was
+/// removed that could not be told: they may serve it when they answer again.
 pub(super) async fn drop_displaced(
     operation: &Operation,
     key: &Bytes,
     mut displaced: Vec<Tag>,
     new: SetId,
     have: Vec<Arc<str>>,
-) {
+) -> Vec<Arc<str>> {
     displaced.retain(|tag| tag.upload != new);
     if displaced.is_empty() {
-        return;
+        return Vec::new();
     }
     let key = key.clone();
     let drop = move |background: Operation| async move {
+        let mut untold = Vec::new();
         for tag in &displaced {
             // Before their stripes, so that nobody finds heads without any.
-            drop_heads(&background, &key, tag, &have).await;
+            untold.extend(drop_heads(&background, &key, tag, &have).await);
             let Tag { upload, replicas, .. } = *tag;
             drop_stripes(&background, Stripes { upload, replicas, number: tag.stripes() }).await;
         }
+        untold.sort_unstable();
+        untold.dedup();
+        untold
     };
-    operation.see_through(drop).await;
+    operation.see_through(drop).await.unwrap_or_default()
 }
 
-/// Removes a head from those of its owners that a later one has not reached.
-async fn drop_heads(operation: &Operation, key: &Bytes, tag: &Tag, have: &[Arc<str>]) {
+/// Removes a head from those servers that a later one has not reached; returns its
+/// owners among them that gave no answer.
+async fn drop_heads(
+    operation: &Operation,
+    key: &Bytes,
+    tag: &Tag,
+    have: &[Arc<str>],
+) -> Vec<Arc<str>> {
     let places = Places::of_copies(&operation.views.current(), key, tag.replicas);
-    let left = places.owners(tag.replicas).iter().filter(|server| !have.contains(server));
-    let each = left.filter(|server| answers(operation, server)).map(|server| async move {
-        let item = DropItem::new(key.clone(), tag.version);
-        operation.raw().drop_version(&Target::Server(Arc::clone(server)), vec![item]).await
+    let owners = places.owners(tag.replicas);
+    let left = places.all().iter().filter(|server| !have.contains(server));
+    let each = left.map(|server| async move {
+        let is_told = answers(operation, server) && {
+            let item = DropItem::new(key.clone(), tag.version);
+            let target = Target::Server(Arc::clone(server));
+            operation.raw().drop_version(&target, vec![item]).await.remove(0).is_ok()
+        };
+        (!is_told && owners.contains(server)).then(|| Arc::clone(server))
     });
-    join_all(each).await;
+    join_all(each).await.into_iter().flatten().collect()
 }
 
 /// Removes all copies of stripes that can be reached.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use rampuddle_protocol::Status;
+use rampuddle_protocol::{RowFlags, Status, Version};
 use tokio::time::Instant;
 
 use super::format::Tag;
@@ -23,8 +23,9 @@ const BUSY_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How one server took a value.
 #[derive(Debug)]
 pub(super) enum Copy {
-    /// It has it, and displaced a value with this tag.
-    Stored { displaced: Option<Tag> },
+    /// It has it, and displaced a value with this tag, or the memory of a delete
+    /// of this version.
+    Stored { displaced: Option<Tag>, deleted: Version },
     /// It holds a greater version: a value, or a delete.
     Overtaken { by_value: bool },
     /// It holds a value, and may not replace it.
@@ -73,9 +74,38 @@ impl Copies {
         self.taken.iter().filter(|taken| taken.copy.is_applied()).count()
     }
 
-    /// Owners among them.
-    pub(super) fn owners_applied(&self) -> usize {
-        self.taken.iter().filter(|taken| taken.is_owner && taken.copy.is_applied()).count()
+    /// Whether all owners are among them.
+    pub(super) fn is_at_all_owners(&self) -> bool {
+        let owners = self.taken.iter().filter(|taken| taken.is_owner && taken.copy.is_applied());
+        owners.count() >= self.wanted
+    }
+
+    /// The objects whose place it took.
+    pub(super) fn displaced(&self) -> Vec<Tag> {
+        let mut displaced: Vec<Tag> = Vec::new();
+        for taken in &self.taken {
+            if let Copy::Stored { displaced: Some(tag), .. } = &taken.copy
+                && !displaced.contains(tag)
+            {
+                displaced.push(*tag);
+            }
+        }
+        displaced
+    }
+
+    /// The latest delete that it made servers forget.
+    pub(super) fn deleted(&self) -> Version {
+        let deleted = |taken: &Taken| match taken.copy {
+            Copy::Stored { deleted, .. } => deleted,
+            _ => Version::NONE,
+        };
+        self.taken.iter().map(deleted).max().unwrap_or(Version::NONE)
+    }
+
+    /// Forgets the copy that a server lost.
+    pub(super) fn lose(&mut self, server: &str) {
+        self.taken
+            .retain(|taken| *taken.server != *server || !matches!(taken.copy, Copy::Stored { .. }));
     }
 
     /// Whether no server has the value, and one holds a greater version.
@@ -180,7 +210,10 @@ pub(super) async fn write_one(operation: &Operation, item: &CreateItem, server: 
         let refused = |status| Error::refused(server, "a copy", status);
         return match answer.status {
             Status::Ok | Status::Same => {
-                Copy::Stored { displaced: Tag::decode(&item.key, &answer.tag).ok() }
+                let is_of_delete =
+                    answer.status == Status::Ok && !answer.flags.has(RowFlags::DISPLACED);
+                let deleted = if is_of_delete { answer.version } else { Version::NONE };
+                Copy::Stored { displaced: Tag::decode(&item.key, &answer.tag).ok(), deleted }
             }
             Status::Older => {
                 // Every value of an object's key has a tag, and no delete has one.

@@ -21,6 +21,8 @@ use crate::view::View;
 const FIRST_BYTES: u64 = MIB;
 
 const _: () = assert!(FIRST_BYTES >= INLINE_BYTES_MAX);
+/// Times that a head which is replaced while it is read is read from its start.
+const READS_MAX: usize = 4;
 
 /// A head as one server gave it, checked.
 #[derive(Debug, Clone)]
@@ -59,6 +61,8 @@ enum Problem {
     Failed(Error),
     /// It makes no sense.
     Damaged(String),
+    /// The head was replaced or deleted while it was read.
+    Changed,
 }
 
 impl From<Error> for Problem {
@@ -72,6 +76,7 @@ impl fmt::Display for Problem {
         match self {
             Self::Failed(error) => error.fmt(formatter),
             Self::Damaged(problem) => formatter.write_str(problem),
+            Self::Changed => formatter.write_str("the head was replaced again and again"),
         }
     }
 }
@@ -192,7 +197,7 @@ async fn find_everywhere(
     // A server that refuses this client says more than others that are silent.
     let failures = silent.iter().filter_map(|problem| match problem {
         Problem::Failed(error) => Some(error),
-        Problem::Damaged(_) => None,
+        Problem::Damaged(_) | Problem::Changed => None,
     });
     if let Some(refusal) = Error::refusal_among(failures) {
         return Err(refusal.clone());
@@ -208,10 +213,14 @@ async fn find_everywhere(
 }
 
 async fn ask(operation: &Operation, key: &Bytes, server: &Arc<str>, part: Part) -> Said {
-    match ask_for(operation, key, server, part).await {
-        Ok(said) => said,
-        Err(problem) => Said::Nothing(problem),
+    for _ in 0..READS_MAX {
+        match ask_for(operation, key, server, part).await {
+            Ok(said) => return said,
+            Err(Problem::Changed) => {}
+            Err(problem) => return Said::Nothing(problem),
+        }
     }
+    Said::Nothing(Problem::Changed)
 }
 
 async fn ask_for(
@@ -292,8 +301,10 @@ async fn read_on(
         let offset = bytes.len() as u64;
         let length = (all - offset).min(4 * MIB);
         let answer = gather(raw, server, key, offset, length, tag.version).await?;
-        if answer.status != Status::Ok {
-            return Err(Error::refused(server, "the rest of a head", answer.status).into());
+        match answer.status {
+            Status::Ok => {}
+            Status::Mismatch | Status::NotFound => return Err(Problem::Changed),
+            status => return Err(Error::refused(server, "the rest of a head", status).into()),
         }
         if answer.bytes.is_empty() {
             break;

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rampuddle_protocol::SetId;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::operation::Operation;
+use super::ranks::answers;
 use crate::client::Core;
 
 /// How often a hold is renewed, so that the session outlives the silence of a
 /// slow reader.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
-/// How often a release that was not answered is sent again, and how many times.
-const RELEASE_AGAIN: (u32, Duration) = (5, Duration::from_secs(2));
+/// How long until a release that was not answered is sent again: at first, and
+/// at most.
+const RELEASE_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// How long a server has to answer a release; others may wait for it.
 const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -27,6 +30,8 @@ pub(crate) struct Holds(Mutex<HashMap<SetId, Shared>>);
 #[derive(Debug, Default)]
 struct Shared {
     readers: usize,
+    /// Releases that are not done yet; they share the gate.
+    releases: usize,
     /// Taken while a hold or a release of the set is under way, so that they
     /// reach the servers in the order in which they were decided.
     gate: Arc<tokio::sync::Mutex<()>>,
@@ -48,6 +53,7 @@ impl Holds {
         let mut table = self.table();
         let shared = table.get_mut(&set)?;
         shared.readers -= 1;
+        shared.releases += usize::from(shared.readers == 0);
         (shared.readers == 0).then(|| Arc::clone(&shared.gate))
     }
 
@@ -56,10 +62,13 @@ impl Holds {
         self.table().get(&set).is_some_and(|shared| shared.readers == 0)
     }
 
-    /// Forgets a set that was released, unless somebody waits to hold it again.
-    fn forget_unread(&self, set: SetId) {
+    /// Ends a release; forgets the set with the last one, unless somebody waits to
+    /// hold it again.
+    fn end_release(&self, set: SetId) {
         let mut table = self.table();
-        if table.get(&set).is_some_and(|shared| shared.readers == 0) {
+        let Some(shared) = table.get_mut(&set) else { return };
+        shared.releases -= 1;
+        if (shared.readers, shared.releases) == (0, 0) {
             table.remove(&set);
         }
     }
@@ -71,7 +80,8 @@ pub(super) struct Hold {
     core: Weak<Core>,
     servers: Vec<Arc<str>>,
     set: SetId,
-    renewal: Option<tokio::task::AbortHandle>,
+    /// Dropped, it ends the renewal.
+    _renewal: Option<oneshot::Sender<()>>,
 }
 
 impl Hold {
@@ -81,36 +91,56 @@ impl Hold {
         let core = Arc::downgrade(operation.core());
         let gate = operation.holds.join(set);
         // From here on a dropped future releases what may have been held.
-        let mut hold = Self { core: Weak::clone(&core), servers, set, renewal: None };
+        let mut hold = Self { core: Weak::clone(&core), servers, set, _renewal: None };
         // Behind the deadline there is nothing left to read.
         if let Some(under_way) = operation.within(gate.lock()).await {
             hold_all(operation, &hold.servers, set).await;
             drop(under_way);
         }
-        let renewal = tokio::spawn(renew(core, hold.servers.clone(), set));
-        hold.renewal = Some(renewal.abort_handle());
+        let (renewal, ended) = oneshot::channel();
+        tokio::spawn(renew(core, hold.servers.clone(), set, gate, ended));
+        hold._renewal = Some(renewal);
         hold
     }
 }
 
+/// Holds the set on those of the servers that answer, as it is known now: whoever
+/// waited for the gate does not wait for the same server once more.
 async fn hold_all(operation: &Operation, servers: &[Arc<str>], set: SetId) {
     let raw = &operation.raw();
-    join_all(servers.iter().map(|server| async move { raw.hold(server, &[set]).await })).await;
+    let servers = servers.iter().filter(|server| answers(operation, server));
+    join_all(servers.map(|server| async move { raw.hold(server, &[set]).await })).await;
 }
 
-async fn renew(core: Weak<Core>, servers: Vec<Arc<str>>, set: SetId) {
+/// Holds the set again and again until the reader ends. What is under way then is
+/// seen through, so that it reaches the servers before the release does.
+async fn renew(
+    core: Weak<Core>,
+    servers: Vec<Arc<str>>,
+    set: SetId,
+    gate: Arc<tokio::sync::Mutex<()>>,
+    mut ended: oneshot::Receiver<()>,
+) {
     loop {
-        sleep(RENEW_EVERY).await;
+        tokio::select! {
+            () = sleep(RENEW_EVERY) => {}
+            _ = &mut ended => return,
+        }
         let Some(core) = core.upgrade() else { return };
+        let _under_way = gate.lock().await;
+        if core.holds.is_unread(set) {
+            return;
+        }
         hold_all(&Operation::background(&core), &servers, set).await;
     }
 }
 
 /// Releases the set on all of the servers at once; returns those that did not
-/// answer in time.
+/// answer in time. One that is no member any more has no session to keep.
 async fn release_once(core: &Arc<Core>, servers: Vec<Arc<str>>, set: SetId) -> Vec<Arc<str>> {
     let raw = &Operation::background(core).raw();
-    let each = servers.into_iter().map(|server| async move {
+    let members = servers.into_iter().filter(|server| core.servers.server(server).is_ok());
+    let each = members.map(|server| async move {
         let sets = [set];
         let answer = timeout(RELEASE_PATIENCE, raw.release(&server, &sets)).await;
         let is_done = answer.is_ok_and(|mut answers| answers.remove(0).is_ok());
@@ -120,36 +150,36 @@ async fn release_once(core: &Arc<Core>, servers: Vec<Arc<str>>, set: SetId) -> V
 }
 
 /// Releases the set, unless somebody begins to read it meanwhile. A server that
-/// is dead keeps nobody waiting: the gate is free between two attempts.
+/// is cut off may answer this client again much later, and has the hold still: it
+/// is asked until then. It keeps nobody waiting: the gate is free between two
+/// attempts, and only the first one keeps the client alive.
 async fn release_all(
     core: Arc<Core>,
     gate: Arc<tokio::sync::Mutex<()>>,
     mut servers: Vec<Arc<str>>,
     set: SetId,
 ) {
-    let (times, pause) = RELEASE_AGAIN;
-    for _ in 0..times {
+    let (mut pause, longest) = RELEASE_AGAIN;
+    let (client, mut first) = (Arc::downgrade(&core), Some(core));
+    loop {
         let under_way = gate.lock().await;
+        let Some(core) = first.take().or_else(|| client.upgrade()) else { return };
         // Whoever begins to read from here on waits at the gate, and holds the
-        // set anew.
-        if !core.holds.is_unread(set) {
-            return;
+        // set anew; the last of them releases it.
+        if core.holds.is_unread(set) {
+            servers = release_once(&core, servers, set).await;
         }
-        servers = release_once(&core, servers, set).await;
-        if servers.is_empty() {
-            break;
+        if servers.is_empty() || !core.holds.is_unread(set) {
+            return core.holds.end_release(set);
         }
-        drop(under_way);
+        drop((under_way, core));
         sleep(pause).await;
+        pause = longest.min(pause * 2);
     }
-    core.holds.forget_unread(set);
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if let Some(renewal) = &self.renewal {
-            renewal.abort();
-        }
         let Some(core) = self.core.upgrade() else { return };
         let (servers, set) = (std::mem::take(&mut self.servers), self.set);
         let Some(gate) = core.holds.leave(set) else { return };
@@ -175,7 +205,9 @@ mod tests {
         assert!(!holds.is_unread(set));
         assert!(holds.leave(set).is_some());
         assert!(holds.is_unread(set));
-        holds.forget_unread(set);
+        holds.end_release(set);
+        assert!(holds.is_unread(set), "the first release does not end the second");
+        holds.end_release(set);
         assert!(!holds.is_unread(set) && holds.table().is_empty());
     }
 }

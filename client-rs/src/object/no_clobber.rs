@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use rampuddle_protocol::{Status, Version};
 
@@ -16,7 +17,7 @@ use super::operation::Operation;
 use super::put::Put;
 use super::ranks::{Candidates, Places};
 use crate::error::Error;
-use crate::raw::{CreateItem, DropItem, Target};
+use crate::raw::{CreateItem, DeleteItem, DropItem, Target};
 
 /// Writes a head to one server after the other, until there are enough copies or
 /// one does not say that nothing is in the way.
@@ -51,7 +52,16 @@ pub(super) fn is_refused(copies: &Copies) -> bool {
     copies.taken.iter().any(|taken| is_other(&taken.copy))
 }
 
-impl Put<'_> {
+/// What there is of an object beside a head that was just written.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    /// The latest version of another head, or none.
+    head: Version,
+    /// That of the latest delete, or none.
+    deleted: Version,
+}
+
+impl Put {
     /// Whether a head that may take no other's place is an object; what was
     /// written of one that is not is taken back.
     pub(super) async fn judge_unclobbering(
@@ -61,12 +71,19 @@ impl Put<'_> {
     ) -> Result<(), Error> {
         let is_silent = |copy: &Copy| matches!(copy, Copy::Failed(_));
         let is_unknown = copies.taken.iter().any(|taken| is_silent(&taken.copy));
-        let exists = is_refused(copies) || (!is_unknown && self.is_elsewhere(copies).await);
+        let is_written = copies.stored().chain(copies.in_doubt()).next().is_some();
+        let elsewhere = match is_refused(copies) && !is_written {
+            true => Elsewhere::default(),
+            false => self.elsewhere(copies).await,
+        };
+        // What is older than a delete is no object.
+        let deleted = copies.deleted().max(elsewhere.deleted);
+        let exists = is_refused(copies) || (!is_unknown && elsewhere.head > deleted);
         if !exists && !is_unknown {
             let is_object = copies.applied() > 0;
             return if is_object { Ok(()) } else { Err(self.failed(copies)) };
         }
-        if !self.take_back(copies, version).await {
+        if !self.take_back(copies, version, deleted).await {
             return Err(self.indeterminate(copies));
         }
         let name = self.name();
@@ -78,25 +95,34 @@ impl Put<'_> {
         Err(refusal.unwrap_or_else(unknown))
     }
 
-    /// Whether a server that has not got this head has another one: a stand-in,
-    /// or an owner that had no room a moment ago. Two writers that went different
-    /// ways both look, so that one of them sees the other.
-    async fn is_elsewhere(&self, copies: &Copies) -> bool {
+    /// What servers that have not got this head have instead: a stand-in, or an
+    /// owner that had no room a moment ago. Two writers that went different ways
+    /// both look, so that one of them sees the other.
+    async fn elsewhere(&self, copies: &Copies) -> Elsewhere {
         let view = self.operation.views.current();
         let places = Places::of_copies(&view, &self.key, self.replicas);
         let has = |server: &&Arc<str>| copies.stored().any(|other| other == *server);
         let others = places.all().iter().filter(|server| !has(server));
         let each = others.map(|server| async move {
             let target = Target::Server(Arc::clone(server));
-            let stat = self.operation.raw().stat(&target, vec![self.key.clone()]).await.remove(0);
-            stat.is_ok_and(|stat| stat.status == Status::Ok && stat.row.set != self.upload)
+            self.operation.raw().stat(&target, vec![self.key.clone()]).await.remove(0)
         });
-        join_all(each).await.contains(&true)
+        let mut elsewhere = Elsewhere::default();
+        for stat in join_all(each).await.into_iter().flatten() {
+            let latest = match stat.status {
+                Status::Ok if stat.row.set != self.upload => &mut elsewhere.head,
+                Status::NotFound => &mut elsewhere.deleted,
+                _ => continue,
+            };
+            *latest = stat.row.version.max(*latest);
+        }
+        elsewhere
     }
 
-    /// Removes the head from all servers that have it or may have it; whether it
-    /// is gone for certain. Goes on behind the deadline.
-    async fn take_back(&self, copies: &Copies, version: Version) -> bool {
+    /// Removes the head from all servers that have it or may have it, and has them
+    /// remember the delete whose place it took; whether it is gone for certain.
+    /// Goes on behind the deadline.
+    async fn take_back(&self, copies: &Copies, version: Version, deleted: Version) -> bool {
         let certain = copies.stored().map(|server| (Arc::clone(server), true));
         let in_doubt = copies.in_doubt().map(|server| (Arc::clone(server), false));
         let servers: Vec<_> = certain.chain(in_doubt).collect();
@@ -104,11 +130,30 @@ impl Put<'_> {
         let drop = move |background: Operation| async move {
             let each = servers.into_iter().map(|(server, is_there)| {
                 let (background, item) = (&background, &item);
-                async move { is_gone(background, &server, item, is_there).await }
+                async move {
+                    let is_gone = is_gone(background, &server, item, is_there).await;
+                    if !deleted.is_none() {
+                        remember(background, &server, &item.key, deleted).await;
+                    }
+                    is_gone
+                }
             });
             !join_all(each).await.contains(&false)
         };
         self.operation.see_through(drop).await.unwrap_or(false)
+    }
+}
+
+/// Tells a server of a delete that it knew of before. Does nothing to what is later.
+async fn remember(operation: &Operation, server: &Arc<str>, key: &Bytes, deleted: Version) {
+    let mut item = DeleteItem::new(key.clone());
+    item.version = deleted;
+    let target = Target::Server(Arc::clone(server));
+    let tell = async || operation.raw().delete(&target, vec![item.clone()]).await.remove(0);
+    let mut attempts = operation.retries.first_attempt();
+    if tell().await.is_err() && operation.again(&mut attempts).await {
+        // One that cannot be told is no worse than one that missed the delete.
+        let _ = tell().await;
     }
 }
 

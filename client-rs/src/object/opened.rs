@@ -147,11 +147,14 @@ impl Opened {
             let report = self.inline_report(bytes.len() as u64, options);
             return Ok((bytes, report));
         }
+        if range.is_empty() {
+            return Ok((Bytes::new(), self.report(0, Vec::new())));
+        }
         let region: u64 = pieces(self.tag(), range).map(|piece| piece.bytes).sum();
         let mut bytes = self.memory(region).map_err(Stopped::Local)?;
         let reading = self.reading(options);
         read_all(&reading, pieces(self.tag(), range), &mut bytes).await.map_err(Stopped::Unread)?;
-        let within = range.start.saturating_sub(begin_of(range)) as usize;
+        let within = (range.start - begin_of(range)) as usize;
         let length = (range.end - range.start) as usize;
         let bytes = Bytes::from(bytes).slice(within..within + length);
         Ok((bytes, self.report(length as u64, reading.served.list())))

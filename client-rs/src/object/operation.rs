@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::ops::Deref;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,19 @@ impl Operation {
         match self.deadline {
             None => Some(work.await),
             Some(deadline) => timeout_at(deadline, work).await.ok(),
+        }
+    }
+
+    /// Runs `work`, which goes on to its end though the caller's future is dropped;
+    /// the deadline holds for what it does all the same. `None` = the runtime ends.
+    pub(super) async fn uncut<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        match self.core.servers.access().runtime.spawn(work).await {
+            Ok(done) => Some(done),
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => None,
         }
     }
 

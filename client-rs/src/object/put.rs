@@ -6,12 +6,12 @@ use bytes::Bytes;
 use rampuddle_protocol::limits::VALUE_BYTES_MAX;
 use rampuddle_protocol::{SetId, crc32c};
 
-use super::cleanup::Cleanup;
+use super::cleanup::{Cleanup, drop_displaced};
 use super::copies::Copies;
 use super::format::{BLOCK_BYTES, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, Seed, Tag, encode_table};
 use super::head::{Part, check_name, find};
 use super::operation::Operation;
-use super::put_head::WrittenHead;
+use super::put_head::{NewHead, WrittenHead};
 use super::put_stripes::Uploaded;
 use super::ranks::{Candidates, answers, wanted_of, write_ranks};
 use super::report::{Progress, PutOptions, PutReport, Source};
@@ -44,7 +44,7 @@ impl Client {
         options: &PutOptions,
     ) -> Result<PutReport, Error> {
         let key = check_name(name)?;
-        let put = Put::new(Operation::begin(self.core()), key, options)?;
+        let put = Arc::new(Put::new(Operation::begin(self.core()), key, options)?);
         put.look_first().await?;
         let mut stripes = Stripes::new(source.into());
         if let Some(total) = stripes.length() {
@@ -69,7 +69,7 @@ pub(super) fn check_length(bytes: u64) -> Result<(), Error> {
 }
 
 /// One put under way.
-pub(super) struct Put<'p> {
+pub(super) struct Put {
     pub(super) operation: Operation,
     pub(super) key: Bytes,
     pub(super) upload: SetId,
@@ -77,11 +77,11 @@ pub(super) struct Put<'p> {
     pub(super) stripe_bytes: u64,
     pub(super) no_clobber: bool,
     policy: WritePolicy,
-    progress: Option<&'p Progress>,
+    progress: Option<Arc<Progress>>,
 }
 
-impl<'p> Put<'p> {
-    fn new(operation: Operation, key: Bytes, options: &'p PutOptions) -> Result<Self, Error> {
+impl Put {
+    fn new(operation: Operation, key: Bytes, options: &PutOptions) -> Result<Self, Error> {
         let replicas = options.replicas.unwrap_or(operation.replicas);
         let max = operation.views.current().settings().replicas_max;
         if replicas == 0 || (replicas > max && replicas != u8::MAX) {
@@ -109,7 +109,7 @@ impl<'p> Put<'p> {
             replicas,
             stripe_bytes,
             no_clobber: options.no_clobber,
-            progress: options.progress.as_deref(),
+            progress: options.progress.clone(),
         })
     }
 
@@ -134,7 +134,7 @@ impl<'p> Put<'p> {
     }
 
     pub(super) fn done(&self, bytes: u64) {
-        if let Some(progress) = self.progress {
+        if let Some(progress) = &self.progress {
             progress.add(bytes);
         }
     }
@@ -168,44 +168,33 @@ impl<'p> Put<'p> {
     }
 
     /// An object of one block: its head is all there is.
-    async fn inline(self, bytes: Bytes) -> Result<PutReport, Error> {
+    async fn inline(self: Arc<Self>, bytes: Bytes) -> Result<PutReport, Error> {
         let length = bytes.len() as u64;
         let crc = crc32c(&bytes);
         let seeded = Seed::new(self.upload, 0, 0).apply(crc, length);
         let tag = Tag { crc32c: seeded, ..self.tag(length) };
-        let head = self.write_head(tag, bytes, crc).await?;
+        let head = NewHead { tag, bytes, crc };
+        let report = self.finish(head, Uploaded::inline(length), self.cleanup()).await?;
         self.done(length);
-        if let Some(progress) = self.progress {
+        if let Some(progress) = &self.progress {
             progress.set_total(length);
         }
-        Ok(self.report(&head, Uploaded::inline(length)))
+        Ok(report)
     }
 
     /// An object of stripes.
-    async fn striped(self, first: Bytes, source: Stripes) -> Result<PutReport, Error> {
+    async fn striped(self: Arc<Self>, first: Bytes, source: Stripes) -> Result<PutReport, Error> {
         // A future that is dropped ends the stripes as well as an error does.
-        let mut cleanup = Cleanup::new(self.operation.core(), self.upload, self.replicas);
-        let written = self.write_striped(first, source, &mut cleanup).await;
-        // Whoever may have the head needs the stripes; if nobody has it, they end
-        // with their lease.
-        let is_visible_nowhere =
-            matches!(&written, Err(error) if !matches!(error, Error::Indeterminate { .. }));
-        if is_visible_nowhere {
+        let (mut uploaded, mut cleanup) = (Uploaded::default(), self.cleanup());
+        let stored = async {
+            self.write_stripes(first, source, &mut uploaded, &mut cleanup).await?;
+            self.secure(&mut uploaded).await
+        };
+        if let Err(error) = stored.await {
             cleanup.run(&self.operation).await;
+            return Err(error);
         }
-        written
-    }
-
-    async fn write_striped(
-        &self,
-        first: Bytes,
-        source: Stripes,
-        cleanup: &mut Cleanup,
-    ) -> Result<PutReport, Error> {
-        let mut uploaded = Uploaded::default();
-        self.write_stripes(first, source, &mut uploaded, cleanup).await?;
-        self.secure(&mut uploaded).await?;
-        let table = encode_table(uploaded.entries());
+        let table: Bytes = encode_table(uploaded.entries()).into();
         let crc = crc32c(&table);
         let tag = Tag {
             stripe_bytes: self.stripe_bytes as u32,
@@ -213,10 +202,63 @@ impl<'p> Put<'p> {
             crc32c: crc,
             ..self.tag(uploaded.bytes)
         };
-        // From here on the head may be visible, whatever becomes of this future.
+        self.finish(NewHead { tag, bytes: table, crc }, uploaded, cleanup).await
+    }
+
+    fn cleanup(&self) -> Cleanup {
+        Cleanup::new(self.operation.core(), self.upload, self.replicas)
+    }
+
+    /// Makes the object visible. From here on it is somebody's object, and
+    /// finished whatever becomes of the caller's future.
+    async fn finish(
+        self: &Arc<Self>,
+        head: NewHead,
+        uploaded: Uploaded,
+        cleanup: Cleanup,
+    ) -> Result<PutReport, Error> {
+        self.meet().await;
+        let put = Arc::clone(self);
+        let committed = async move { put.commit(head, uploaded, cleanup).await };
+        self.operation.uncut(committed).await.unwrap_or_else(|| {
+            let problems = vec!["the runtime ended while the head was written".to_owned()];
+            Err(Error::Indeterminate { name: self.name(), problems })
+        })
+    }
+
+    /// Writes the head, has everything stay, and removes what was replaced: in
+    /// this order, so that whenever it breaks off one of the two objects is whole.
+    async fn commit(
+        &self,
+        head: NewHead,
+        mut uploaded: Uploaded,
+        mut cleanup: Cleanup,
+    ) -> Result<PutReport, Error> {
+        // Whoever may have the head needs the stripes; if nobody has it, they end
+        // with their lease.
         cleanup.disarm();
-        let head = self.write_head(tag, table.into(), crc).await?;
-        self.make_permanent(&head, &mut uploaded).await;
+        let mut head = match self.write_head(head).await {
+            Ok(head) => head,
+            Err(error) => {
+                if !matches!(error, Error::Indeterminate { .. }) {
+                    cleanup.run(&self.operation).await;
+                }
+                return Err(error);
+            }
+        };
+        let (is_everywhere, displaced) = (head.copies.is_at_all_owners(), head.copies.displaced());
+        let have = head.copies.taken.iter().map(|taken| Arc::clone(&taken.server)).collect();
+        if uploaded.stripes() > 0 {
+            self.make_permanent(&mut head, &mut uploaded).await;
+        }
+        if is_everywhere {
+            let left =
+                drop_displaced(&self.operation, &self.key, displaced, self.upload, have).await;
+            let problem = |server| {
+                format!("server \"{server}\" has the object that was replaced, and gives no answer")
+            };
+            uploaded.problems.extend(left.into_iter().map(problem));
+        }
         Ok(self.report(&head, uploaded))
     }
 

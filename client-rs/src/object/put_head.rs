@@ -1,12 +1,9 @@
 //! The head of a put: drawn, written, judged.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use rampuddle_protocol::RowFlags;
 
-use super::cleanup::drop_displaced;
-use super::copies::{Copies, Copy, meet, write};
+use super::copies::{Copies, meet, write};
 use super::format::Tag;
 use super::no_clobber::{is_refused, write_in_turn};
 use super::put::Put;
@@ -17,24 +14,37 @@ use crate::raw::CreateItem;
 /// Times that a head refused as older is written with a greater version.
 const REDRAWS_MAX: usize = 8;
 
+/// A head to be written, but for its version.
+pub(super) struct NewHead {
+    pub(super) tag: Tag,
+    /// What its value begins with, and the checksum of that.
+    pub(super) bytes: Bytes,
+    pub(super) crc: u32,
+}
+
 /// A head as it was written.
 pub(super) struct WrittenHead {
     pub(super) tag: Tag,
     pub(super) copies: Copies,
 }
 
-impl Put<'_> {
+impl Put {
+    /// Where the head may go.
+    fn candidates(&self) -> Candidates {
+        Candidates::of(&self.operation.views.current(), &self.key, self.replicas)
+    }
+
+    /// Shakes hands with the servers that the head may go to: its version may only
+    /// be drawn when the clock was compared with theirs.
+    pub(super) async fn meet(&self) {
+        meet(&self.operation, &self.candidates().ranks).await;
+    }
+
     /// Writes the head with a version drawn now, again with a greater one when
     /// every owner holds a greater one already.
-    pub(super) async fn write_head(
-        &self,
-        tag: Tag,
-        bytes: Bytes,
-        crc: u32,
-    ) -> Result<WrittenHead, Error> {
-        let view = self.operation.views.current();
-        let candidates = Candidates::of(&view, &self.key, self.replicas);
-        meet(&self.operation, &candidates.ranks).await;
+    pub(super) async fn write_head(&self, head: NewHead) -> Result<WrittenHead, Error> {
+        let NewHead { tag, bytes, crc } = head;
+        let candidates = self.candidates();
         let mut clocks_compared = false;
         for _ in 0..REDRAWS_MAX {
             let tag = Tag { version: self.operation.clocks().draw(), ..tag };
@@ -58,9 +68,6 @@ impl Put<'_> {
                 self.judge_unclobbering(&copies, tag.version).await?;
             } else {
                 self.judge(&copies)?;
-            }
-            if copies.owners_applied() >= copies.wanted {
-                self.drop_displaced(&copies).await;
             }
             return Ok(WrittenHead { tag, copies });
         }
@@ -93,19 +100,5 @@ impl Put<'_> {
     /// A server may have the head.
     pub(super) fn indeterminate(&self, copies: &Copies) -> Error {
         Error::Indeterminate { name: self.name(), problems: copies.problems().collect() }
-    }
-
-    /// Removes what the head took the place of.
-    async fn drop_displaced(&self, copies: &Copies) {
-        let mut displaced: Vec<Tag> = Vec::new();
-        for taken in &copies.taken {
-            if let Copy::Stored { displaced: Some(tag) } = &taken.copy
-                && !displaced.contains(tag)
-            {
-                displaced.push(*tag);
-            }
-        }
-        let have = copies.taken.iter().map(|taken| Arc::clone(&taken.server)).collect();
-        drop_displaced(&self.operation, &self.key, displaced, self.upload, have).await;
     }
 }

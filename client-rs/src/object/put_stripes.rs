@@ -84,6 +84,10 @@ impl Uploaded {
         }
         copies.stored().for_each(|server| self.gain(index, server));
         copies.stand_ins().for_each(|server| self.note_stand_in(server));
+        self.note_problems(&copies);
+    }
+
+    fn note_problems(&mut self, copies: &Copies) {
         for problem in copies.problems() {
             if !self.problems.contains(&problem) {
                 self.problems.push(problem);
@@ -115,7 +119,7 @@ impl Uploaded {
     }
 }
 
-impl Put<'_> {
+impl Put {
     pub(super) async fn write_stripes(
         &self,
         first: Bytes,
@@ -283,13 +287,14 @@ impl Put<'_> {
             uploaded.gain(index, server);
             uploaded.note_stand_in(server);
         }
+        uploaded.note_problems(&copies);
         Ok(())
     }
 
     /// Ends the lease of all stripes: they stay. A server that does not answer
     /// counts as having lost them, unless the object was replaced or deleted
     /// already, by somebody who removed them.
-    pub(super) async fn make_permanent(&self, head: &WrittenHead, uploaded: &mut Uploaded) {
+    pub(super) async fn make_permanent(&self, head: &mut WrittenHead, uploaded: &mut Uploaded) {
         // The head is of the set, too.
         let mut expected = uploaded.by_server.clone();
         for server in head.copies.stored() {
@@ -304,6 +309,7 @@ impl Put<'_> {
         }
         for lost in lost {
             uploaded.problems.push(format!("server \"{lost}\" lost copies before the end"));
+            head.copies.lose(&lost);
             for stripe in uploaded.on(&lost) {
                 uploaded.lose(stripe, &lost);
             }

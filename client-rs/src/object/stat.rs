@@ -97,6 +97,7 @@ async fn places_on(raw: &RawClient, server: Arc<str>, wanted: Vec<Wanted>) -> Ve
         let state = match answer {
             Err(_) => CopyState::Unreachable,
             Ok(answer) if answer.status == Status::NotFound => CopyState::Missing,
+            Ok(answer) if !answer.status.is_success() => CopyState::Unreachable,
             Ok(answer) if answer.row.version == wanted.version => CopyState::Whole,
             Ok(_) => CopyState::Other,
         };

@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use rampuddle_client::{Client, Options, Slot};
@@ -12,6 +13,10 @@ use rampuddle_protocol::{CreateRow, GatherRow, Header, Opcode, Table, TouchRow};
 use rampuddle_server::{Options as ServerOptions, Server, Stopper};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// How long a test waits for something.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// First byte of the key of an object's head.
 const HEAD: u8 = 0xF8;
@@ -76,6 +81,34 @@ pub(crate) fn at_once(decide: impl Fn(&Frame) -> Verdict + Send + Sync + 'static
     Arc::new(move |frame| {
         let verdict = decide(&frame);
         Box::pin(async move { verdict })
+    })
+}
+
+/// Counts the frames that `which` names, and keeps them waiting until `may_go` is
+/// closed.
+pub(crate) fn holding(
+    which: impl Fn(&Frame) -> bool + Send + Sync + 'static,
+    came: &Arc<Semaphore>,
+    may_go: &Arc<Semaphore>,
+) -> Rule {
+    let (came, may_go) = (Arc::clone(came), Arc::clone(may_go));
+    Arc::new(move |frame| {
+        let (came, may_go, is_held) = (Arc::clone(&came), Arc::clone(&may_go), which(&frame));
+        Box::pin(async move {
+            if is_held {
+                came.add_permits(1);
+                let _ = may_go.acquire().await;
+            }
+            Verdict::Pass
+        })
+    })
+}
+
+/// Cuts the connections of a server on the frames that `which` names.
+pub(crate) fn cut(server: usize, which: impl Fn(&Frame) -> bool + Send + Sync + 'static) -> Rule {
+    at_once(move |frame| match frame.server == server && which(frame) {
+        true => Verdict::Cut,
+        false => Verdict::Pass,
     })
 }
 
@@ -192,6 +225,25 @@ pub(crate) fn ranks(client: &Client, name: &str) -> Vec<usize> {
     let view = client.view();
     let number = |name: &&Arc<str>| name[1..].parse().expect("servers are called s and a number");
     view.ranks(slot).iter().map(number).collect()
+}
+
+/// What all servers have in use, and under way.
+pub(crate) async fn used_bytes(client: &Client) -> u64 {
+    let nodes = client.nodes().await;
+    let rows = nodes.iter().map(|node| node.info.as_ref().expect("all servers answer").row);
+    rows.map(|row| row.used_bytes + row.reserved_bytes).sum()
+}
+
+/// Waits until so much is in use.
+pub(crate) async fn until_used(client: &Client, bytes: u64) {
+    let began = Instant::now();
+    loop {
+        let used = used_bytes(client).await;
+        if used == bytes {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{used} bytes are used, not {bytes}");
+    }
 }
 
 /// Bytes that no other object has.

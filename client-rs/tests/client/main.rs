@@ -10,5 +10,6 @@ mod no_clobber;
 mod object_faults;
 mod objects;
 mod patience;
+mod put_ends;
 mod raw;
 mod support;

@@ -1,8 +1,9 @@
 //! Puts that may replace nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::doors::{Doors, Verdict, at_once, bytes, head_key, open, ranks};
+use crate::doors::{Doors, Verdict, at_once, bytes, head_key, open, ranks, until_used};
 use rampuddle_client::{
     Client, CopyState, CreateItem, DeleteItem, Error, GetOptions, PutOptions, PutReport, Target,
 };
@@ -36,11 +37,6 @@ async fn heads(client: &Client, servers: usize) -> usize {
         heads += usize::from(stat.unwrap().status == Status::Ok);
     }
     heads
-}
-
-async fn used_bytes(client: &Client) -> u64 {
-    let nodes = client.nodes().await;
-    nodes.iter().map(|node| node.info.as_ref().unwrap().row.used_bytes).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,7 +76,8 @@ async fn of_many_writers_at_once_at_most_one_succeeds_and_its_object_stays() {
             won += 1;
         }
         clients[2].delete(b"o").await.unwrap();
-        assert_eq!(used_bytes(&clients[0]).await, 0, "losers leave nothing");
+        // Losers leave nothing. What a reader held goes when its release arrives.
+        until_used(&clients[0], 0).await;
     }
     assert_eq!(won, 24, "who comes first to the first owner wins");
 }
@@ -103,6 +100,33 @@ async fn no_stand_in_takes_the_place_of_an_owner_that_gives_no_answer() {
     let reader = doors.client().await;
     assert_eq!(heads(&reader, 3).await, 1);
     assert_eq!(get(&reader).await.as_deref(), Some(&b"first"[..]));
+}
+
+#[tokio::test]
+async fn an_owner_that_falls_silent_when_it_is_written_to_has_no_stand_in() {
+    let doors = Doors::start(3, 64 * MIB).await;
+    let client = doors.client().await;
+    let owner = ranks(&client, "o")[0];
+    let elsewhere = Arc::new(AtomicUsize::new(0));
+    doors.set({
+        let elsewhere = elsewhere.clone();
+        at_once(move |frame| match frame.writes_a_head() {
+            true if frame.server == owner => Verdict::Cut,
+            is_head => {
+                elsewhere.fetch_add(usize::from(is_head), Ordering::SeqCst);
+                Verdict::Pass
+            }
+        })
+    });
+    // Nothing was found when it looked, and all owners answered then.
+    let refused = put(&doors.client().await, "first", 1).await;
+    assert!(
+        matches!(refused, Err(Error::Unknown { .. } | Error::Indeterminate { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(elsewhere.load(Ordering::SeqCst), 0, "a head went to another server");
+    doors.set(open());
+    assert_eq!(heads(&doors.client().await, 3).await, 0);
 }
 
 #[tokio::test]

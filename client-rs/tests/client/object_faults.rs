@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::doors::{Doors, Rule, Verdict, at_once, bytes, open, ranks};
+use crate::doors::{Doors, Verdict, at_once, bytes, holding, open, ranks, until_used, used_bytes};
 use rampuddle_client::{
     Client, Clock, Environment, Error, GetOptions, PutOptions, Source, SystemClock,
 };
@@ -16,32 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 
 const MIB: usize = 1 << 20;
-
-async fn used_bytes(client: &Client) -> u64 {
-    let nodes = client.nodes().await;
-    let rows = nodes.iter().map(|node| node.info.as_ref().unwrap().row);
-    rows.map(|row| row.used_bytes + row.reserved_bytes).sum()
-}
-
-/// Counts the frames that `which` names, and keeps them waiting.
-fn holding(
-    which: impl Fn(&crate::doors::Frame) -> bool + Send + Sync + 'static,
-    came: &Arc<Semaphore>,
-    may_go: &Arc<Semaphore>,
-) -> Rule {
-    let (came, may_go) = (Arc::clone(came), Arc::clone(may_go));
-    Arc::new(move |frame| {
-        let is_held = which(&frame);
-        let (came, may_go) = (Arc::clone(&came), Arc::clone(&may_go));
-        Box::pin(async move {
-            if is_held {
-                came.add_permits(1);
-                let _ = may_go.acquire().await;
-            }
-            Verdict::Pass
-        })
-    })
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_that_was_deleted_or_replaced_before_its_end_is_not_short() {
@@ -277,11 +251,11 @@ async fn an_object_with_a_copy_on_every_member_of_many_is_replaced_and_deleted_o
         assert_eq!(heads.count(), 8);
         // Two copies of another take the place of all eight.
         client.put(b"o", "small", &PutOptions::default()).await.unwrap();
-        assert_eq!(used_bytes(&client).await, 2 * 65_536);
+        until_used(&client, 2 * 65_536).await;
         client.put(b"o", object, &on_all).await.unwrap();
         let deleted = client.delete(b"o").await.unwrap();
         assert_eq!((deleted.existed, deleted.wanted, deleted.applied), (true, 8, 8));
-        assert_eq!(used_bytes(&client).await, 0, "nothing is left anywhere");
+        until_used(&client, 0).await;
     }
 }
 
