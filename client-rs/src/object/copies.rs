@@ -74,12 +74,6 @@ impl Copies {
         self.taken.iter().filter(|taken| taken.copy.is_applied()).count()
     }
 
-    /// Whether all owners are among them.
-    pub(super) fn is_at_all_owners(&self) -> bool {
-        let owners = self.taken.iter().filter(|taken| taken.is_owner && taken.copy.is_applied());
-        owners.count() >= self.wanted
-    }
-
     /// The objects whose place it took.
     pub(super) fn displaced(&self) -> Vec<Tag> {
         let mut displaced: Vec<Tag> = Vec::new();

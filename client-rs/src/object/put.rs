@@ -246,20 +246,23 @@ impl Put {
                 return Err(error);
             }
         };
-        let (is_everywhere, displaced) = (head.copies.is_at_all_owners(), head.copies.displaced());
+        let displaced = head.copies.displaced();
         let have = head.copies.taken.iter().map(|taken| Arc::clone(&taken.server)).collect();
         if uploaded.stripes() > 0 {
             self.make_permanent(&mut head, &mut uploaded).await;
         }
-        if is_everywhere {
+        let mut report = self.report(&head, uploaded);
+        // With fewer copies than that, what is left of the old object may be all
+        // that is left one day.
+        if report.copies >= report.wanted {
             let left =
                 drop_displaced(&self.operation, &self.key, displaced, self.upload, have).await;
             let problem = |server| {
                 format!("server \"{server}\" has the object that was replaced, and gives no answer")
             };
-            uploaded.problems.extend(left.into_iter().map(problem));
+            report.problems.extend(left.into_iter().map(problem));
         }
-        Ok(self.report(&head, uploaded))
+        Ok(report)
     }
 
     fn report(&self, head: &WrittenHead, uploaded: Uploaded) -> PutReport {

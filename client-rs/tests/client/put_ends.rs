@@ -283,3 +283,27 @@ async fn a_stripe_that_arrives_behind_the_removal_of_its_set_is_removed_too() {
     }
     until_used(&client, 0).await;
 }
+
+#[tokio::test]
+async fn objects_replaced_while_an_owner_is_away_leave_nothing_behind() {
+    let doors = Doors::start(3, 128 << 20).await;
+    let client = doors.client().await;
+    client.put(b"o", bytes(3 * MIB, 0), &PutOptions::default()).await.unwrap();
+    let away = ranks(&client, "o")[0];
+    doors.set(cut(away, |_| true));
+    let cut_off = doors.client().await;
+    for salt in 1..5 {
+        let report = cut_off.put(b"o", bytes(3 * MIB, salt), &PutOptions::default()).await.unwrap();
+        assert_eq!((report.copies, report.is_short()), (2, false), "{report:?}");
+        assert!(get(&cut_off).await.unwrap() == Some(bytes(3 * MIB, salt)));
+    }
+    doors.set(open());
+    let client = doors.client().await;
+    // The owner that was away has the first object still, or a part of it.
+    for _ in 0..8 {
+        let found = get(&client).await.unwrap();
+        assert!([0, 4].into_iter().any(|salt| found == Some(bytes(3 * MIB, salt))));
+    }
+    client.put(b"o", "small", &PutOptions::default()).await.unwrap();
+    until_used(&client, 2 * 65_536).await;
+}
