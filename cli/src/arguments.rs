@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::UnknownArgumentValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rampuddle_protocol::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::size::{ByteRange, Size};
@@ -315,6 +316,9 @@ pub(crate) struct PutArguments {
     /// Refuse to replace an object
     #[arg(long)]
     pub(crate) no_clobber: bool,
+    /// Replace this version of the object only, as `stat --json` prints it
+    #[arg(long, value_name = "VERSION", conflicts_with = "no_clobber", allow_hyphen_values = true)]
+    pub(crate) if_version: Option<Version>,
     /// Length of a stripe, whole MiB up to 1GiB [default: 4MiB]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub(crate) stripe: Option<Size>,

@@ -135,6 +135,7 @@ fn is_refusal(error: &ClientError) -> bool {
         | ClientError::BadName { .. }
         | ClientError::ReservedKey { .. }
         | ClientError::Exists { .. }
+        | ClientError::Changed { .. }
         | ClientError::TooLarge { .. }
         | ClientError::BadOption { .. }
         | ClientError::NotAMember { .. }

@@ -205,6 +205,29 @@ fn no_clobber_refuses_and_leaves_the_object() {
 }
 
 #[test]
+fn if_version_replaces_that_version_only() {
+    let lab = Lab::with_servers(2);
+    let version = |ran: common::Ran| text(&ran.json()[0]["version"]).to_owned();
+    let put = |if_version: &str, bytes: &[u8]| {
+        run_with(lab.puddle(["put", "-", "a", "--json", "--if-version", if_version]), bytes)
+    };
+    let nothing = "0000000000000001-0000000000000001";
+    let first = version(run_with(lab.puddle(["put", "-", "a", "--json"]), b"one").expect(0));
+    assert_eq!(version(lab.run(["stat", "a", "--json"]).expect(0)), first);
+    put(nothing, b"two").expect(2).says(&format!("its version is {first} now"));
+    let second = version(put(&first, b"two").expect(0));
+    assert!(second > first, "as text they sort as they count");
+    put(&first, b"three").expect(2).says(&second);
+    assert_eq!(lab.run(["get", "a", "-"]).expect(0).stdout, b"two");
+    for bad in ["", "7", "-1", &first[1..]] {
+        put(bad, b"x").expect(2).says("expected TIME-WRITER, each of 16 hexadecimal digits");
+    }
+    put("0000000000000000-0000000000000000", b"x").expect(2).says("which no object has");
+    let both = ["put", "-", "a", "--no-clobber", "--if-version", &first];
+    lab.run(both).expect(2).says("cannot be used with");
+}
+
+#[test]
 fn listing_is_in_order_by_prefix_and_escaped() {
     let lab = Lab::with_servers(3);
     let names: [&[u8]; 5] = [b"-dash", b"a", b"a/1", b"a\xff\x1b[2J", b"b"];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rampuddle_discovery::DiscoveryError;
 use rampuddle_protocol::limits::{CLOCK_BOUND_MS, KEY_BYTES_MAX, NAME_BYTES_MAX};
-use rampuddle_protocol::{FramingError, Opcode, Status, TableError};
+use rampuddle_protocol::{FramingError, Opcode, Status, TableError, Version};
 
 use crate::transport::Address;
 
@@ -271,6 +271,15 @@ pub enum Error {
         /// The object.
         name: Arc<[u8]>,
     },
+    /// The object is not of the version that the caller wanted to replace:
+    /// nothing was written. Read it again, and try with what was found.
+    #[error("\"{}\" was not written: {}", .name.escape_ascii(), held_now(*held))]
+    Changed {
+        /// The object.
+        name: Arc<[u8]>,
+        /// The version that was found in its place; `None` = there is none.
+        held: Option<Version>,
+    },
     /// The write was not applied anywhere.
     #[error("\"{}\" was not written: {}", .name.escape_ascii(), .problems.join("; "))]
     Failed {
@@ -305,6 +314,14 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+}
+
+/// What was found instead of the version wanted.
+fn held_now(held: Option<Version>) -> String {
+    match held {
+        Some(version) => format!("its version is {version} now, read it again"),
+        None => "it is not there any more".to_owned(),
+    }
 }
 
 /// How a server broke the protocol.

@@ -61,7 +61,7 @@ pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, Sys
 pub use error::{Error, Fate, Misbehaviour};
 pub use object::{
     CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Listing, Located, ObjectStat,
-    Progress, PutOptions, PutReport, Source, Unreadable, Value,
+    Progress, PutCondition, PutOptions, PutReport, Source, Unreadable, Value,
 };
 pub use options::{DiscoverySource, Options, WritePolicy};
 pub use placement::{Slot, settings_fingerprint};

@@ -65,4 +65,4 @@ pub use request::{
 pub use settings::PlacementSettings;
 pub use status::Status;
 pub use table::{Row, Table, TableBuilder, TableError, TableIter};
-pub use version::Version;
+pub use version::{BadVersion, Version};

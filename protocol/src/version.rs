@@ -1,6 +1,7 @@
 //! Versions: a hybrid logical time and who wrote.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::Field;
 
@@ -58,6 +59,37 @@ impl fmt::Display for Version {
     }
 }
 
+/// A text that is no version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadVersion;
+
+impl fmt::Display for BadVersion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("expected TIME-WRITER, each of 16 hexadecimal digits")
+    }
+}
+
+impl std::error::Error for BadVersion {}
+
+impl FromStr for Version {
+    type Err = BadVersion;
+
+    /// Reads what [`Display`](fmt::Display) prints.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    fn from_str(text: &str) -> Result<Self, BadVersion> {
+        let (time, writer) = text.split_once('-').ok_or(BadVersion)?;
+        Ok(Self { time: half(time)?, writer: half(writer)? })
+    }
+}
+
+fn half(digits: &str) -> Result<u64, BadVersion> {
+    let is_half = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = is_half.then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+    number.ok_or(BadVersion)
+}
+
 impl fmt::Debug for Version {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Version({self})")
@@ -74,5 +106,20 @@ mod tests {
         let late = Version::from_unix_ms(1_001, 0);
         assert!(late > early && early > Version::NONE);
         assert_eq!(late.unix_ms(), 1_001);
+    }
+
+    #[test]
+    fn a_version_reads_back_as_it_is_printed_and_nothing_else_does() {
+        let version = Version { time: 0x019b_76da_a800_0003, writer: 0x1122_3344_5566_7788 };
+        assert_eq!(version.to_string().parse(), Ok(version));
+        assert_eq!(Version::NONE.to_string().parse(), Ok(Version::NONE));
+        let upper = version.to_string().to_uppercase();
+        assert_eq!(upper.parse(), Ok(version));
+        let plus = format!("+{}", &version.to_string()[1..]);
+        for text in
+            ["", "-", "1-2", &plus, &format!("{version}0"), &format!(" {version}"), "\u{ff}-"]
+        {
+            assert_eq!(text.parse::<Version>(), Err(BadVersion), "{text:?}");
+        }
     }
 }

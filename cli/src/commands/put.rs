@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use rampuddle_client::{Error, Progress, PutOptions, PutReport, Source};
+use rampuddle_client::{Error, Progress, PutCondition, PutOptions, PutReport, Source};
 use serde::Serialize;
 use tokio::fs::File;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
         let client = connect(settings).await?;
         let progress = Progress::new();
         let mut options = PutOptions::default();
-        options.no_clobber = given.no_clobber;
+        options.condition = condition(given);
         options.stripe_bytes = given.stripe.map(|size| size.0);
         options.progress = Some(progress.clone());
         let bar = Bar::follow(settings.output, name, &progress);
@@ -39,6 +39,14 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
         let report = report.map_err(|error| local(error, &given.source))?;
         Ok(tell(settings, name, &report, seconds))
     })
+}
+
+fn condition(given: &PutArguments) -> PutCondition {
+    match given.if_version {
+        Some(version) => PutCondition::IfVersion(version),
+        None if given.no_clobber => PutCondition::IfAbsent,
+        None => PutCondition::Always,
+    }
 }
 
 fn object_name(given: &PutArguments) -> anyhow::Result<&[u8]> {

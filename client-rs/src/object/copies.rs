@@ -30,6 +30,9 @@ pub(super) enum Copy {
     Overtaken { by_value: bool },
     /// It holds a value, and may not replace it.
     Exists,
+    /// It does not hold the version that the value may replace, but this one, or
+    /// none.
+    Changed(Version),
     /// It has no room, and holds nothing that refuses the value.
     Full(Error),
     /// It did not take it.
@@ -214,6 +217,11 @@ pub(super) async fn write_one(operation: &Operation, item: &CreateItem, server: 
                 Copy::Overtaken { by_value: !answer.tag.is_empty() }
             }
             Status::Exists => Copy::Exists,
+            // What was sent again was taken the first time.
+            Status::Mismatch if answer.version == item.version => {
+                Copy::Stored { displaced: None, deleted: Version::NONE }
+            }
+            Status::Mismatch => Copy::Changed(answer.version),
             status @ (Status::NoSpace | Status::NoIndex) => Copy::Full(refused(status)),
             Status::Busy if Instant::now() < until => {
                 let pause = Duration::from_millis(answer.detail).min(BUSY_PAUSE_MAX);

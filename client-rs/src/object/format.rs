@@ -88,6 +88,12 @@ impl Tag {
         self.object_bytes.div_ceil(BLOCK_BYTES)
     }
 
+    /// Bytes that the head's value was given: inline bytes, variable part.
+    pub(crate) fn head_bytes(&self) -> u64 {
+        let inline = if self.is_inline() { self.object_bytes } else { 0 };
+        inline + u64::from(self.variable_bytes)
+    }
+
     /// Its bytes; the last field is a checksum over the head's key and them.
     pub(crate) fn encode(&self, key: &[u8]) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];

@@ -47,7 +47,7 @@ pub(super) enum Part {
 }
 
 /// What one server said about a head.
-enum Said {
+pub(super) enum Said {
     Has(Box<Head>),
     /// It has none; it remembers a delete of this version (none = no delete).
     HasNot(Version),
@@ -56,7 +56,7 @@ enum Said {
 }
 
 /// Why an answer does not count.
-enum Problem {
+pub(super) enum Problem {
     /// There was none, or a refusal.
     Failed(Error),
     /// It makes no sense.
@@ -212,7 +212,8 @@ async fn find_everywhere(
     Err(Error::Unknown { name: key[1..].into(), problems })
 }
 
-async fn ask(operation: &Operation, key: &Bytes, server: &Arc<str>, part: Part) -> Said {
+/// What one server says of a head.
+pub(super) async fn ask(operation: &Operation, key: &Bytes, server: &Arc<str>, part: Part) -> Said {
     for _ in 0..READS_MAX {
         match ask_for(operation, key, server, part).await {
             Ok(said) => return said,
@@ -291,8 +292,7 @@ async fn read_on(
     tag: &Tag,
     first: Bytes,
 ) -> Result<Bytes, Problem> {
-    let inline = if tag.is_inline() { tag.object_bytes } else { 0 };
-    let all = inline + u64::from(tag.variable_bytes);
+    let all = tag.head_bytes();
     if first.len() as u64 >= all {
         return Ok(first.slice(..all as usize));
     }

@@ -14,6 +14,7 @@ mod format_dumps;
 mod get;
 mod head;
 mod hold;
+mod if_version;
 mod list;
 mod no_clobber;
 mod opened;
@@ -32,5 +33,5 @@ pub(crate) use self::hold::Holds;
 pub use self::list::{Listing, Unreadable};
 pub use self::report::{
     CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located, ObjectStat, Progress,
-    PutOptions, PutReport, Source, Value,
+    PutCondition, PutOptions, PutReport, Source, Value,
 };

@@ -13,9 +13,10 @@ use futures_util::future::join_all;
 use rampuddle_protocol::{Status, Version};
 
 use super::copies::{Copies, Copy, write_one};
+use super::head::{Part, find};
 use super::operation::Operation;
 use super::put::Put;
-use super::ranks::{Candidates, Places};
+use super::ranks::{Candidates, Places, answers};
 use crate::error::Error;
 use crate::raw::{CreateItem, DeleteItem, DropItem, Target};
 
@@ -36,7 +37,7 @@ pub(super) async fn write_in_turn(
             Copy::Stored { .. } | Copy::Full(_) => true,
             // A delete was faster, here or everywhere.
             Copy::Overtaken { by_value } => !by_value && copies.stored().next().is_some(),
-            Copy::Exists | Copy::Failed(_) => false,
+            Copy::Exists | Copy::Changed(_) | Copy::Failed(_) => false,
         };
         copies.add(candidates, rank, copy);
         if !goes_on {
@@ -62,6 +63,23 @@ struct Elsewhere {
 }
 
 impl Put {
+    /// Whether there is an object of the name, before anything is moved. The
+    /// servers say it again at the end, so that the word of those that own the
+    /// head is enough to go on.
+    pub(super) async fn look_for_none(&self) -> Result<(), Error> {
+        match find(&self.operation, &self.key, Part::Tag).await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(Error::Exists { name: self.name() }),
+            Err(error) => {
+                let view = self.operation.views.current();
+                let candidates = Candidates::of(&view, &self.key, self.replicas);
+                let mut owners = candidates.owners().iter();
+                let all_answer = owners.all(|owner| answers(&self.operation, owner));
+                if all_answer { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
     /// Whether a head that may take no other's place is an object; what was
     /// written of one that is not is taken back.
     pub(super) async fn judge_unclobbering(

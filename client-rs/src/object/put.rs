@@ -9,12 +9,12 @@ use rampuddle_protocol::{SetId, crc32c};
 use super::cleanup::{Cleanup, drop_displaced};
 use super::copies::Copies;
 use super::format::{BLOCK_BYTES, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, Seed, Tag, encode_table};
-use super::head::{Part, check_name, find};
+use super::head::check_name;
 use super::operation::Operation;
 use super::put_head::{NewHead, WrittenHead};
 use super::put_stripes::Uploaded;
-use super::ranks::{Candidates, answers, wanted_of, write_ranks};
-use super::report::{Progress, PutOptions, PutReport, Source};
+use super::ranks::{wanted_of, write_ranks};
+use super::report::{Progress, PutCondition, PutOptions, PutReport, Source};
 use super::source::Stripes;
 use crate::client::Client;
 use crate::error::Error;
@@ -25,15 +25,15 @@ use crate::placement::Slot;
 const STRIPE_BYTES: u64 = 4 << 20;
 
 impl Client {
-    /// Writes an object, replacing one of that name unless told not to. Visible
+    /// Writes an object, replacing one of that name unless told otherwise. Visible
     /// only when it is whole. The bytes are striped, checksummed and copied to
     /// as many servers as wanted. Takes about 24 MiB of memory, or one stripe if
     /// that is longer, and some 100 bytes for each stripe written.
     ///
     /// # Errors
     /// [`Error::Failed`] when nothing was applied, [`Error::Indeterminate`] when
-    /// that cannot be said, [`Error::Exists`] and [`Error::Unknown`] when the
-    /// caller wants no replacing (see [`PutOptions::no_clobber`]),
+    /// that cannot be said, [`Error::Exists`], [`Error::Changed`] and
+    /// [`Error::Unknown`] by its condition (see [`PutOptions::condition`]),
     /// [`Error::TooLarge`] for more than 128 TiB, [`Error::Local`] when the
     /// source fails. With fewer copies than the policy wants the put is applied:
     /// see [`PutReport::is_short`].
@@ -44,8 +44,9 @@ impl Client {
         options: &PutOptions,
     ) -> Result<PutReport, Error> {
         let key = check_name(name)?;
-        let put = Arc::new(Put::new(Operation::begin(self.core()), key, options)?);
+        let mut put = Put::new(Operation::begin(self.core()), key, options)?;
         put.look_first().await?;
+        let put = Arc::new(put);
         let mut stripes = Stripes::new(source.into());
         if let Some(total) = stripes.length() {
             check_length(total)?;
@@ -75,7 +76,9 @@ pub(super) struct Put {
     pub(super) upload: SetId,
     pub(super) replicas: u8,
     pub(super) stripe_bytes: u64,
-    pub(super) no_clobber: bool,
+    pub(super) condition: PutCondition,
+    /// What the head is known to take the place of before it is written.
+    pub(super) replaced: Vec<Tag>,
     policy: WritePolicy,
     progress: Option<Arc<Progress>>,
 }
@@ -108,27 +111,20 @@ impl Put {
             key,
             replicas,
             stripe_bytes,
-            no_clobber: options.no_clobber,
+            condition: options.condition,
+            replaced: Vec::new(),
             progress: options.progress.clone(),
         })
     }
 
-    /// When nothing may be replaced: says so before anything is moved. The
-    /// servers say it again at the end, so that the word of those that own the
-    /// head is enough to go on.
-    async fn look_first(&self) -> Result<(), Error> {
-        if !self.no_clobber {
-            return Ok(());
-        }
-        match find(&self.operation, &self.key, Part::Tag).await {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(Error::Exists { name: self.name() }),
-            Err(error) => {
-                let view = self.operation.views.current();
-                let candidates = Candidates::of(&view, &self.key, self.replicas);
-                let mut owners = candidates.owners().iter();
-                let all_answer = owners.all(|owner| answers(&self.operation, owner));
-                if all_answer { Ok(()) } else { Err(error) }
+    /// Says before anything is moved that the condition does not hold.
+    async fn look_first(&mut self) -> Result<(), Error> {
+        match self.condition {
+            PutCondition::Always => Ok(()),
+            PutCondition::IfAbsent => self.look_for_none().await,
+            PutCondition::IfVersion(version) => {
+                self.replaced = self.look_for(version).await?;
+                Ok(())
             }
         }
     }
@@ -246,7 +242,9 @@ impl Put {
                 return Err(error);
             }
         };
-        let displaced = head.copies.displaced();
+        let mut displaced = head.copies.displaced();
+        let unnamed = self.replaced.iter().filter(|tag| !displaced.contains(tag));
+        displaced.extend(unnamed.collect::<Vec<_>>());
         let have = head.copies.taken.iter().map(|taken| Arc::clone(&taken.server)).collect();
         if uploaded.stripes() > 0 {
             self.make_permanent(&mut head, &mut uploaded).await;

@@ -5,9 +5,11 @@ use rampuddle_protocol::RowFlags;
 
 use super::copies::{Copies, meet, write};
 use super::format::Tag;
+use super::if_version::write_if_version;
 use super::no_clobber::{is_refused, write_in_turn};
 use super::put::Put;
 use super::ranks::Candidates;
+use super::report::PutCondition;
 use crate::error::Error;
 use crate::raw::CreateItem;
 
@@ -49,12 +51,9 @@ impl Put {
         for _ in 0..REDRAWS_MAX {
             let tag = Tag { version: self.operation.clocks().draw(), ..tag };
             let item = self.head_item(&tag, bytes.clone(), crc);
-            let copies = if self.no_clobber {
-                write_in_turn(&self.operation, &item, &candidates).await
-            } else {
-                write(&self.operation, &item, &candidates).await
-            };
-            let is_final = copies.is_in_doubt() || (self.no_clobber && is_refused(&copies));
+            let copies = self.write_on_condition(&item, &candidates).await;
+            let is_refused = self.condition == PutCondition::IfAbsent && is_refused(&copies);
+            let is_final = copies.is_in_doubt() || is_refused;
             if copies.is_only_overtaken() && !is_final {
                 // Refused as older by all: the clock has seen the greater one.
                 continue;
@@ -64,15 +63,25 @@ impl Put {
                 clocks_compared = true;
                 continue;
             }
-            if self.no_clobber {
-                self.judge_unclobbering(&copies, tag.version).await?;
-            } else {
-                self.judge(&copies)?;
+            match self.condition {
+                PutCondition::Always => self.judge(&copies)?,
+                PutCondition::IfAbsent => self.judge_unclobbering(&copies, tag.version).await?,
+                PutCondition::IfVersion(_) => self.judge_conditional(&copies)?,
             }
             return Ok(WrittenHead { tag, copies });
         }
         let problem = "other writers were faster every time".to_owned();
         Err(Error::Failed { name: self.name(), problems: vec![problem] })
+    }
+
+    async fn write_on_condition(&self, item: &CreateItem, candidates: &Candidates) -> Copies {
+        match self.condition {
+            PutCondition::Always => write(&self.operation, item, candidates).await,
+            PutCondition::IfAbsent => write_in_turn(&self.operation, item, candidates).await,
+            PutCondition::IfVersion(version) => {
+                write_if_version(&self.operation, item, version, candidates).await
+            }
+        }
     }
 
     fn head_item(&self, tag: &Tag, bytes: Bytes, crc: u32) -> CreateItem {
@@ -83,7 +92,7 @@ impl Put {
         item.set = self.upload;
         item.replicas = self.replicas;
         item.flags = RowFlags::SEALED;
-        if !self.no_clobber {
+        if self.condition != PutCondition::IfAbsent {
             item.flags |= RowFlags::REPLACE;
         }
         item

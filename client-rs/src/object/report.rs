@@ -22,7 +22,21 @@ pub struct PutOptions {
     pub write: Option<WritePolicy>,
     /// Length of a stripe: whole MiB, up to 1 GiB; 4 MiB when `None`.
     pub stripe_bytes: Option<u64>,
-    /// Refuse to replace an object that is there. The put ends with
+    /// What the object may take the place of.
+    pub condition: PutCondition,
+    /// Told how far it is.
+    pub progress: Option<Arc<Progress>>,
+}
+
+/// What a put may take the place of. `docs/object-format.md` says under
+/// "Conditions" exactly what each promises, and what not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PutCondition {
+    /// Whatever is there.
+    #[default]
+    Always,
+    /// Nothing: there must be no object of the name. The put ends with
     /// [`Error::Exists`](crate::Error::Exists) when a server has another object
     /// of the name, and with [`Error::Unknown`](crate::Error::Unknown) when an
     /// owner gives no word on that; then nothing of it is left. When it cannot be
@@ -34,9 +48,18 @@ pub struct PutOptions {
     /// Not seen is an object that only stand-ins have which give no answer, and
     /// what servers had before they lost their memory; writers that disagree on
     /// the members do not see each other.
-    pub no_clobber: bool,
-    /// Told how far it is.
-    pub progress: Option<Arc<Progress>>,
+    IfAbsent,
+    /// This version of the object, as the first owner of its head has it, which
+    /// decides alone. The put ends with [`Error::Changed`](crate::Error::Changed)
+    /// when the first owner holds another version or none, and with
+    /// [`Error::Unknown`](crate::Error::Unknown) when it gives no word; then
+    /// nothing of the put is left. When its answer was lost on the way, the put
+    /// ends with [`Error::Indeterminate`](crate::Error::Indeterminate).
+    ///
+    /// Of several writers with the same version at most one succeeds, as long as
+    /// they know the same members, the first owner keeps its memory, and nobody
+    /// writes without a condition. Read what comes next with a new get.
+    IfVersion(Version),
 }
 
 /// How an object is read. Start from the default.

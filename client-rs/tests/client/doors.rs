@@ -3,6 +3,7 @@
 //! its connection.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,6 +42,13 @@ impl Frame {
             && self.creates().iter().next().is_some_and(|(_, key, _)| starts(key))
     }
 
+    /// Whether it writes a stripe.
+    pub(crate) fn writes_a_stripe(&self) -> bool {
+        let starts = |key: &[u8]| key.first() == Some(&STRIPE);
+        self.opcode == Opcode::Create
+            && self.creates().iter().next().is_some_and(|(_, key, _)| starts(key))
+    }
+
     /// Whether it makes stripes permanent.
     pub(crate) fn makes_permanent(&self) -> bool {
         self.opcode == Opcode::Touch
@@ -71,6 +79,8 @@ pub(crate) enum Verdict {
     Pass,
     /// Its connection is closed, the frame never arrives.
     Cut,
+    /// It arrives; its connection is closed in place of the answer.
+    Unanswered,
 }
 
 /// Decides on each frame, in its own time.
@@ -190,6 +200,7 @@ async fn converse(
     upstream.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = upstream.into_split();
+    let is_deaf = &AtomicBool::new(false);
     let requests = async {
         loop {
             let mut head = vec![0; Header::BYTES];
@@ -200,17 +211,29 @@ async fn converse(
             let opcode = header.operation().expect("the client sends known operations");
             let frame = Frame { server, opcode, header, table: header.table(&head).to_vec() };
             let decide = Arc::clone(&*rule.lock().unwrap());
-            if decide(frame).await == Verdict::Cut {
-                return Err(io::ErrorKind::ConnectionReset.into());
+            match decide(frame).await {
+                Verdict::Pass => {}
+                Verdict::Cut => return Err(io::ErrorKind::ConnectionReset.into()),
+                Verdict::Unanswered => is_deaf.store(true, Ordering::SeqCst),
             }
             to_server.write_all(&head).await?;
             let mut payload = (&mut from_client).take(header.payload_bytes);
             tokio::io::copy(&mut payload, &mut to_server).await?;
         }
     };
+    let answers = async {
+        let mut bytes = vec![0; 64 << 10];
+        loop {
+            let count = from_server.read(&mut bytes).await?;
+            if count == 0 || is_deaf.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            to_client.write_all(&bytes[..count]).await?;
+        }
+    };
     tokio::select! {
         ended = requests => ended,
-        ended = tokio::io::copy(&mut from_server, &mut to_client) => ended.map(|_| ()),
+        ended = answers => ended,
     }
 }
 

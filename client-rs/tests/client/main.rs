@@ -6,6 +6,7 @@
 mod doors;
 mod failures;
 mod hostile;
+mod if_version;
 mod no_clobber;
 mod object_faults;
 mod objects;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::doors::{Doors, Verdict, at_once, bytes, head_key, open, ranks, until_used};
 use rampuddle_client::{
-    Client, CopyState, CreateItem, DeleteItem, Error, GetOptions, PutOptions, PutReport, Target,
+    Client, CopyState, CreateItem, DeleteItem, Error, GetOptions, PutCondition, PutOptions,
+    PutReport, Target,
 };
 use rampuddle_protocol::Status;
 use tokio::sync::Semaphore;
@@ -15,7 +16,7 @@ const MIB: u64 = 1 << 20;
 
 fn no_clobber(replicas: u8) -> PutOptions {
     let mut options = PutOptions::default();
-    (options.no_clobber, options.replicas) = (true, Some(replicas));
+    (options.condition, options.replicas) = (PutCondition::IfAbsent, Some(replicas));
     options
 }
 

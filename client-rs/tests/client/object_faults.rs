@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::doors::{Doors, Verdict, at_once, bytes, holding, open, ranks, until_used, used_bytes};
 use rampuddle_client::{
-    Client, Clock, Environment, Error, GetOptions, PutOptions, Source, SystemClock,
+    Client, Clock, Environment, Error, GetOptions, PutCondition, PutOptions, Source, SystemClock,
 };
 use rampuddle_protocol::Opcode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -301,7 +301,7 @@ async fn an_operation_on_an_object_has_one_deadline_however_many_requests_it_tak
     doors.set(holding(|_| true, &Arc::new(Semaphore::new(0)), &never));
     let (client, read, write) = (&hurried, &GetOptions::default(), &PutOptions::default());
     let mut guarded = PutOptions::default();
-    guarded.no_clobber = true;
+    guarded.condition = PutCondition::IfAbsent;
     let operations: [(&str, Operation<'_>); 6] = [
         ("get", Box::pin(async { client.get(b"o", read).await.is_err() })),
         ("put", Box::pin(async { client.put(b"p", bytes(9 * MIB, 2), write).await.is_err() })),

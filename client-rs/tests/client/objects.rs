@@ -2,7 +2,7 @@
 
 use std::thread::JoinHandle;
 
-use rampuddle_client::{Client, Error, GetOptions, Options, PutOptions, Source};
+use rampuddle_client::{Client, Error, GetOptions, Options, PutCondition, PutOptions, Source};
 use rampuddle_server::{Options as ServerOptions, Server, Stopper};
 
 use crate::doors::bytes;
@@ -149,7 +149,7 @@ async fn an_object_that_exists_is_not_clobbered_when_the_caller_says_so() {
     let cluster = Cluster::start(3, 64 << 20);
     let client = cluster.client().await;
     let mut options = PutOptions::default();
-    options.no_clobber = true;
+    options.condition = PutCondition::IfAbsent;
     client.put(b"o", "first", &options).await.unwrap();
     let refused = client.put(b"o", "second", &options).await;
     assert!(matches!(refused, Err(Error::Exists { .. })), "{refused:?}");

@@ -11,7 +11,7 @@ use crate::doors::{
     Doors, Frame, PATIENCE, Verdict, bytes, cut, head_key, holding, open, ranks, until_used,
     used_bytes,
 };
-use rampuddle_client::{Client, Error, GetOptions, PutOptions, Source, Target};
+use rampuddle_client::{Client, Error, GetOptions, PutCondition, PutOptions, Source, Target};
 use rampuddle_protocol::{Opcode, Status};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Semaphore;
@@ -47,7 +47,7 @@ async fn deleted_but_on_a_stand_in(doors: &Doors) -> (usize, usize) {
 
 fn no_clobber() -> PutOptions {
     let mut options = PutOptions::default();
-    options.no_clobber = true;
+    options.condition = PutCondition::IfAbsent;
     options
 }
 

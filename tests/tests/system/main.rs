@@ -5,6 +5,7 @@
 
 mod clusters;
 mod commands;
+mod conditions;
 mod create;
 mod deadlines;
 mod delete;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, process};
 
 use rampuddle_client::{
-    Client, CopyState, Error, GetOptions, PutOptions, PutReport, Source, WritePolicy,
+    Client, CopyState, Error, GetOptions, PutCondition, PutOptions, PutReport, Source, WritePolicy,
 };
 use rampuddle_harness::{Cluster, ClusterOptions, Counts, Pattern, Seeded, until};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -484,7 +484,7 @@ fn a_put_that_may_replace_nothing_goes_round_no_server_that_stands_still() {
     let mut cluster = Cluster::start(3);
     let client = cluster.client();
     let mut guarded = PutOptions::default();
-    (guarded.no_clobber, guarded.replicas) = (true, Some(1));
+    (guarded.condition, guarded.replicas) = (PutCondition::IfAbsent, Some(1));
     let first = client.put(b"o", bytes(1, 10), &guarded);
     cluster.runtime().block_on(first).unwrap();
     let located = cluster.runtime().block_on(client.locate(b"o")).unwrap().unwrap();
