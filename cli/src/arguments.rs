@@ -319,6 +319,9 @@ pub(crate) struct PutArguments {
     /// Replace this version of the object only, as `stat --json` prints it
     #[arg(long, value_name = "VERSION", conflicts_with = "no_clobber", allow_hyphen_values = true)]
     pub(crate) if_version: Option<Version>,
+    /// Never evict the object; servers of this version evict nothing
+    #[arg(long)]
+    pub(crate) keep: bool,
     /// Length of a stripe, whole MiB up to 1GiB [default: 4MiB]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub(crate) stripe: Option<Size>,

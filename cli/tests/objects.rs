@@ -205,6 +205,18 @@ fn no_clobber_refuses_and_leaves_the_object() {
 }
 
 #[test]
+fn an_object_that_is_kept_is_shown_to_be() {
+    let lab = Lab::with_servers(2);
+    run_with(lab.puddle(["put", "-", "a", "--keep"]), b"one").expect(0);
+    run_with(lab.puddle(["put", "-", "b"]), b"two").expect(0);
+    for (name, is_kept, word) in [("a", true, "yes"), ("b", false, "no")] {
+        assert_eq!(lab.run(["stat", name, "--json"]).expect(0).json()[0]["keep"], is_kept);
+        let line = format!("keep      {word}\n");
+        assert!(lab.run(["stat", name]).expect(0).text().contains(&line), "{name}");
+    }
+}
+
+#[test]
 fn if_version_replaces_that_version_only() {
     let lab = Lab::with_servers(2);
     let version = |ran: common::Ran| text(&ran.json()[0]["version"]).to_owned();

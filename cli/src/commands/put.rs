@@ -29,6 +29,7 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
         let progress = Progress::new();
         let mut options = PutOptions::default();
         options.condition = condition(given);
+        options.keep = given.keep;
         options.stripe_bytes = given.stripe.map(|size| size.0);
         options.progress = Some(progress.clone());
         let bar = Bar::follow(settings.output, name, &progress);

@@ -39,6 +39,7 @@ fn text(located: &Located) -> String {
     line("version", stat.version.to_string());
     line("written", utc(stat.version.unix_ms()));
     line("replicas", stat.replicas.to_string());
+    line("keep", if stat.keep { "yes" } else { "no" }.to_owned());
     line("stripes", format!("{} of {} bytes", stat.stripes, stat.stripe_bytes));
     for places in located.copies.chunk_by(|one, other| one.stripe == other.stripe) {
         let what = places[0].stripe.map_or("head".to_owned(), |stripe| format!("stripe {stripe}"));
@@ -81,6 +82,7 @@ struct JsonStat {
     seconds: f64,
     stripe_bytes: u64,
     upload: String,
+    keep: bool,
     copies: Vec<JsonCopy>,
 }
 
@@ -111,6 +113,7 @@ impl JsonStat {
             seconds,
             stripe_bytes: stat.stripe_bytes,
             upload: stat.upload.to_string(),
+            keep: stat.keep,
             copies: located.copies.iter().map(copy).collect(),
         }
     }

@@ -29,6 +29,8 @@ const READS_MAX: usize = 4;
 pub(super) struct Head {
     pub(super) key: Bytes,
     pub(super) tag: Tag,
+    /// Whether that server may not evict it.
+    pub(super) keep: bool,
     /// The server that gave it.
     pub(super) server: Arc<str>,
     /// Inline: the object's bytes, when they were asked for.
@@ -93,11 +95,11 @@ pub(super) fn check_name(name: &[u8]) -> Result<Bytes, Error> {
 
 impl Head {
     pub(super) fn stat(&self) -> ObjectStat {
-        stat_of(&self.key[1..], &self.tag)
+        stat_of(&self.key[1..], &self.tag, self.keep)
     }
 }
 
-pub(super) fn stat_of(name: &[u8], tag: &Tag) -> ObjectStat {
+pub(super) fn stat_of(name: &[u8], tag: &Tag, keep: bool) -> ObjectStat {
     ObjectStat {
         name: name.to_vec(),
         bytes: tag.object_bytes,
@@ -106,6 +108,7 @@ pub(super) fn stat_of(name: &[u8], tag: &Tag) -> ObjectStat {
         stripes: tag.stripes(),
         stripe_bytes: tag.stripe_bytes.into(),
         upload: tag.upload,
+        keep,
     }
 }
 
@@ -248,6 +251,7 @@ async fn ask_for(
     let mut head = Head {
         key: key.clone(),
         tag,
+        keep: answer.flags.has(RowFlags::KEEP),
         server: Arc::clone(server),
         inline: Bytes::new(),
         table: Vec::new(),

@@ -58,7 +58,8 @@ enum What {
     Delete,
     /// Why not.
     Unreadable(&'static str),
-    Object(Tag),
+    /// With its tag; whether it is never evicted.
+    Object(Tag, bool),
 }
 
 impl Client {
@@ -107,7 +108,7 @@ impl Listing {
                 }
             }
             match greatest.map(|listed| listed.what) {
-                Some(What::Object(tag)) => return Some(Ok(stat_of(&key[1..], &tag))),
+                Some(What::Object(tag, keep)) => return Some(Ok(stat_of(&key[1..], &tag, keep))),
                 Some(What::Unreadable(why)) => self.unreadable.add(&key[1..], why),
                 Some(What::Delete) | None => {}
             }
@@ -192,7 +193,9 @@ impl Listed {
             What::Delete
         } else {
             match Tag::decode(&entry.key, &entry.tag) {
-                Ok(tag) if tag.version == version => What::Object(tag),
+                Ok(tag) if tag.version == version => {
+                    What::Object(tag, entry.row.flags.has(RowFlags::KEEP))
+                }
                 Ok(_) => What::Unreadable("its version is not that of its tag"),
                 Err(why) => What::Unreadable(why),
             }
@@ -205,7 +208,7 @@ impl Listed {
     fn rank(&self) -> (Version, u8) {
         let of_kind = match self.what {
             What::Unreadable(_) => 0,
-            What::Object(_) => 1,
+            What::Object(..) => 1,
             What::Delete => 2,
         };
         (self.version, of_kind)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rampuddle_protocol::limits::VALUE_BYTES_MAX;
-use rampuddle_protocol::{SetId, crc32c};
+use rampuddle_protocol::{RowFlags, SetId, crc32c};
 
 use super::cleanup::{Cleanup, drop_displaced};
 use super::copies::Copies;
@@ -77,6 +77,7 @@ pub(super) struct Put {
     pub(super) replicas: u8,
     pub(super) stripe_bytes: u64,
     pub(super) condition: PutCondition,
+    keep: bool,
     /// What the head is known to take the place of before it is written.
     pub(super) replaced: Vec<Tag>,
     policy: WritePolicy,
@@ -112,6 +113,7 @@ impl Put {
             replicas,
             stripe_bytes,
             condition: options.condition,
+            keep: options.keep,
             replaced: Vec::new(),
             progress: options.progress.clone(),
         })
@@ -127,6 +129,11 @@ impl Put {
                 Ok(())
             }
         }
+    }
+
+    /// Flags of all values of the object.
+    pub(super) fn flags(&self) -> RowFlags {
+        if self.keep { RowFlags::SEALED | RowFlags::KEEP } else { RowFlags::SEALED }
     }
 
     pub(super) fn done(&self, bytes: u64) {

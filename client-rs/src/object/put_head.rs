@@ -91,7 +91,7 @@ impl Put {
         item.crc32c = Some(crc);
         item.set = self.upload;
         item.replicas = self.replicas;
-        item.flags = RowFlags::SEALED;
+        item.flags = self.flags();
         if self.condition != PutCondition::IfAbsent {
             item.flags |= RowFlags::REPLACE;
         }

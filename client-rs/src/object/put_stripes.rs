@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::{join_all, try_join};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rampuddle_protocol::limits::HEAD_LEASE_MS;
-use rampuddle_protocol::{RowFlags, SetId, crc32c, crc32c_combine};
+use rampuddle_protocol::{SetId, crc32c, crc32c_combine};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, interval_at};
 
@@ -205,7 +205,7 @@ impl Put {
     fn stripe_item(&self, index: usize, bytes: Bytes, crc: u32) -> CreateItem {
         let mut item = CreateItem::new(stripe_key(self.upload, index as u64), bytes);
         item.version = stripe_version(self.upload);
-        item.flags = RowFlags::SEALED;
+        item.flags = self.flags();
         item.crc32c = Some(crc);
         item.set = self.upload;
         item.lease_ms = self.lease_ms();

@@ -24,6 +24,9 @@ pub struct PutOptions {
     pub stripe_bytes: Option<u64>,
     /// What the object may take the place of.
     pub condition: PutCondition,
+    /// Never evict it. Servers of this version evict nothing; they remember this
+    /// with every copy.
+    pub keep: bool,
     /// Told how far it is.
     pub progress: Option<Arc<Progress>>,
 }
@@ -259,6 +262,8 @@ pub struct ObjectStat {
     pub stripe_bytes: u64,
     /// Names the values of its upload.
     pub upload: SetId,
+    /// Whether it is never evicted.
+    pub keep: bool,
 }
 
 /// An object and where its copies lie.

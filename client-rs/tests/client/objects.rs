@@ -2,7 +2,10 @@
 
 use std::thread::JoinHandle;
 
-use rampuddle_client::{Client, Error, GetOptions, Options, PutCondition, PutOptions, Source};
+use rampuddle_client::{
+    Client, Error, GetOptions, ListQuery, Options, PutCondition, PutOptions, Source,
+};
+use rampuddle_protocol::RowFlags;
 use rampuddle_server::{Options as ServerOptions, Server, Stopper};
 
 use crate::doors::bytes;
@@ -155,6 +158,36 @@ async fn an_object_that_exists_is_not_clobbered_when_the_caller_says_so() {
     assert!(matches!(refused, Err(Error::Exists { .. })), "{refused:?}");
     let value = client.get(b"o", &GetOptions::default()).await.unwrap().unwrap();
     assert_eq!(&value.into_bytes()[..], b"first");
+}
+
+#[tokio::test]
+async fn an_object_that_is_to_be_kept_says_so_in_every_copy_of_every_part() {
+    let cluster = Cluster::start(3, 64 << 20);
+    let client = cluster.client().await;
+    for (name, length) in [("small", 3_000), ("large", 9 * MIB)] {
+        for keep in [true, false] {
+            let mut options = PutOptions::default();
+            options.keep = keep;
+            let before = client.stat(name.as_bytes()).await.unwrap();
+            assert!(before.is_none_or(|stat| stat.keep));
+            client.put(name.as_bytes(), bytes(length, 1), &options).await.unwrap();
+            let stat = client.stat(name.as_bytes()).await.unwrap().unwrap();
+            assert_eq!(stat.keep, keep);
+            let listed = client.list(name.as_bytes()).next().await.unwrap().unwrap();
+            assert_eq!(listed.keep, keep);
+            let mut values = 0;
+            for server in ["s0", "s1", "s2"] {
+                let query = ListQuery::default();
+                for entry in client.raw().list(server, &query).await.unwrap().entries {
+                    if entry.row.set == stat.upload {
+                        assert_eq!(entry.row.flags.has(RowFlags::KEEP), keep, "{entry:?}");
+                        values += 1;
+                    }
+                }
+            }
+            assert_eq!(values, 2 * (1 + stat.stripes));
+        }
+    }
 }
 
 #[tokio::test]
