@@ -129,6 +129,9 @@ flags!(
         DISPLACED = 1 << 9,
         /// Answers: deleted or replaced, readable only to holders of its set.
         HELD = 1 << 10,
+        /// Touch: this lease, also where it is shorter than the one before; from
+        /// then on only another such Touch changes it.
+        EXACT = 1 << 11,
     }
 );
 
@@ -144,4 +147,6 @@ impl RowFlags {
     pub const LIST: Self = Self::TOMBSTONE;
     /// Flags that a Publish row may carry.
     pub const PUBLISH: Self = Self::CHECKSUM;
+    /// Flags that a Touch row may carry.
+    pub const TOUCH: Self = Self::EXACT;
 }

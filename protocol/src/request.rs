@@ -180,7 +180,7 @@ wire_layout! {
     pub struct TouchRow {
         /// The set.
         set: SetId,
-        /// None.
+        /// EXACT.
         flags: RowFlags,
         /// Zero.
         reserved_0: u32,

@@ -266,7 +266,7 @@ fn every_flag_stands_in_the_document() {
         .map(|bit| owned(&[&bit.to_string(), &flag_name(&RowFlags(1 << bit))]))
         .collect();
     assert_eq!(columns(row, 2), wanted);
-    assert_eq!((frame.len(), row.len()), (2, 11));
+    assert_eq!((frame.len(), row.len()), (2, 12));
 }
 
 #[test]
@@ -278,6 +278,7 @@ fn the_flags_allowed_in_each_row_are_those_of_the_document() {
         ("PublishRow", RowFlags::PUBLISH),
         ("GatherRow", RowFlags::GATHER),
         ("ListRow", RowFlags::LIST),
+        ("TouchRow", RowFlags::TOUCH),
     ];
     let mut wanted: Vec<Cells> =
         allowed.iter().map(|(row, flags)| owned(&[row, &flag_name(flags)])).collect();

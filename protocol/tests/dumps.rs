@@ -519,6 +519,22 @@ fn sets() -> Vec<Case> {
             )]
         ),
         frame!(
+            "touch_exact",
+            "touch of a set: 90 s from now, no more",
+            TouchRow,
+            Envelope::request(Opcode::Touch, 12),
+            [(
+                TouchRow {
+                    set: UPLOAD,
+                    flags: RowFlags::EXACT,
+                    lease_ms: 90_000,
+                    ..TouchRow::default()
+                },
+                b"",
+                b""
+            )]
+        ),
+        frame!(
             "touch_answer",
             "its answer: three values",
             Outcome,
@@ -819,7 +835,7 @@ fn every_recorded_frame_is_read_and_written_byte_for_byte() {
         assert_eq!(*bytes, case.frame, "{}", case.name);
     }
     println!("{} recorded frames", recorded.len());
-    assert_eq!(recorded.len(), 36);
+    assert_eq!(recorded.len(), 37);
 }
 
 #[test]

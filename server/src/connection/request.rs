@@ -198,7 +198,7 @@ impl Request<'_> {
     }
 
     fn touch(&self, core: &mut Core, out: &mut [u8]) -> Result<Written, TableError> {
-        let check = |row: &TouchRow, _: &[u8], _: &[u8]| check_flags(row.flags, RowFlags::NONE);
+        let check = |row: &TouchRow, _: &[u8], _: &[u8]| check_flags(row.flags, RowFlags::TOUCH);
         let mut touched = 0;
         self.each_row(out, check, |row, _| {
             if touched > TOUCHED_MAX {

@@ -69,6 +69,8 @@ pub(crate) struct Entry {
     pub(crate) is_damaged: bool,
     /// Monotonic milliseconds; `u64::MAX` = never.
     pub(crate) expires_ms: u64,
+    /// Only an exact lease takes the place of its lease.
+    pub(crate) has_exact_lease: bool,
     /// Its place among what ends by itself.
     pub(crate) ending: u32,
     pub(crate) hash: u64,
@@ -100,6 +102,7 @@ impl Entry {
         is_reserved: false,
         is_damaged: false,
         expires_ms: u64::MAX,
+        has_exact_lease: false,
         ending: NO_ENTRY,
         hash: 0,
         order: Order { left: NO_ENTRY, right: NO_ENTRY, priority: 0, prefix: 0 },

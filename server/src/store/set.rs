@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use rampuddle_protocol::limits::LEASE_MS_MAX;
-use rampuddle_protocol::{SetId, Status, TouchRow};
+use rampuddle_protocol::{RowFlags, SetId, Status, TouchRow};
 
 use super::entry::{EntryId, NO_ENTRY, Slab, State};
 use super::{Now, Reply, Store, superseded_hash};
@@ -283,7 +283,7 @@ impl Store {
             let next = self.slab[id].next;
             let has_ended = self.slab[id].expires_ms <= now.monotonic_ms;
             if !has_ended {
-                self.renew_lease(id, row.lease_ms, now);
+                self.renew_lease(id, row, now);
                 touched += 1;
             }
             id = next;
@@ -292,12 +292,18 @@ impl Store {
         Reply::with_detail(status, touched)
     }
 
-    /// A value that is permanent stays so, and no lease gets shorter: a renewal
-    /// may arrive late.
-    fn renew_lease(&mut self, id: EntryId, lease_ms: u64, now: Now) {
-        let ends_ms = self.slab[id].expires_ms;
-        if lease_ms == 0 || (ends_ms != u64::MAX && ends_ms < now.monotonic_ms + lease_ms) {
-            self.set_lease(id, lease_ms, now);
+    /// A value that is permanent stays so, and no lease gets shorter unless it is
+    /// to be exact, or any other once it is: a renewal may arrive late.
+    fn renew_lease(&mut self, id: EntryId, row: &TouchRow, now: Now) {
+        let entry = &mut self.slab[id];
+        let is_exact = row.flags.has(RowFlags::EXACT);
+        if entry.expires_ms == u64::MAX || (entry.has_exact_lease && !is_exact) {
+            return;
+        }
+        entry.has_exact_lease = is_exact;
+        let is_longer = entry.expires_ms < now.monotonic_ms + row.lease_ms;
+        if is_exact || row.lease_ms == 0 || is_longer {
+            self.set_lease(id, row.lease_ms, now);
         }
     }
 

@@ -233,6 +233,48 @@ fn a_lease_ends_a_value_and_touch_renews_or_ends_the_lease() {
 }
 
 #[test]
+fn an_exact_lease_may_be_shorter_and_no_late_renewal_changes_it() {
+    let mut store = store(16);
+    let set = SetId([1; 16]);
+    let leased = CreateRow { lease_ms: 86_400_000, set, ..row(1, 1) };
+    create(&mut store, &leased, b"stripe", b"x");
+    create(&mut store, &CreateRow { lease_ms: 2_000, ..leased }, b"head", b"x");
+    create(&mut store, &CreateRow { set, ..row(1, 1) }, b"permanent", b"x");
+    let exact = TouchRow { set, flags: RowFlags::EXACT, lease_ms: 2_000, ..TouchRow::default() };
+    assert_eq!(store.touch(&exact, NOW).outcome.detail, 3);
+    let later = |ms| Now { monotonic_ms: NOW.monotonic_ms + ms, ..NOW };
+    for lease_ms in [900_000, 86_400_000, 0, 1] {
+        let late = TouchRow { set, lease_ms, ..TouchRow::default() };
+        assert_eq!(store.touch(&late, later(1)).outcome.detail, 3);
+    }
+    store.sweep(later(1_999));
+    assert_eq!(store.values(), 3);
+    // Another exact one does: a day, none, and for a value without a lease no other.
+    let longer = TouchRow { lease_ms: 5_000, ..exact };
+    store.touch(&longer, later(1_999));
+    store.sweep(later(6_998));
+    assert_eq!(store.values(), 3);
+    store.sweep(later(6_999));
+    assert_eq!((store.values(), store.counters.leases_ended), (1, 2));
+    assert!(store.find_value(b"permanent", later(1 << 40)).is_some());
+    store.check_invariants();
+    // What takes the place of a value that would end does not end with it.
+    let brief = SetId([2; 16]);
+    create(&mut store, &CreateRow { set: brief, lease_ms: 1_000, ..row(1, 1) }, b"k", b"old");
+    store.touch(&TouchRow { set: brief, ..exact }, NOW);
+    create(&mut store, &CreateRow { set: SetId([3; 16]), ..row(2, 1) }, b"k", b"new");
+    store.sweep(later(10_000));
+    assert_eq!(read(&mut store, b"k").unwrap(), b"new");
+    // Exact and none: it stays, and a late renewal does not make it end.
+    create(&mut store, &CreateRow { set: brief, lease_ms: 1_000, ..row(1, 1) }, b"stays", b"x");
+    store.touch(&TouchRow { set: brief, lease_ms: 0, ..exact }, NOW);
+    store.touch(&TouchRow { set: brief, lease_ms: 1, ..TouchRow::default() }, NOW);
+    store.sweep(later(10_000));
+    assert!(store.find_value(b"stays", later(10_000)).is_some());
+    store.check_invariants();
+}
+
+#[test]
 fn a_held_value_stays_readable_to_its_holder_only_until_it_is_released() {
     let mut store = store(16);
     let set = SetId([1; 16]);
@@ -703,6 +745,81 @@ fn random_operations_agree_with_a_plain_map() {
         assert_eq!(store.values(), model.values.len() as u64);
         assert_eq!(store.tombstone_count(), model.tombstones.len() as u64);
     }
+}
+
+/// What a plain map says of leases: when each value ends, and whether exactly then.
+type Leases = BTreeMap<Vec<u8>, (SetId, Option<(u64, bool)>)>;
+
+/// A Touch, as the document has it.
+fn touch_model(leases: &mut Leases, row: &TouchRow, now_ms: u64) -> u64 {
+    let exact = row.flags.has(RowFlags::EXACT);
+    let mut touched = 0;
+    for (_, lease) in leases.values_mut().filter(|(set, _)| *set == row.set) {
+        touched += 1;
+        let Some((end, was_exact)) = *lease else { continue };
+        let is_longer = now_ms + row.lease_ms > end;
+        if exact || (!was_exact && (row.lease_ms == 0 || is_longer)) {
+            let end = now_ms + row.lease_ms;
+            *lease = (row.lease_ms > 0).then_some((end, exact));
+        }
+    }
+    touched
+}
+
+#[test]
+fn random_leases_and_touches_agree_with_a_plain_map() {
+    let mut random = Seeded::from_environment();
+    let (mut ended, mut shortened) = (0, 0);
+    for _ in 0..40 {
+        let mut store = store(64);
+        let (mut leases, mut now, mut step) = (Leases::new(), NOW, 0);
+        for _ in 0..600 {
+            let set = SetId([1 + random.below(3) as u8; 16]);
+            match random.below(8) {
+                0..3 => {
+                    step += 1;
+                    let key = vec![b'k', random.below(12) as u8];
+                    let lease_ms = [0, 1 + random.below(60)][random.below(2) as usize];
+                    let row = CreateRow { set, lease_ms, ..whole(step, 1) };
+                    let (id, terms) = store.claim(&row, &key, b"", now).unwrap();
+                    fill(&mut store, id, b"x");
+                    assert_eq!(store.finish_claim(id, &terms, now).outcome.status(), Status::Ok);
+                    let lease = (lease_ms > 0).then_some((now.monotonic_ms + lease_ms, false));
+                    leases.insert(key, (set, lease));
+                }
+                3..6 => {
+                    let flags = [RowFlags::NONE, RowFlags::EXACT][random.below(2) as usize];
+                    let lease_ms = random.below(40) * random.below(2);
+                    let row = TouchRow { set, flags, lease_ms, ..TouchRow::default() };
+                    let ends = |leases: &Leases| -> u64 {
+                        leases.values().filter_map(|(_, lease)| lease.map(|(end, _)| end)).sum()
+                    };
+                    let before = ends(&leases);
+                    let touched = touch_model(&mut leases, &row, now.monotonic_ms);
+                    shortened += u64::from(ends(&leases) < before && lease_ms > 0);
+                    let outcome = store.touch(&row, now).outcome;
+                    assert_eq!(outcome.detail, touched);
+                    assert_eq!(outcome.status() == Status::Ok, touched > 0);
+                }
+                6 => {
+                    now.monotonic_ms += random.below(20);
+                    store.sweep(now);
+                }
+                _ => now.monotonic_ms += random.below(20),
+            }
+            let before = leases.len();
+            leases.retain(|_, (_, lease)| lease.is_none_or(|(end, _)| end > now.monotonic_ms));
+            ended += before - leases.len();
+            for key in 0..12 {
+                let key = [b'k', key];
+                let is_there = store.find_value(&key, now).is_some();
+                assert_eq!(is_there, leases.contains_key(&key[..]), "{key:?}");
+            }
+        }
+        store.check_invariants();
+        assert_eq!(store.values(), leases.len() as u64);
+    }
+    assert!(ended > 1_000 && shortened > 100, "{ended} ended, {shortened} made shorter");
 }
 
 #[test]

@@ -289,7 +289,18 @@ impl RawClient {
     /// Touch.
     #[track_caller]
     pub fn touch(&mut self, set: SetId, lease_ms: u64) -> Outcome {
-        let row = TouchRow { set, lease_ms, ..TouchRow::default() };
+        self.touch_row(TouchRow { set, lease_ms, ..TouchRow::default() })
+    }
+
+    /// Touch with EXACT.
+    #[track_caller]
+    pub fn touch_exactly(&mut self, set: SetId, lease_ms: u64) -> Outcome {
+        self.touch_row(TouchRow { set, flags: RowFlags::EXACT, lease_ms, ..TouchRow::default() })
+    }
+
+    /// Touch, as the row says.
+    #[track_caller]
+    pub fn touch_row(&mut self, row: TouchRow) -> Outcome {
         self.ask_one(Opcode::Touch, row, b"", b"", b"").0
     }
 

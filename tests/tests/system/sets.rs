@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rampuddle_harness::{Pattern, RawClient, ServerProcess, Transport, fresh_version, pace, until};
 use rampuddle_protocol::limits::{MIB, PAGE_BYTES};
 use rampuddle_protocol::{
-    CreateRow, GatherRow, ListRow, Outcome, RowFlags, SetId, Status, Version,
+    CreateRow, GatherRow, ListRow, Outcome, RowFlags, SetId, Status, TouchRow, Version,
 };
 
 use crate::{assert_status, over_both};
@@ -13,6 +13,7 @@ use crate::{assert_status, over_both};
 over_both! {
     a_lease_ends_a_value_and_leaves_no_tombstone
     a_touch_renews_lengthens_and_ends_the_leases_of_a_set
+    an_exact_touch_shortens_leases_and_late_renewals_change_nothing
     a_held_value_stays_readable_to_its_session_and_to_nobody_else
     a_hold_covers_replaced_dropped_and_lapsed_values
     holds_are_broken_over_a_quarter_of_the_pool
@@ -88,6 +89,28 @@ fn a_touch_renews_lengthens_and_ends_the_leases_of_a_set(transport: Transport) {
     assert_status!(client.touch(short, 1), NotFound);
     assert_status!(client.touch(SetId::NONE, 1), BadRow);
     assert_status!(client.touch(SET, u64::MAX), BadRow);
+}
+
+fn an_exact_touch_shortens_leases_and_late_renewals_change_nothing(transport: Transport) {
+    let server = ServerProcess::with_pool_mib(4);
+    let mut client = server.client(transport);
+    for key in [b"a", b"b"] {
+        create(&mut client, key, SET, 86_400_000);
+    }
+    create(&mut client, b"permanent", SET, 0);
+    let began = Instant::now();
+    assert_eq!(assert_status!(client.touch_exactly(SET, 400), Ok).detail, 3);
+    for lease_ms in [900_000, 0] {
+        assert_eq!(assert_status!(client.touch(SET, lease_ms), Ok).detail, 3);
+    }
+    until("the leases to end", PATIENCE, || client.info().leases_ended == 2);
+    assert!(began.elapsed() >= Duration::from_millis(399), "ended after {:?}", began.elapsed());
+    let info = client.info();
+    assert_eq!((info.used_bytes, info.values, info.tombstones), (PAGE_BYTES, 1, 0));
+    assert_eq!(client.stat(b"permanent").lease_ms, 0);
+    let row = |flags| TouchRow { set: SET, flags, lease_ms: 1, ..TouchRow::default() };
+    assert_status!(client.touch_row(row(RowFlags::KEEP)), BadRow);
+    assert_status!(client.touch_row(row(RowFlags(1 << 31))), Unsupported);
 }
 
 fn a_held_value_stays_readable_to_its_session_and_to_nobody_else(transport: Transport) {
