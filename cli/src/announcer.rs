@@ -2,7 +2,7 @@
 //! when the server is asked to stop.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rampuddle_client::{Random as _, SystemRandom, settings_fingerprint};
 use rampuddle_discovery::{
@@ -50,7 +50,8 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// An announcer that has not begun.
+    /// An announcer that has not begun. When settings are created is its own
+    /// business, whatever the request says.
     pub(crate) fn new(url: String, request: JoinRequest, told: ToldSettings) -> Self {
         let random = SystemRandom::default();
         Self { url, request, told, random, announcement: None, was_announced: false }
@@ -95,13 +96,17 @@ impl Announcer {
         }
     }
 
-    /// Opened anew each time: the place may have been made anew as well.
+    /// Opened anew each time: the place may have been made anew as well. Settings
+    /// that are written then are new too, however long this server runs: others
+    /// may be missing from that place still.
     async fn join(&self) -> Result<Joined, DiscoveryError> {
+        let mut request = self.request.clone();
+        request.settings_if_first.created_unix_ms = unix_ms();
         let cluster = &self.request.settings_if_first.cluster;
         let backend = open(&self.url, cluster)?;
         let probe =
             |address: String| -> Asking { Box::pin(incarnation_at(address, cluster.clone())) };
-        join(&*backend, &self.request, &probe).await
+        join(&*backend, &request, &probe).await
     }
 
     /// Returns when discovery, asked now and then, no longer has the server.
@@ -133,4 +138,8 @@ impl Announcer {
     fn jitter(&self, most: Duration) -> Duration {
         most.mul_f64((self.random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64)
     }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 
-use common::{Lab, Running, left_in, puddle, run, text, until};
+use common::{Lab, Running, left_in, puddle, run, run_with, text, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -139,6 +139,30 @@ fn a_server_is_announced_again_when_the_directory_was_wiped() {
     let lab = Lab::with_servers(1);
     std::fs::remove_dir_all(lab.path("members")).unwrap();
     until("announced again", || is_alive(&lab, "s1"));
+}
+
+/// The directory is as old as the cluster, the settings that are written anew are
+/// not: while servers join one after the other, nobody can say yet what is not there.
+#[test]
+fn nothing_is_said_not_to_be_there_while_a_wiped_directory_fills_again() {
+    let lab = Lab::with_servers(3);
+    let names: Vec<String> = (0..6).map(|number| format!("object-{number}")).collect();
+    for name in &names {
+        run_with(lab.puddle(["put", "-", name, "--replicas", "1"]), b"x").expect(0);
+    }
+    // Only now are the servers older than a registry that is young.
+    until("a known answer", || lab.run(["get", "none", "-"]).code == Some(1));
+    std::fs::remove_dir_all(lab.path("members")).unwrap();
+    let mut answers = 0;
+    until("all servers are announced again", || {
+        for name in &names {
+            let ran = lab.run(["get", name, "-"]);
+            assert!(matches!(ran.code, Some(0 | 2 | 3)), "{ran:?}");
+            answers += usize::from(ran.code != Some(2));
+        }
+        names.iter().all(|name| lab.run(["get", name, "-"]).code == Some(0))
+    });
+    assert!(answers > 0);
 }
 
 #[test]

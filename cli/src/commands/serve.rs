@@ -6,7 +6,6 @@
 use std::io::ErrorKind;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use rampuddle_discovery::{Id, JoinRequest, Living, Member, Settings as ClusterSettings, host_id};
@@ -96,8 +95,7 @@ fn bind(serve: &ServeSettings, output: Output) -> anyhow::Result<Server> {
 
 fn join_request(server: &Server, serve: &ServeSettings) -> anyhow::Result<JoinRequest> {
     let options = &serve.options;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut cluster = ClusterSettings::new(&options.cluster, now.as_millis() as u64);
+    let mut cluster = ClusterSettings::new(&options.cluster, 0);
     cluster.replicas_max = serve.replicas_max.map_or(cluster.replicas_max, ReplicasMax::get);
     let mut member = Member::ready(&options.name, serve.weight);
     member.zone.clone_from(&serve.zone);
