@@ -109,7 +109,9 @@ impl Announcer {
         join(&*backend, &request, &probe).await
     }
 
-    /// Returns when discovery, asked now and then, no longer has the server.
+    /// Returns when discovery, asked now and then, no longer has the server. Tells
+    /// it the settings that it finds: a list is edited while servers run, and clients
+    /// follow it.
     async fn until_lost(&self) {
         let cluster = &self.request.settings_if_first.cluster;
         loop {
@@ -117,6 +119,9 @@ impl Announcer {
             // A service that gives no answer has not lost anything yet.
             let Ok(backend) = open(&self.url, cluster) else { continue };
             let Ok(snapshot) = backend.snapshot().await else { continue };
+            if let Some(settings) = &snapshot.settings {
+                self.told.tell(settings_fingerprint(settings));
+            }
             if !snapshot.alive(&self.request.living.name).is_some_and(|found| self.is_us(found)) {
                 return;
             }

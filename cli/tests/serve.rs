@@ -164,6 +164,38 @@ fn nothing_is_said_not_to_be_there_while_a_wiped_directory_fills_again() {
     });
     assert!(answers > 0);
 }
+/// Clients follow the list at once; servers did only when they were started again,
+/// and until then refused everybody.
+#[test]
+fn the_settings_of_a_list_can_be_changed_while_its_servers_run() {
+    let lab = Lab::new();
+    let (list, socket) = (lab.path("list.toml"), lab.path("s.sock"));
+    let url = format!("file:{}", list.display());
+    let write = |replicas_max: u8| {
+        let text = format!(
+            "[settings]\nreplicas_max = {replicas_max}\n\
+             [[member]]\nname = \"s1\"\nunix_socket = \"{}\"\n",
+            socket.display()
+        );
+        std::fs::write(lab.path("new"), text).unwrap();
+        std::fs::rename(lab.path("new"), &list).unwrap();
+    };
+    write(3);
+    let arguments = ["--discovery", &url, "--socket", socket.to_str().unwrap()];
+    let server = Running::start(lab.serve_command("s1", &arguments));
+    until("announced", || run(puddle(["ls", "--discovery", &url])).code == Some(0));
+    write(5);
+    lab.file("file", 10);
+    let file = lab.path("file");
+    let put = ["put", file.to_str().unwrap(), "--discovery", &url];
+    until("the server knows of it", || {
+        let ran = run(puddle(put));
+        assert!(ran.code == Some(0) || ran.stderr.contains("other cluster settings"), "{ran:?}");
+        ran.code == Some(0)
+    });
+    drop(server);
+}
+
 
 #[test]
 fn a_server_serves_while_discovery_cannot_be_reached_and_joins_later() {
