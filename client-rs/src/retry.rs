@@ -2,10 +2,12 @@
 //!
 //! | sending | counts as |
 //! |---|---|
-//! | of a request, for the first time | a request: pays into the budget |
+//! | of a request, for the first time, over a connection | a request: pays into the budget |
+//! | of nothing, because no connection can be made | nothing: no server has work with it |
 //! | of the same request to the same server, after it failed there or was answered BUSY | a retry: taken from the budget, three attempts at most, full jitter before each |
 //! | of a read to a second server while the first still works on it | a hedge: taken from the budget |
-//! | of a read to the *next* replica, after one failed | a failover: free, and pays nothing in |
+//! | of a piece of a stripe to the *next* replica, after one failed | a failover: free, and pays nothing in |
+//! | of a look at a head or a set to the next server | a request of its own: free, and pays in |
 //!
 //! A failover is what replicas are for, and must not be refused by an empty
 //! budget. It needs none: it goes to each server that may answer once, and a
@@ -42,8 +44,12 @@ pub(crate) struct RetryBudget {
 
 /// The attempts made at one request on one server.
 #[derive(Debug)]
-#[must_use = "the first attempt was paid in for"]
-pub(crate) struct Attempts(u32);
+#[must_use = "attempts are counted to end them"]
+pub(crate) struct Attempts {
+    /// The one under way is counted.
+    made: u32,
+    is_noted: bool,
+}
 
 impl Default for RetryBudget {
     fn default() -> Self {
@@ -52,16 +58,18 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// Notes a request, which is about to be sent for the first time.
-    pub(crate) fn note_request(&self) {
-        let deposit = |tokens: u64| (tokens < BURST).then_some(tokens + DEPOSIT);
-        let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, deposit);
+    /// Counts the attempts at a request from now on. It pays in when it is noted.
+    pub(crate) fn first_attempt(&self) -> Attempts {
+        Attempts { made: 1, is_noted: false }
     }
 
-    /// Notes a request, and counts the attempts at it from now on.
-    pub(crate) fn first_attempt(&self) -> Attempts {
-        self.note_request();
-        Attempts(1)
+    /// Notes that there is a connection to send the request over. It pays in once,
+    /// however often it is sent.
+    pub(crate) fn note(&self, attempts: &mut Attempts) {
+        if !std::mem::replace(&mut attempts.is_noted, true) {
+            let deposit = |tokens: u64| (tokens < BURST).then_some(tokens + DEPOSIT);
+            let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, deposit);
+        }
     }
 
     /// Whether a request that had no effect may be sent to the same server
@@ -75,11 +83,11 @@ impl RetryBudget {
         at_least: Duration,
         deadline: Deadline,
     ) -> bool {
-        if attempts.0 >= ATTEMPTS_MAX || !self.try_spend() {
+        if attempts.made >= ATTEMPTS_MAX || !self.try_spend() {
             return false;
         }
-        let pause = at_least + backoff(environment, attempts.0);
-        attempts.0 += 1;
+        let pause = at_least + backoff(environment, attempts.made);
+        attempts.made += 1;
         pause_within(deadline, pause).await
     }
 
@@ -102,6 +110,12 @@ mod tests {
 
     use super::*;
 
+    fn sent(budget: &RetryBudget) -> Attempts {
+        let mut attempts = budget.first_attempt();
+        budget.note(&mut attempts);
+        attempts
+    }
+
     #[test]
     fn retries_are_a_tenth_of_the_requests_after_the_burst() {
         let budget = RetryBudget::default();
@@ -109,23 +123,32 @@ mod tests {
         assert_eq!(burst as u64, BURST / PRICE);
         let mut retries = 0;
         for _ in 0..1_000 {
-            let _ = budget.first_attempt();
+            let mut attempts = sent(&budget);
+            budget.note(&mut attempts);
             retries += u32::from(budget.try_spend());
         }
-        assert_eq!(retries, 100);
+        assert_eq!(retries, 100, "each request pays in once");
+    }
+
+    #[test]
+    fn requests_that_are_not_sent_pay_nothing_in() {
+        let budget = RetryBudget::default();
+        while budget.try_spend() {}
+        (0..1_000).for_each(|_| drop(budget.first_attempt()));
+        assert!(!budget.try_spend());
     }
 
     #[test]
     fn quiet_hours_do_not_save_up_more_than_the_burst() {
         let budget = RetryBudget::default();
-        (0..100_000).for_each(|_| drop(budget.first_attempt()));
+        (0..100_000).for_each(|_| drop(sent(&budget)));
         assert_eq!((0..1_000).filter(|_| budget.try_spend()).count() as u64, BURST / PRICE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_is_sent_three_times_at_most_and_waits_between() {
         let (budget, environment) = (RetryBudget::default(), Environment::default());
-        let mut attempts = budget.first_attempt();
+        let mut attempts = sent(&budget);
         let (start, at_least) = (Instant::now(), Duration::from_millis(300));
         assert!(budget.again(&mut attempts, &environment, at_least, None).await);
         assert!(budget.again(&mut attempts, &environment, at_least, None).await);

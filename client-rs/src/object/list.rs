@@ -176,7 +176,7 @@ async fn page(
     let raw = operation.raw();
     let mut attempts = operation.retries.first_attempt();
     loop {
-        let error = match raw.list(server, query).await {
+        let error = match raw.list_attempt(server, query, &mut attempts).await {
             Ok(page) => return Ok(page),
             Err(error) => error,
         };

@@ -14,6 +14,7 @@ use super::report::Progress;
 use super::verifier::Verifier;
 use crate::connection::Connection;
 use crate::error::{Error, Misbehaviour};
+use crate::retry::Attempts;
 use crate::server::Class;
 
 /// Blocks of a piece at most: one frame's worth.
@@ -129,7 +130,8 @@ impl Reading<'_> {
             let mut missing = 0;
             for server in owners.iter().chain(others) {
                 let before = verifier.reached();
-                let outcome = self.ask_server(server, &key, piece, out, &mut verifier).await;
+                let ask = self.ask_server(server, &key, piece, out, &mut verifier, &mut attempts);
+                let outcome = ask.await;
                 let gained = verifier.reached() - before;
                 self.served.add(server, gained);
                 let problem = match outcome {
@@ -173,10 +175,12 @@ impl Reading<'_> {
         piece: &Piece,
         out: &mut [u8],
         verifier: &mut Verifier<'_>,
+        attempts: &mut Attempts,
     ) -> Result<Came, Error> {
         let server = self.operation.servers.server(name)?;
         let deadline = self.operation.deadline();
         let mut lease = server.acquire(Class::of(piece.bytes), deadline).await?;
+        self.operation.retries.note(attempts);
         while verifier.reached() < piece.bytes {
             let from = verifier.reached();
             let want = (piece.bytes - from).min(lease.grants().payload_bytes);

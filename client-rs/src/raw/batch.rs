@@ -13,6 +13,7 @@ use super::RawClient;
 use super::pipeline::{AnswerRow, Interrupted, Prepared, Reply, exchange};
 use crate::connection::changes_values;
 use crate::error::{Error, Fate};
+use crate::retry::Attempts;
 use crate::server::{Class, Server};
 
 /// Results by the caller's order, filled in as they come.
@@ -67,7 +68,8 @@ impl RawClient {
         let mut attempts = self.core.retries.first_attempt();
         let is_known_dead = server.is_unreachable();
         while !rows.is_empty() {
-            let (replies, interrupted) = self.attempt(server, opcode, &mut rows).await;
+            let attempt = self.attempt(server, opcode, &mut rows, &mut attempts);
+            let (replies, interrupted) = attempt.await;
             let Some(Interrupted { error, open }) = interrupted else {
                 done.extend(answered(&rows, replies));
                 break;
@@ -101,10 +103,12 @@ impl RawClient {
         server: &Arc<Server>,
         opcode: Opcode,
         rows: &mut [Prepared<'_, R>],
+        attempts: &mut Attempts,
     ) -> (Vec<Option<Reply<A>>>, Option<Interrupted>) {
         let mut replies: Vec<Option<Reply<A>>> = rows.iter().map(|_| None).collect();
         let weight = rows.iter().map(Prepared::weight).fold(0, u64::saturating_add);
-        let mut lease = match self.acquire(server, Class::of(weight)).await {
+        let class = Class::of(weight);
+        let mut lease = match self.acquire_for_attempt(server, class, attempts).await {
             Ok(lease) => lease,
             Err(error) => return (replies, Some(Interrupted { error, open: Vec::new() })),
         };
@@ -132,4 +136,32 @@ fn answered<R, A>(
     let indices: Vec<usize> = rows.iter().map(|row| row.index).collect();
     let replies = replies.into_iter().map(|reply| reply.expect("the exchange answered every row"));
     indices.into_iter().zip(replies.map(Ok))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::Client;
+    use crate::options::Options;
+    use crate::raw::{GatherItem, Target};
+    use crate::support::FakeServer;
+
+    #[tokio::test]
+    async fn calls_that_are_not_sent_earn_no_retries() {
+        let server = FakeServer::start("a").await;
+        let url = format!("static:{}", server.entry());
+        let client = Client::connect(Options::new(url)).await.unwrap();
+        let gather = async || {
+            let items = vec![GatherItem::new("k", 0, 1)];
+            client.raw().gather(&Target::Placement, items).await.remove(0)
+        };
+        gather().await.unwrap();
+        server.stop().await;
+        gather().await.unwrap_err();
+        let retries = &client.core().retries;
+        while retries.try_spend() {}
+        for _ in 0..100 {
+            gather().await.unwrap_err();
+        }
+        assert!(!retries.try_spend(), "the server is known to be dead: nothing was sent");
+    }
 }

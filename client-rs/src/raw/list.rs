@@ -7,6 +7,7 @@ use rampuddle_protocol::{ListRow, Opcode, RowFlags, StatRow, Status};
 use super::{ListPage, ListQuery, RawClient, StatAnswer};
 use crate::connection::Connection;
 use crate::error::{Error, Misbehaviour};
+use crate::retry::Attempts;
 use crate::server::Class;
 
 impl RawClient {
@@ -18,13 +19,25 @@ impl RawClient {
     /// with keys that are out of order or that nobody asked for: a listing
     /// always goes forward, and ends.
     pub async fn list(&self, server: &str, query: &ListQuery) -> Result<ListPage, Error> {
+        let mut attempts = self.core.retries.first_attempt();
+        self.list_attempt(server, query, &mut attempts).await
+    }
+
+    /// One attempt at a page.
+    pub(crate) async fn list_attempt(
+        &self,
+        server: &str,
+        query: &ListQuery,
+        attempts: &mut Attempts,
+    ) -> Result<ListPage, Error> {
         for (what, bytes) in [("a prefix", &query.prefix), ("a cursor", &query.cursor)] {
             let (bytes, limit) = (bytes.len() as u64, KEY_BYTES_MAX as u64);
             if bytes > limit {
                 return Err(Error::TooLarge { what, bytes, limit });
             }
         }
-        let mut lease = self.acquire(&self.server(server)?, Class::Small).await?;
+        let server = self.server(server)?;
+        let mut lease = self.acquire_for_attempt(&server, Class::Small, attempts).await?;
         let page = ask(&mut lease, query).await?;
         page.entries.iter().for_each(|entry| self.core.clocks().observe(entry.row.version));
         lease.finish();

@@ -121,6 +121,18 @@ impl RawClient {
         server.acquire_for(self.purpose, class, self.deadline()).await
     }
 
+    /// A connection for one attempt at a request, which is noted when there is one.
+    async fn acquire_for_attempt(
+        &self,
+        server: &Arc<Server>,
+        class: Class,
+        attempts: &mut Attempts,
+    ) -> Result<Lease, Error> {
+        let lease = self.acquire(server, class).await?;
+        self.core.retries.note(attempts);
+        Ok(lease)
+    }
+
     /// Whether a request that had no effect may be sent to the server again;
     /// waits before that, at least `at_least`.
     async fn may_send_again(

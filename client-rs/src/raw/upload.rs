@@ -13,6 +13,7 @@ use super::RawClient;
 use super::items::Answer;
 use crate::connection::{Connection, FrameSize, answer_head_bytes};
 use crate::error::{Error, Fate};
+use crate::retry::Attempts;
 use crate::server::{Class, Server};
 
 /// The longest that a server which is busy with reservations is waited for at once.
@@ -42,7 +43,7 @@ impl RawClient {
         let mut attempts = self.core.retries.first_attempt();
         let is_known_dead = server.is_unreachable();
         loop {
-            let outcome = self.try_upload(server, upload).await;
+            let outcome = self.try_upload(server, upload, &mut attempts).await;
             let at_least = match &outcome {
                 Ok(answer) if answer.status == Status::Busy => {
                     Duration::from_millis(answer.detail).min(BUSY_WAIT_MAX)
@@ -58,8 +59,13 @@ impl RawClient {
         }
     }
 
-    async fn try_upload(&self, server: &Arc<Server>, upload: &Upload) -> Result<Answer, Error> {
-        let mut lease = self.acquire(server, Class::Bulk).await?;
+    async fn try_upload(
+        &self,
+        server: &Arc<Server>,
+        upload: &Upload,
+        attempts: &mut Attempts,
+    ) -> Result<Answer, Error> {
+        let mut lease = self.acquire_for_attempt(server, Class::Bulk, attempts).await?;
         let answer = upload.run(&mut lease).await?;
         lease.finish();
         Ok(answer)
