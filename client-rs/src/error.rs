@@ -446,6 +446,19 @@ impl Error {
 }
 
 impl Error {
+    /// Whether it is the word of the server that was asked: it lives, and this
+    /// client cannot use it, or not now.
+    pub(crate) fn is_from_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. }
+                | Self::OtherSettings { .. }
+                | Self::TokenWanted { .. }
+                | Self::Denied { .. }
+                | Self::ClockOff { .. }
+        )
+    }
+
     /// The refusal among the failures of servers, if there is one: of an
     /// operation that nobody has done any part of, it says more than the others.
     pub(crate) fn refusal_among<'e>(
@@ -505,6 +518,21 @@ mod tests {
         let found = Error::refusal_among(&failures).unwrap();
         assert!(matches!(found, Error::Refused { status: Status::Denied, .. }), "{found}");
         assert!(Error::refusal_among(&failures[..2]).is_none());
+    }
+
+    #[test]
+    fn who_refuses_is_there_and_who_is_somebody_else_is_not() {
+        let server: Arc<str> = "a".into();
+        let address = || Address::Tcp("10.0.0.1:7".to_owned());
+        for status in [Status::Busy, Status::Denied] {
+            assert!(Error::refused(&server, "a handshake", status).is_from_server());
+        }
+        assert!(Error::ClockOff { server: server.clone(), off_by_ms: 1 }.is_from_server());
+        assert!(Error::TokenWanted { server: server.clone() }.is_from_server());
+        assert!(!Error::Unproven { server: server.clone() }.is_from_server());
+        assert!(!Error::NoAddress { server: server.clone() }.is_from_server());
+        let cluster: Arc<str> = "c".into();
+        assert!(!Error::WrongCluster { server, cluster, address: address() }.is_from_server());
     }
 
     #[test]

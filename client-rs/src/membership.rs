@@ -4,15 +4,22 @@
 //! one. A registry that was wiped in part, or restored from an old copy, looks
 //! like many removals at once. So when more than 15 % of the members are missing
 //! from an answer, they are *doubted*: they stay as they were, and are asked
-//! themselves. Those that answer stay for as long as they do; one that does not,
-//! or says that it is somebody else, is gone. That is also how one of three
-//! members goes that was removed on purpose: when its server has stopped.
+//! themselves. Those that answer, if only to refuse this client, stay for as long
+//! as they do; one that gives no answer, or turns out to be somebody else, and does
+//! so again some seconds later, is gone. That is also how one of three members goes
+//! that was removed on purpose: when its server has stopped.
 //!
-//! No I/O here: what discovery and the servers say is handed in.
+//! No I/O here: what discovery and the servers say is handed in, and the time.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rampuddle_discovery::{Living, Member, Recorded, Snapshot};
+use tokio::time::Instant;
+
+/// How long a doubted member is silent when it is taken to be gone: every server
+/// has a bad second.
+pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 
 /// Members that may vanish at once and are believed to be gone, in hundredths.
 const BELIEVED_PERCENT: usize = 15;
@@ -30,6 +37,8 @@ pub(crate) struct Membership {
 struct Doubted {
     member: Recorded<Member>,
     living: Option<Living>,
+    /// When it was first found silent, since it was last heard.
+    silent_since: Option<Instant>,
 }
 
 impl Membership {
@@ -41,7 +50,7 @@ impl Membership {
     /// What to believe: the latest answer and all that are doubted.
     pub(crate) fn believed(&self) -> Snapshot {
         let mut believed = self.answer.clone();
-        for Doubted { member, living } in self.doubted.values() {
+        for Doubted { member, living, .. } in self.doubted.values() {
             believed.members.push(member.clone());
             let is_alive = |name: &str| self.answer.alive(name).is_some();
             believed.living.extend(living.clone().filter(|living| !is_alive(&living.name)));
@@ -67,22 +76,33 @@ impl Membership {
         let mut has_more = false;
         for member in missing {
             let name = &member.value.name;
-            let is_known = self.doubted.contains_key(name);
-            if is_known || is_suspicious {
+            let known = self.doubted.get(name);
+            if known.is_some() || is_suspicious {
                 let (member, living) = (member.clone(), before.alive(name).cloned());
-                doubted.insert(name.clone(), Doubted { member, living });
-                has_more |= !is_known;
+                let silent_since = known.and_then(|known| known.silent_since);
+                has_more |= known.is_none();
+                doubted.insert(name.clone(), Doubted { member, living, silent_since });
             }
         }
         (self.answer, self.doubted) = (answer, doubted);
         has_more
     }
 
-    /// Takes the names of members that gave no answer, or another one than they
-    /// should; returns those that are gone by that.
-    pub(crate) fn asked(&mut self, mut silent: Vec<String>) -> Vec<String> {
-        silent.retain(|name| self.doubted.remove(name).is_some());
-        silent
+    /// Takes what became of asking members: those that gave an answer, and those
+    /// that gave none, or another one than they should. Returns those that are gone
+    /// by that.
+    pub(crate) fn asked(&mut self, said: Vec<(String, bool)>, now: Instant) -> Vec<String> {
+        let mut gone = Vec::new();
+        for (name, answers) in said {
+            let Some(doubted) = self.doubted.get_mut(&name) else { continue };
+            if answers {
+                doubted.silent_since = None;
+            } else if now - *doubted.silent_since.get_or_insert(now) >= SILENCE {
+                self.doubted.remove(&name);
+                gone.push(name);
+            }
+        }
+        gone
     }
 }
 
@@ -117,8 +137,15 @@ mod tests {
         believed.members.into_iter().map(|member| member.value.name).collect()
     }
 
-    fn silent(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn said(names: &[&str], answers: bool) -> Vec<(String, bool)> {
+        names.iter().map(|name| ((*name).to_owned(), answers)).collect()
+    }
+
+    /// What is gone when these were asked, and asked again, and were silent.
+    fn silent_twice(membership: &mut Membership, names: &[&str]) -> Vec<String> {
+        let now = Instant::now();
+        assert!(membership.asked(said(names, false), now).is_empty());
+        membership.asked(said(names, false), now + SILENCE)
     }
 
     #[test]
@@ -135,20 +162,38 @@ mod tests {
         assert!(membership.answered(numbered_snapshot(4..20)));
         assert_eq!(membership.believed(), numbered_snapshot(0..20), "20 % of 20, the living too");
         assert_eq!(membership.doubted().collect::<Vec<_>>(), numbered(0..4));
-        assert_eq!(membership.asked(silent(&["m01", "m03", "m09"])), ["m01", "m03"]);
+        assert_eq!(silent_twice(&mut membership, &["m01", "m03", "m09"]), ["m01", "m03"]);
         let expected = [vec!["m00".to_owned(), "m02".to_owned()], numbered(4..20)].concat();
         assert_eq!(names(&membership), expected);
-        assert!(membership.asked(Vec::new()).is_empty(), "those that answer stay");
+        assert!(membership.asked(Vec::new(), Instant::now()).is_empty());
+    }
+
+    #[test]
+    fn a_member_is_gone_only_when_it_was_silent_for_a_while_without_a_break() {
+        let mut membership = Membership::new(snapshot(&["a", "b", "c"]));
+        membership.answered(snapshot(&["a"]));
+        let (start, little) = (Instant::now(), Duration::from_millis(1));
+        assert!(membership.asked(said(&["b", "c"], false), start).is_empty());
+        // That others are doubted, or it is asked at once again, proves nothing.
+        membership.answered(snapshot(&["a"]));
+        assert!(membership.asked(said(&["b", "c"], false), start + SILENCE - little).is_empty());
+        let mut spoke = said(&["b"], true);
+        spoke.extend(said(&["c"], false));
+        assert_eq!(membership.asked(spoke, start + SILENCE), ["c"]);
+        let again = start + 2 * SILENCE;
+        assert!(membership.asked(said(&["b"], false), again).is_empty(), "it has spoken since");
+        assert_eq!(membership.asked(said(&["b"], false), again + SILENCE), ["b"]);
+        assert_eq!(names(&membership), ["a"]);
     }
 
     #[test]
     fn those_that_answered_stay_though_fewer_are_missing_now() {
         let mut membership = Membership::new(numbered_snapshot(0..20));
         membership.answered(numbered_snapshot(4..20));
-        membership.asked(silent(&["m01", "m02", "m03"]));
+        silent_twice(&mut membership, &["m01", "m02", "m03"]);
         assert!(!membership.answered(numbered_snapshot(4..20)), "1 of 17 is missing");
         assert!(names(&membership).contains(&"m00".to_owned()));
-        assert_eq!(membership.asked(silent(&["m00"])), ["m00"]);
+        assert_eq!(silent_twice(&mut membership, &["m00"]), ["m00"]);
         assert_eq!(names(&membership), numbered(4..20));
     }
 
@@ -157,7 +202,7 @@ mod tests {
         let mut membership = Membership::new(snapshot(&["a", "b", "c"]));
         assert!(membership.answered(snapshot(&["a", "c"])));
         assert_eq!(names(&membership), ["a", "b", "c"]);
-        assert_eq!(membership.asked(silent(&["b"])), ["b"]);
+        assert_eq!(silent_twice(&mut membership, &["b"]), ["b"]);
         assert_eq!(names(&membership), ["a", "c"]);
         assert!(!membership.answered(snapshot(&["a", "c"])), "nobody is missing any more");
     }
@@ -182,7 +227,7 @@ mod tests {
         let mut membership = Membership::new(snapshot(&["a", "b"]));
         assert!(membership.answered(snapshot(&["c"])));
         assert_eq!(names(&membership), ["a", "b", "c"]);
-        membership.asked(silent(&["a", "b"]));
+        silent_twice(&mut membership, &["a", "b"]);
         assert_eq!(names(&membership), ["c"]);
     }
 

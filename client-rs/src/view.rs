@@ -7,14 +7,15 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use rampuddle_discovery::{Living, MemberState, Settings, Snapshot, Watch};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::error::Error;
-use crate::membership::Membership;
+use crate::membership::{Membership, SILENCE};
 use crate::placement::{Placement, Slot};
 
-/// How often members that vanished from the registry, and answer, are asked again.
-const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How often members that vanished from the registry are asked again: one that is
+/// silent twice is gone.
+const ASK_EVERY: Duration = SILENCE;
 
 /// A registry younger than this may have been wiped: nobody says Absent yet.
 const YOUNG_MS: u64 = 10_000;
@@ -192,7 +193,7 @@ impl Views {
         on_view: impl Fn(&View),
         answers: impl Fn(&str) -> A,
     ) {
-        let mut asking: Option<BoxFuture<'_, Vec<String>>> = None;
+        let mut asking: Option<BoxFuture<'_, Vec<(String, bool)>>> = None;
         loop {
             let has_changed = tokio::select! {
                 snapshot = discovery.changed() => {
@@ -206,9 +207,9 @@ impl Views {
                     }
                     true
                 }
-                silent = next_of(&mut asking) => {
+                said = next_of(&mut asking) => {
                     asking = None;
-                    let gone = membership.asked(silent);
+                    let gone = membership.asked(said, Instant::now());
                     for name in &gone {
                         tracing::warn!(%name, "the member is gone from the registry, and silent");
                     }
@@ -236,20 +237,19 @@ impl Views {
     }
 }
 
-/// Asks all doubted members at once, after a while; returns those that do not answer.
+/// Asks all doubted members at once, after a while; returns whether each answers.
 fn ask<'a, A: Future<Output = bool> + Send + 'a>(
     membership: &Membership,
     pause: Duration,
     answers: impl Fn(&str) -> A,
-) -> BoxFuture<'a, Vec<String>> {
+) -> BoxFuture<'a, Vec<(String, bool)>> {
     let one = |name: &str| (name.to_owned(), answers(name));
     let all: Vec<(String, A)> = membership.doubted().map(one).collect();
-    let all =
-        all.into_iter().map(|(name, answers)| async move { (!answers.await).then_some(name) });
+    let all = all.into_iter().map(|(name, answers)| async move { (name, answers.await) });
     let all = join_all(all);
     Box::pin(async move {
         sleep(pause).await;
-        all.await.into_iter().flatten().collect()
+        all.await
     })
 }
 

@@ -112,14 +112,14 @@ impl Server {
     }
 
     /// Whether the server answers at its last known address, asked now, and is
-    /// the one meant.
+    /// the one meant. One that says no to this client answers.
     pub(crate) async fn answers(self: &Arc<Self>) -> bool {
         match self.connect(Purpose::Looking, None).await {
             Ok(connection) => {
                 self.give_back(connection);
                 true
             }
-            Err(_) => false,
+            Err(error) => error.is_from_server(),
         }
     }
 
