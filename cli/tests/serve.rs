@@ -253,6 +253,12 @@ fn the_memory_is_printed_line_by_line_unless_quiet() {
 }
 
 #[test]
+    // It answers, if only to refuse.
+    let node = lab.run(["nodes", "--json"]).expect(0).json().remove(0);
+    assert_eq!((&node["alive"], &node["incarnation"]), (&true.into(), &Value::Null));
+    assert!(text(&node["error"]).contains("wants a token"), "{node}");
+    let table = lab.run(["nodes"]).expect(0).says("puddle: server \"a\" wants a token");
+    assert!(table.text().contains("yes"), "{table:?}");
 fn a_server_with_tokens_takes_only_who_has_one() {
     let mut lab = Lab::new();
     let two = "r:read:0123456789abcdef0\nw:write:fedcba9876543210f\n";

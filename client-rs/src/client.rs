@@ -53,17 +53,17 @@ pub struct Node {
     pub name: Arc<str>,
     /// Its written state; `None` when it lives but is no member.
     pub state: Option<MemberState>,
-    /// Whether the server itself answers.
+    /// Whether the server itself answers, if only to refuse this client.
     pub is_alive: bool,
-    /// Why it does not.
+    /// Why it does not, or why it refuses.
     pub error: Option<Error>,
     /// Its weight among the members.
     pub weight: Option<f64>,
     /// Its address, as discovery has it.
     pub address: Option<String>,
-    /// Its incarnation, when it answers.
+    /// Its incarnation, when it does not refuse.
     pub incarnation: Option<Incarnation>,
-    /// What it says of itself, when it answers: `pool_bytes`, `used_bytes`,
+    /// What it says of itself, when it does not refuse: `pool_bytes`, `used_bytes`,
     /// `values` and more.
     pub info: Option<Info>,
 }
@@ -153,7 +153,7 @@ impl Client {
         Node {
             name: Arc::clone(name),
             state: member.map(|member| member.state),
-            is_alive: info.is_some(),
+            is_alive: error.as_ref().is_none_or(Error::is_from_server),
             error,
             weight: member.map(|member| member.weight),
             address: view.living(name).map(rampuddle_discovery::Living::address),

@@ -5,7 +5,7 @@ use rampuddle_client::{Node, View};
 use serde::Serialize;
 
 use crate::exit::Exit;
-use crate::output::escape_text;
+use crate::output::{complain, escape_text};
 use crate::runtime::{block_on, connect, no_servers};
 use crate::settings::Settings;
 use crate::size::{Size, rounded};
@@ -31,7 +31,12 @@ fn print(settings: &Settings, nodes: &[JsonNode]) -> anyhow::Result<()> {
     if output.json {
         return nodes.iter().try_for_each(|node| output.json_line(node));
     }
-    output.text(&table(nodes))
+    output.text(&table(nodes))?;
+    nodes
+        .iter()
+        .filter_map(|node| node.error.as_deref())
+        .for_each(|why| complain(&escape_text(why)));
+    Ok(())
 }
 
 fn table(nodes: &[JsonNode]) -> String {
@@ -75,7 +80,7 @@ struct JsonNode {
     pool_bytes: Option<u64>,
     used_bytes: Option<u64>,
     values: Option<u64>,
-    /// Why it does not answer.
+    /// Why it does not answer, or refuses this client.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
