@@ -61,14 +61,12 @@ impl Clocks {
         let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
         let verdict = offsets.record(server, offset_ms);
         self.versions.set_offset_ms(offsets.median_ms());
+        if offsets.is_news(server, verdict) {
+            tell(server, offset_ms, verdict);
+        }
         match verdict {
-            Verdict::Fine => Ok(()),
-            Verdict::Doubtful => {
-                tracing::warn!(%server, offset_ms, "the clocks of this machine and of the server differ");
-                Ok(())
-            }
+            Verdict::Fine | Verdict::Doubtful => Ok(()),
             Verdict::Refuse { off_by_ms } => {
-                tracing::error!(%server, off_by_ms, "the server's clock is wrong: it is not used");
                 Err(Error::ClockOff { server: Arc::clone(server), off_by_ms })
             }
         }
@@ -77,5 +75,17 @@ impl Clocks {
     /// Forgets a server that is no member any more.
     pub(crate) fn forget(&self, server: &str) {
         self.offsets.lock().unwrap_or_else(PoisonError::into_inner).forget(server);
+    }
+}
+
+fn tell(server: &Arc<str>, offset_ms: i64, verdict: Verdict) {
+    match verdict {
+        Verdict::Fine => tracing::info!(%server, "the server's clock is right now"),
+        Verdict::Doubtful => {
+            tracing::warn!(%server, offset_ms, "the clocks of this machine and of the server differ");
+        }
+        Verdict::Refuse { off_by_ms } => {
+            tracing::error!(%server, off_by_ms, "the server's clock is wrong: it is not used");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! How far the servers' clocks are from the local one, as seen in handshakes.
 
 use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 
 use rampuddle_protocol::limits::CLOCK_BOUND_MS;
@@ -10,6 +11,8 @@ use rampuddle_protocol::limits::CLOCK_BOUND_MS;
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
     by_server: HashMap<Arc<str>, i64>,
+    /// What was told of each server last.
+    told: HashMap<Arc<str>, Discriminant<Verdict>>,
 }
 
 /// What to think of a server's clock.
@@ -50,9 +53,18 @@ impl Offsets {
         }
     }
 
+    /// Whether a verdict differs in kind from the one before, which is to be told
+    /// once and not at every handshake. That a clock is fine is no news at first.
+    pub(crate) fn is_news(&mut self, server: &Arc<str>, verdict: Verdict) -> bool {
+        let kind = discriminant(&verdict);
+        let before = self.told.insert(Arc::clone(server), kind);
+        before.unwrap_or(discriminant(&Verdict::Fine)) != kind
+    }
+
     /// Forgets a server that is no member any more.
     pub(crate) fn forget(&mut self, server: &str) {
         self.by_server.remove(server);
+        self.told.remove(server);
     }
 
     /// The offset of one server, if it was seen.
@@ -130,6 +142,19 @@ mod tests {
         assert_eq!(known.record(&name(1), HOUR), Verdict::Doubtful);
         known.forget("s0");
         assert_eq!(known.median_ms(), HOUR);
+    }
+
+    #[test]
+    fn a_verdict_is_news_when_it_is_another_than_before() {
+        let mut known = offsets(&[]);
+        let mut is_news = |verdict| known.is_news(&name(0), verdict);
+        let refuse = |off_by_ms| Verdict::Refuse { off_by_ms };
+        assert!(!is_news(Verdict::Fine), "nobody asked");
+        assert!(is_news(refuse(HOUR)) && !is_news(refuse(HOUR + 7)));
+        assert!(is_news(Verdict::Fine) && !is_news(Verdict::Fine));
+        assert!(is_news(Verdict::Doubtful) && is_news(refuse(-HOUR)));
+        known.forget("s0");
+        assert!(known.is_news(&name(0), refuse(-HOUR)));
     }
 
     #[test]

@@ -139,8 +139,14 @@ const _: () = assert!(Grants::BYTES <= OUTSTANDING_BYTES_MAX);
 /// Why a connection is of no more use, for the server's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The network or the server failed, or the server was silent.
+    /// The network or the server failed.
     Lost,
+    /// The server was silent for so long.
+    Silent {
+        after: Duration,
+        /// What it was waited for.
+        doing: &'static str,
+    },
     /// The caller's own deadline passed: says little about the server.
     Deadline,
     /// The server broke the protocol.
@@ -253,7 +259,7 @@ impl Connection {
         let server = Arc::clone(&self.server);
         match waited {
             Waited::Patience(after) => {
-                self.fail(Failure::Lost);
+                self.fail(Failure::Silent { after, doing });
                 Error::TimedOut { server, after, doing, fate: self.fate() }
             }
             Waited::Deadline => {

@@ -3,15 +3,16 @@
 //! | the server | is | who connects to it |
 //! |---|---|---|
 //! | answered last | fine | whoever needs a connection |
-//! | broke a connection, or was silent on one | suspect: asked last | whoever needs a connection |
-//! | could not be connected to | suspect and unreachable | the probe, and who asks this very server and no other; whoever else needs a connection is told at once why there is none |
+//! | broke a connection | suspect: asked last | whoever needs a connection |
+//! | was silent on a connection, could not be connected to, or has a wrong clock | suspect and unreachable | the probe, and who asks this very server and no other; whoever else needs a connection is told at once why there is none |
 //!
-//! So a server that swallows every packet costs the requests that are under way
-//! the client's patience once, and the later ones nothing. What it could have
-//! said is unknown then, and is said to be: waiting for a probe would seldom
-//! change that, and make every miss as slow as the slowest server. The first
-//! probe comes at most 100 ms after the failure, later ones at most a second
-//! after the last, and one at once when discovery sees the server restart.
+//! So a server that swallows every packet, or is stopped, costs the requests that
+//! are under way the client's patience once, and the later ones nothing. What it
+//! could have said is unknown then, and is said to be: waiting for a probe would
+//! seldom change that, and make every miss as slow as the slowest server. The
+//! first probe comes at most 100 ms after the failure, later ones at most a second
+//! after the last, and one at once when a server was silent, which may have been
+//! that one connection only, and when discovery sees the server restart.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -23,7 +24,7 @@ use tokio::time::{sleep, timeout_at};
 use super::{Purpose, Server, State};
 use crate::connection::Connection;
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::error::{Error, Fate};
 
 /// The longest pauses before the first probe, and before any.
 const PROBE_FIRST: Duration = Duration::from_millis(100);
@@ -68,9 +69,20 @@ impl Server {
         tracing::info!(server = %self.name, "the server answers again");
     }
 
+    /// Notes that the server was silent on a connection: it would be on another.
+    pub(super) fn silent(self: &Arc<Self>, after: Duration, doing: &'static str) {
+        let (server, fate) = (Arc::clone(&self.name), Fate::NotSent);
+        let error = Error::TimedOut { server, after, doing, fate };
+        self.suspect_and_probe(Some(error), Duration::ZERO);
+    }
+
     /// Notes that the server failed, and begins to probe it. `unreachable` says
-    /// why no connection could be made, when that is how it failed.
+    /// why there is no use in connecting to it, when that is how it failed.
     pub(super) fn suspect(self: &Arc<Self>, unreachable: Option<Error>) {
+        self.suspect_and_probe(unreachable, PROBE_FIRST);
+    }
+
+    fn suspect_and_probe(self: &Arc<Self>, unreachable: Option<Error>, first: Duration) {
         let mut state = self.state();
         // What else waits in the pool would cost its user another time-out.
         let idle = std::mem::take(&mut state.idle);
@@ -78,9 +90,10 @@ impl Server {
             state.unreachable = unreachable;
         }
         if !self.is_suspect.swap(true, Ordering::Relaxed) {
-            tracing::warn!(server = %self.name, "the server does not answer");
+            let why = state.unreachable.as_ref().map(tracing::field::display);
+            tracing::warn!(server = %self.name, why, "the server failed: it is asked last");
         }
-        self.probe_soon(&mut state, PROBE_FIRST);
+        self.probe_soon(&mut state, first);
         drop(state);
         drop(idle);
     }
@@ -100,13 +113,13 @@ impl Server {
         }
     }
 
-    /// Whether it is known that no connection to the server can be made: asking
-    /// it again and again does not change that, its probe does.
+    /// Whether it is known that connecting to the server is of no use: asking it
+    /// again and again does not change that, its probe does.
     pub(crate) fn is_unreachable(&self) -> bool {
         self.is_suspect() && self.unreachable().is_some()
     }
 
-    /// Why the server cannot be connected to, as far as is known.
+    /// Why there is no use in connecting to the server, as far as is known.
     pub(super) fn unreachable(&self) -> Option<Error> {
         self.state().unreachable.clone()
     }

@@ -54,8 +54,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.server.in_flight.fetch_sub(1, Ordering::Relaxed);
         let failure = self.connection.as_ref().and_then(Connection::failure);
-        if matches!(failure, Some(Failure::Lost | Failure::Misbehaved)) {
-            self.server.suspect(None);
+        match failure {
+            Some(Failure::Lost | Failure::Misbehaved) => self.server.suspect(None),
+            Some(Failure::Silent { after, doing }) => self.server.silent(after, doing),
+            Some(Failure::Deadline) | None => {}
         }
     }
 }

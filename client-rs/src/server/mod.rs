@@ -52,8 +52,8 @@ struct State {
     greeting: Option<Greeting>,
     restarts: u64,
     probe: Option<AbortHandle>,
-    /// Why no connection could be made when that was tried last; `None` = it
-    /// could, or was not tried.
+    /// Why there was no use in connecting when that was tried last, or in the
+    /// connection that was there; `None` = there was, or nobody tried.
     unreachable: Option<Error>,
 }
 
@@ -272,9 +272,13 @@ impl Server {
     ) -> Result<Connection, Error> {
         let mut last = Error::NoAddress { server: Arc::clone(&self.name) };
         for address in self.addresses() {
-            match self.connect_to(Arc::new(address), purpose, deadline).await {
+            let connected = self.connect_to(Arc::new(address), purpose, deadline).await;
+            let greeted = connected.and_then(|connection| {
+                self.greeted(connection.greeting())?;
+                Ok(connection)
+            });
+            match greeted {
                 Ok(connection) => {
-                    self.greeted(connection.greeting())?;
                     self.recovered();
                     return Ok(connection);
                 }

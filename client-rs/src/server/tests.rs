@@ -77,6 +77,10 @@ impl Connector for Dialler {
 }
 
 impl Dialler {
+    fn behave(&self, behaviour: Behaviour) {
+        *self.shared.behaviour.lock().unwrap() = behaviour;
+    }
+
     fn dials(&self) -> usize {
         self.dials.load(Ordering::Relaxed)
     }
@@ -256,6 +260,83 @@ async fn the_third_server_whose_clock_disagrees_is_refused() {
     assert!(outcomes[0].is_ok() && outcomes[1].is_ok());
     assert!(matches!(outcomes[2], Err(Error::ClockOff { .. })), "{outcomes:?}");
     assert!(access.clocks.now_ms() > 1_700_000_000_000);
+}
+
+/// A server whose clock is an hour ahead of two others', and the client's.
+async fn with_a_wrong_clock() -> (FakeServer, Arc<Server>) {
+    let access = access(4);
+    let name = |name: &'static str| Arc::<str>::from(name);
+    for other in ["x", "y"] {
+        access.clocks.greeted(&name(other), 0).unwrap();
+    }
+    let fake = FakeServer::with("a", wrong_clock()).await;
+    let server = Arc::new(Server::new("a".into(), access));
+    server.update(&Living::at("a", &*fake.address, Id([0; 16])));
+    (fake, server)
+}
+
+fn wrong_clock() -> Behaviour {
+    Behaviour { clock_unix_ms: Some(1_000), ..Behaviour::default() }
+}
+
+/// It was not suspect, so every operation preferred it again, for nothing.
+#[tokio::test]
+async fn a_server_whose_clock_is_wrong_is_not_asked_until_it_is_right() {
+    let (fake, server) = with_a_wrong_clock().await;
+    for _ in 0..3 {
+        let error = acquire(&server, Class::Small).await.unwrap_err();
+        assert!(matches!(error, Error::ClockOff { .. }), "{error}");
+        assert!(server.is_suspect() && server.is_unreachable());
+    }
+    fake.behave(Behaviour::default());
+    while server.is_suspect() {
+        tokio::task::yield_now().await;
+    }
+    acquire(&server, Class::Small).await.unwrap().finish();
+}
+
+/// It was said to refuse connections for ever.
+#[tokio::test]
+async fn a_dead_server_that_comes_back_with_a_wrong_clock_is_said_to_have_one() {
+    let (fake, server) = with_a_wrong_clock().await;
+    let address = fake.address.clone();
+    fake.stop().await;
+    let error = acquire(&server, Class::Small).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    let _back = FakeServer::at(&address, "a", wrong_clock()).await;
+    while !matches!(server.unreachable(), Some(Error::ClockOff { .. })) {
+        tokio::task::yield_now().await;
+    }
+    let error = acquire(&server, Class::Small).await.unwrap_err();
+    assert!(matches!(error, Error::ClockOff { .. }), "{error}");
+    assert!(server.answers().await, "it is there");
+}
+
+/// Stopped, not dead: it accepts, and shakes no hands.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_silent_on_a_connection_costs_later_users_no_time() {
+    let (dialler, server) = wired(Wire::Connects, 4);
+    let mut lease = acquire(&server, Class::Small).await.unwrap();
+    *dialler.wire.lock().unwrap() = Wire::Swallows;
+    dialler.behave(Behaviour { is_silent: true, ..Behaviour::default() });
+    lease.request::<rampuddle_protocol::StatRequestRow>(rampuddle_protocol::Opcode::Ping, [], 0);
+    lease.flush().await.unwrap();
+    let error = lease.receive_head().await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    drop(lease);
+    for _ in 0..100 {
+        let before = Instant::now();
+        let error = acquire(&server, Class::Small).await.unwrap_err();
+        assert_eq!((before.elapsed(), error.fate()), (Duration::ZERO, Fate::NotSent), "{error}");
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    // One connection may be silent and others not: that is seen at once.
+    *dialler.wire.lock().unwrap() = Wire::Connects;
+    dialler.behave(Behaviour::default());
+    while server.is_suspect() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    acquire(&server, Class::Small).await.unwrap().finish();
 }
 
 #[tokio::test]
