@@ -114,9 +114,15 @@ fn bytes_read(child: &Child, path: &Path) -> Option<u64> {
 fn get_is_interrupted(desk: &Desk, signal: Signal) -> bool {
     fs::write(desk.path("copy"), "old").expect("room");
     let mut get = desk.command(&[], &["get", "file", "copy"]).spawn().expect("the binary runs");
+    let mut is_over = false;
     until("a part of the file", PATIENCE, || {
-        part_bytes(desk.folder.path()) > 0 || get.try_wait().expect("a child").is_some()
+        is_over = get.try_wait().expect("a child").is_some();
+        is_over || part_bytes(desk.folder.path()) > 0
     });
+    if is_over {
+        assert!(end_of(get).0.success());
+        return false;
+    }
     send(&get, signal);
     let (status, said) = end_of(get);
     assert_eq!(desk.left(), ["copy", "file"], "{signal:?}: {said}");
