@@ -3,7 +3,6 @@
 mod common;
 
 use std::fs::Permissions;
-use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -222,22 +221,6 @@ fn a_server_whose_stdout_is_closed_serves() {
     until("announced", || is_alive(&lab, "a"));
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
-}
-
-#[test]
-fn a_second_signal_ends_a_server_that_waits_for_a_client() {
-    let mut lab = Lab::new();
-    let (server, ready) = lab.serve("a", &[]);
-    // A request of which only a part has come keeps the connection busy.
-    let mut client = TcpStream::connect(text(&ready["address"])).unwrap();
-    client.write_all(&[0; 10]).unwrap();
-    server.signal(Signal::TERM);
-    let _ = rustix::process::kill_process(
-        rustix::process::Pid::from_raw(server.id() as i32).unwrap(),
-        Signal::TERM,
-    );
-    // At once or after finishing: never by the signal's own hand.
-    assert!(matches!(server.wait().code(), Some(0 | 3)));
 }
 
 #[test]

@@ -34,18 +34,33 @@ fn every_command_has_help_with_all_options_explained() {
         assert!(help.contains("--discovery <URL>"), "{help}");
         assert!(!help.contains("--token <"), "{help}");
         assert!(!help.to_lowercase().contains("tls"), "{help}");
-        let option = |line: &&str| line.trim_start().starts_with("--");
-        for line in help.lines().filter(option) {
-            let explained = line.trim().contains("  ") || !line.trim().contains(' ');
-            let is_alone = line.trim().split(' ').count() <= 2;
-            assert!(explained || is_alone, "{command:?}: {line}");
-        }
+        assert!(unexplained(&help).is_empty(), "{command:?}: {:?}", unexplained(&help));
     }
     let help = run(puddle(["--help"])).expect(0).text();
     for command in COMMANDS {
         assert!(help.contains(&format!("  {}", command[0])), "{help}");
     }
     run(puddle(["--version"])).expect(0);
+}
+
+/// Options of a help text without a word on what they do, which stands behind two
+/// spaces on their line, or on the next one.
+fn unexplained(help: &str) -> Vec<&str> {
+    let lines: Vec<&str> = help.lines().map(str::trim).collect();
+    let is_option = |line: &str| line.starts_with('-');
+    let is_explained = |at: usize| {
+        let next = lines.get(at + 1).copied().unwrap_or_default();
+        lines[at].contains("  ") || !(next.is_empty() || is_option(next))
+    };
+    let options = (0..lines.len()).filter(|at| is_option(lines[*at]));
+    options.filter(|at| !is_explained(*at)).map(|at| lines[at]).collect()
+}
+
+#[test]
+fn an_option_without_an_explanation_is_found() {
+    let help = "Options:\n  --good <N>\n      Says what\n\n  -b, --bare <N>\n\n  --last\n";
+    assert_eq!(unexplained(help), ["-b, --bare <N>", "--last"]);
+    assert!(unexplained("Options:\n  -s, --short  Says what\n  -h, --help   Says\n").is_empty());
 }
 
 #[test]

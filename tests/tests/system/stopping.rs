@@ -15,6 +15,7 @@ over_both! {
     a_server_at_rest_stops_at_once
     an_answer_under_way_is_finished_after_sigterm
     a_request_under_way_is_finished_after_sigterm
+    a_second_signal_ends_a_server_that_waits_for_a_client
     a_client_that_keeps_asking_does_not_keep_a_server_from_stopping
     a_killed_server_starts_again_at_once_on_the_same_port
     a_paused_server_goes_on_where_it_was
@@ -69,6 +70,31 @@ fn an_answer_under_way_is_finished_after_sigterm(transport: Transport) {
 
 fn a_request_under_way_is_finished_after_sigterm(transport: Transport) {
     let mut server = ServerProcess::with_pool_mib(8);
+    let mut other = server.client(transport);
+    let (mut client, frame) = half_a_create(&server, transport);
+    server.ask_to_stop();
+    // The other one is at rest: closed.
+    assert!(other.receive_to_end(2 * SECOND).is_empty());
+    client.send(&frame.bytes[HALF_BYTES..]);
+    assert_eq!(client.receive_answer().statuses(), [Status::Ok]);
+    assert_eq!(server.wait(2 * SECOND).code(), Some(0));
+}
+
+fn a_second_signal_ends_a_server_that_waits_for_a_client(transport: Transport) {
+    let mut server = ServerProcess::with_pool_mib(8);
+    let (_client, _) = half_a_create(&server, transport);
+    server.ask_to_stop();
+    until("the announcement to be withdrawn", 2 * SECOND, || !server.living_file().exists());
+    server.ask_to_stop();
+    let status = server.wait(2 * SECOND);
+    assert_eq!(status.code(), Some(3), "{status}");
+}
+
+/// Bytes of the first half of a Create.
+const HALF_BYTES: usize = 500_000;
+
+/// A client that has sent the first half of a Create, which has arrived.
+fn half_a_create(server: &ServerProcess, transport: Transport) -> (RawClient, Frame) {
     let (mut client, mut other) = (server.client(transport), server.client(transport));
     let row = rampuddle_protocol::CreateRow {
         length: MIB,
@@ -78,14 +104,9 @@ fn a_request_under_way_is_finished_after_sigterm(transport: Transport) {
     };
     let payload = Pattern(1).bytes(0, MIB);
     let frame = Frame::new(Opcode::Create, 1, &[(row, b"k", b"")], &payload);
-    client.send(&frame.bytes[..500_000]);
+    client.send(&frame.bytes[..HALF_BYTES]);
     until("the first half", 5 * SECOND, || other.info().reserved_bytes == MIB);
-    server.ask_to_stop();
-    // The other one is at rest: closed.
-    assert!(other.receive_to_end(2 * SECOND).is_empty());
-    client.send(&frame.bytes[500_000..]);
-    assert_eq!(client.receive_answer().statuses(), [Status::Ok]);
-    assert_eq!(server.wait(2 * SECOND).code(), Some(0));
+    (client, frame)
 }
 
 fn a_client_that_keeps_asking_does_not_keep_a_server_from_stopping(transport: Transport) {
