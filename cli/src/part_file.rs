@@ -49,15 +49,33 @@ impl PartFile {
     }
 
     /// Gives the file its name, once its bytes are on the disk: also after a
-    /// power cut there is the old file or the whole new one.
+    /// power cut there is the old file or the whole new one. Dropped before it is
+    /// done, it has done nothing.
     ///
     /// # Errors
     /// When the disk fails; then the destination is as it was.
-    pub(crate) async fn finish(self) -> io::Result<()> {
+    pub(crate) async fn finish(self) -> io::Result<Named> {
         self.file.sync_all().await?;
+        // Nothing may be waited for from here on.
         std::fs::rename(&self.part.0, &self.destination)?;
-        let folder = folder_of(&self.destination).to_owned();
-        tokio::task::spawn_blocking(move || sync_folder(&folder)).await.map_err(io::Error::other)?
+        Ok(Named { folder: folder_of(&self.destination).to_owned() })
+    }
+}
+
+/// A file that is there, whole, under a name that is not on the disk yet.
+#[derive(Debug)]
+pub(crate) struct Named {
+    folder: PathBuf,
+}
+
+impl Named {
+    /// Waits until a power cut cannot bring the old file back.
+    ///
+    /// # Errors
+    /// When the disk fails; the new file is there all the same.
+    pub(crate) async fn settle(self) -> io::Result<()> {
+        let settled = tokio::task::spawn_blocking(move || sync_folder(&self.folder)).await;
+        settled.map_err(io::Error::other)?
     }
 }
 
@@ -93,14 +111,18 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Writes a folder's names to the disk.
+/// Writes a folder's names to the disk, where there is a way to.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder) {
-        Ok(folder) => folder.sync_all(),
-        // Who may write to a folder, but not list it, has no way to.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        Err(error) => Err(error),
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Who may write to a folder may not be allowed to list it, and some file
+        // systems do not take such a wish.
+        Err(error) if is_no_way(&error) => Ok(()),
+        synced => synced,
     }
+}
+
+fn is_no_way(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
 }
 
 #[cfg(test)]
@@ -124,9 +146,22 @@ mod tests {
         assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
         let mut part = PartFile::create(&path).unwrap();
         part.file.write_all(b"whole").await.unwrap();
-        part.finish().await.unwrap();
+        // Whoever gives up from here on leaves the new file.
+        drop(part.finish().await.unwrap());
         assert_eq!(names(folder.path()), ["file"]);
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_cannot_be_forced_to_the_disk_is_an_error_unless_no_folder_takes_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        PartFile::create(&path).unwrap().finish().await.unwrap().settle().await.unwrap();
+        let in_folder = |folder: &str| Named { folder: folder.into() };
+        // It gives EINVAL.
+        in_folder("/proc").settle().await.unwrap();
+        let error = in_folder("/nowhere").settle().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[tokio::test]
@@ -136,7 +171,7 @@ mod tests {
             let name = "n".repeat(bytes);
             let part = PartFile::create(&folder.path().join(&name)).unwrap();
             assert!(names(folder.path()).iter().all(|name| name.len() <= NAME_BYTES_MAX));
-            part.finish().await.unwrap();
+            drop(part.finish().await.unwrap());
             assert!(folder.path().join(&name).exists());
         }
     }
@@ -147,7 +182,7 @@ mod tests {
         let path = folder.path().join("secret");
         std::fs::write(&path, "old").unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        PartFile::create(&path).unwrap().finish().await.unwrap();
+        drop(PartFile::create(&path).unwrap().finish().await.unwrap());
         let metadata = path.metadata().unwrap();
         assert_eq!((metadata.permissions().mode() & 0o777, metadata.len()), (0o600, 0));
     }

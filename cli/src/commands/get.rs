@@ -14,7 +14,7 @@ use crate::arguments::GetArguments;
 use crate::destination::Destination;
 use crate::exit::{BeforeAnythingExt as _, Exit};
 use crate::output::{ClosedOutput, JsonName, complain, escape, to_stderr};
-use crate::part_file::{PartFile, folder_of};
+use crate::part_file::{Named, PartFile, folder_of};
 use crate::progress::Bar;
 use crate::runtime::{block_on, connect};
 use crate::settings::Settings;
@@ -56,27 +56,36 @@ impl Get<'_> {
                 let done = self.transfer(&mut open_device(path).await?).await;
                 done.map_err(|error| local(error, || format!("cannot write to {}", path.display())))
             }
-            Destination::File(path) => {
-                // From here on a signal removes what there is of the file.
-                let mut signals = EndSignals::new()?;
-                tokio::select! {
-                    done = self.write_file(path) => done,
-                    () = signals.next() => bail!("interrupted; {} is as it was", path.display()),
-                }
-            }
+            Destination::File(path) => self.write_file(path).await,
         }
     }
 
+    /// A signal removes what there is of the file, as long as it has no name.
     async fn write_file(&self, path: &Path) -> anyhow::Result<Done> {
+        let mut signals = EndSignals::new()?;
+        let named = tokio::select! {
+            named = self.name_file(path) => named?,
+            () = signals.next() => bail!("interrupted; {} is as it was", path.display()),
+        };
+        let Some((got, named)) = named else { return Ok(None) };
+        let unsettled =
+            || format!("{} is there and whole, but may not survive a power cut", path.display());
+        tokio::select! {
+            settled = named.settle() => settled.with_context(unsettled)?,
+            () = signals.next() => bail!("interrupted; {}", unsettled()),
+        }
+        Ok(Some(got))
+    }
+
+    async fn name_file(&self, path: &Path) -> anyhow::Result<Option<(Got, Named)>> {
         let cannot = || format!("cannot write {}, which is as it was", path.display());
         let folder = || format!("cannot create a file in {}", folder_of(path).display());
         let mut part = PartFile::create(path).with_context(folder).before_anything()?;
         let done = self.transfer(&mut part.file).await;
-        let done = done.map_err(|error| local(error, cannot))?;
-        if done.is_some() {
-            part.finish().await.with_context(cannot)?;
+        match done.map_err(|error| local(error, cannot))? {
+            Some(got) => Ok(Some((got, part.finish().await.with_context(cannot)?))),
+            None => Ok(None),
         }
-        Ok(done)
     }
 
     /// Reads the object into a writer, with a bar.
