@@ -1,13 +1,14 @@
 //! Where a get's bytes go: stdout, a file, or what only looks like one.
 
 use std::ffi::OsStr;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use crate::descriptor;
 use crate::exit::{BeforeAnythingExt as _, refusal};
 use crate::output::escape;
 use crate::part_file::folder_of;
@@ -34,7 +35,8 @@ impl Destination {
         let Some(path) = given else { return Self::of_file(&last_part(name)?) };
         match path.as_os_str().as_bytes() {
             b"" => Err(refusal("the destination has no name: expected a file, a folder or -")),
-            b"-" | b"/dev/stdout" => Ok(Self::Stdout),
+            b"-" => Ok(Self::Stdout),
+            _ if descriptor::number_of(path) == Some(1) => Ok(Self::Stdout),
             _ if look_at(path)?.is_some_and(|metadata| metadata.is_dir()) => {
                 Self::of_file(&path.join(last_part(name)?))
             }
@@ -47,7 +49,7 @@ impl Destination {
     }
 
     fn of_file(path: &Path) -> anyhow::Result<Self> {
-        if is_descriptor(path) {
+        if descriptor::is_one(path) {
             return Ok(Self::Device(path.to_owned()));
         }
         match look_at(path)? {
@@ -83,6 +85,17 @@ impl Destination {
         }
     }
 
+    /// Another handle of what is open already, if that is where the bytes go. To be
+    /// taken before this process opens anything itself.
+    ///
+    /// # Errors
+    /// When it is not open, or cannot be written to.
+    pub(crate) fn descriptor(&self) -> anyhow::Result<Option<File>> {
+        let Self::Device(path) = self else { return Ok(None) };
+        let file = descriptor::number_of(path).map(descriptor::duplicate).transpose();
+        file.with_context(|| cannot(path)).before_anything()
+    }
+
     /// Whether people look at the bytes where they also read remarks.
     pub(crate) fn is_terminal(&self) -> bool {
         *self == Self::Stdout && io::stdout().is_terminal()
@@ -108,13 +121,6 @@ fn look_at(path: &Path) -> anyhow::Result<Option<Metadata>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| cannot(path)).before_anything(),
     }
-}
-
-/// Names of what a process has open: to rename over these would be to write
-/// somewhere else.
-fn is_descriptor(path: &Path) -> bool {
-    let folders = ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"];
-    path == Path::new("/dev/stderr") || folders.iter().any(|folder| path.starts_with(folder))
 }
 
 /// The file in the current directory that a name stands for.
@@ -182,7 +188,7 @@ mod tests {
         for path in ["/dev/null", "/dev/full", "/dev/stderr", "/dev/fd/7", "/proc/self/fd/7"] {
             assert_eq!(choose("a", Path::new(path)), Ok(Destination::Device(path.into())));
         }
-        for path in ["-", "/dev/stdout"] {
+        for path in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/1"] {
             assert_eq!(choose("a", Path::new(path)), Ok(Destination::Stdout));
         }
         assert!(choose("a", Path::new("")).is_err());

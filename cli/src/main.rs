@@ -10,6 +10,7 @@ mod announcer;
 mod arguments;
 mod cluster;
 mod commands;
+mod descriptor;
 mod destination;
 mod exit;
 mod machine;

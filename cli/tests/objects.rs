@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::process::Stdio;
 
-use common::{Lab, left_in, run, run_on_terminal, run_unread, run_with, text};
+use common::{Lab, behind, left_in, run, run_on_terminal, run_unread, run_with, text};
 use rustix::process::Signal;
 
 #[test]
@@ -107,6 +107,31 @@ fn get_writes_to_files_folders_links_and_devices() {
         assert!(is_whole("out"), "{stdout}");
         assert_eq!(fs::metadata(lab.path("out")).unwrap().ino(), inode, "{stdout}");
     }
+}
+
+/// As in a shell: `{ echo before; puddle get NAME /dev/fd/1; echo behind; } >> file`.
+#[test]
+fn get_goes_on_where_an_open_descriptor_is() {
+    let lab = Lab::with_servers(1);
+    let bytes = fs::read(lab.file("file", 3_000_000)).unwrap();
+    lab.run(["put", "--replicas", "1", "file"]).expect(0);
+    let expected = [b"before\n", &bytes[..], b"behind\n"].concat();
+    for (path, redirection) in [
+        ("/dev/fd/1", ">> out"),
+        ("/proc/self/fd/1", "> out"),
+        ("/proc/thread-self/fd/1", ">> out"),
+        ("/dev/stdout", "> out"),
+        ("/dev/stderr", "2>> out 1>&2"),
+        ("/dev/fd/7", "7>> out 1>&7"),
+    ] {
+        fs::write(lab.path("out"), "").unwrap();
+        let puddle = lab.puddle(["get", "file", path, "-q"]);
+        let script = format!("{{ echo before; \"$@\"; echo behind; }} {redirection}");
+        let ran = run(behind(&["sh", "-c", &script, "sh"], &puddle)).expect(0);
+        assert!(fs::read(lab.path("out")).unwrap() == expected, "{path}: {ran:?}");
+    }
+    // Nobody opened that.
+    lab.run(["get", "file", "/dev/fd/9"]).expect(2).says("cannot write to /dev/fd/9");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `puddle get`: an object into a file, or to stdout.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -24,7 +25,9 @@ use crate::size::{ByteRange, rounded};
 /// Reads an object, or a range of it.
 pub(crate) fn run(settings: &Settings, given: &GetArguments) -> anyhow::Result<Exit> {
     let destination = Destination::choose(given.name.as_bytes(), given.dest.as_deref())?;
-    let get = Get { settings, name: given.name.as_bytes(), range: given.range, destination };
+    let descriptor = destination.descriptor()?;
+    let name = given.name.as_bytes();
+    let get = Get { settings, name, range: given.range, destination, descriptor };
     block_on(async { get.tell(get.write().await?) })
 }
 
@@ -33,6 +36,8 @@ struct Get<'g> {
     name: &'g [u8],
     range: Option<ByteRange>,
     destination: Destination,
+    /// What is open already, if it is that.
+    descriptor: Option<File>,
 }
 
 /// What was read; `None` = there is no such object.
@@ -53,11 +58,19 @@ impl Get<'_> {
                 done.map_err(closed)
             }
             Destination::Device(path) => {
-                let done = self.transfer(&mut open_device(path).await?).await;
+                let done = self.transfer(&mut self.open_device(path).await?).await;
                 done.map_err(|error| local(error, || format!("cannot write to {}", path.display())))
             }
             Destination::File(path) => self.write_file(path).await,
         }
+    }
+
+    async fn open_device(&self, path: &Path) -> anyhow::Result<tokio::fs::File> {
+        let opened = match &self.descriptor {
+            Some(file) => file.try_clone().map(tokio::fs::File::from_std),
+            None => tokio::fs::OpenOptions::new().write(true).open(path).await,
+        };
+        opened.with_context(|| format!("cannot write to {}", path.display())).before_anything()
     }
 
     /// A signal removes what there is of the file, as long as it has no name.
@@ -130,11 +143,6 @@ impl Get<'_> {
         }
         Ok(Exit::Done)
     }
-}
-
-async fn open_device(path: &Path) -> anyhow::Result<tokio::fs::File> {
-    let opened = tokio::fs::OpenOptions::new().write(true).open(path).await;
-    opened.with_context(|| format!("cannot write to {}", path.display())).before_anything()
 }
 
 /// A failure to write in words that say where.
