@@ -178,9 +178,7 @@ fn a_destination_that_cannot_be_is_refused_before_anything_is_done() {
 fn a_failed_get_leaves_no_file_and_does_not_touch_the_old_one() {
     let lab = Lab::with_servers(1);
     fs::write(lab.path("old"), "old").unwrap();
-    let mut command = lab.puddle(["get", "absent", "old"]);
-    command.env("PUDDLE_DISCOVERY", lab.static_list());
-    run(command).expect(1).says("there is no object \"absent\"");
+    lab.run(["get", "absent", "old"]).expect(1).says("there is no object \"absent\"");
     assert_eq!(fs::read(lab.path("old")).unwrap(), b"old");
     let mut left = left_in(lab.folder.path());
     left.sort();
@@ -191,15 +189,11 @@ fn a_failed_get_leaves_no_file_and_does_not_touch_the_old_one() {
 fn what_is_not_there_exits_with_1_and_what_cannot_be_known_with_3() {
     let mut lab = Lab::with_servers(1);
     let list = lab.static_list();
-    for arguments in [&["get", "a", "-"][..], &["stat", "a"], &["rm", "a"]] {
-        run({
-            let mut command = lab.puddle(arguments);
-            command.env("PUDDLE_DISCOVERY", &list);
-            command
-        })
-        .expect(1);
+    for arguments in
+        [&["get", "a", "-"][..], &["stat", "a"], &["rm", "a"], &["rm", "--prefix", "a", "--yes"]]
+    {
+        lab.run(arguments).expect(1);
     }
-    lab.run(["rm", "--prefix", "a", "--yes"]).expect(1);
     lab.servers[0].0.signal(Signal::KILL);
     lab.servers[0].0.wait();
     for arguments in
@@ -325,10 +319,36 @@ fn rm_deletes_by_name_and_by_prefix_and_asks_where_it_can() {
     assert_eq!(lab.run(["ls", "a/"]).expect(0).text(), "a/1\na/2\n");
     let gone = lab.run(["rm", "--prefix", "a/", "--yes", "--json"]).expect(0).json();
     assert_eq!((gone.len(), &gone[0]["existed"]), (2, &true.into()));
-    // The registry is only seconds old: nobody says yet that there is no such object.
-    lab.run(["rm", "b", "nothing", "c"]).expect(3).says("whether \"nothing\" exists is unknown");
+    lab.run(["rm", "b", "nothing", "c"]).expect(1).says("there is no object \"nothing\"");
     lab.run(["rm", "--", "-d"]).expect(0);
     assert_eq!(lab.run(["ls"]).expect(0).text(), "");
+    lab.run(["rm", "--prefix", "", "--yes"]).expect(1).says("no object was found");
+}
+
+/// Members may be missing from it: it may have been wiped a moment ago.
+#[test]
+fn a_registry_of_only_seconds_is_not_taken_for_the_whole_truth() {
+    const YOUNG: &str = "registry is only seconds old";
+    let lab = Lab::young_with_servers(1);
+    let settled = |arguments: &[&str]| {
+        let mut command = lab.puddle(arguments);
+        command.env("PUDDLE_DISCOVERY", lab.static_list());
+        run(command)
+    };
+    lab.file("file", 10);
+    lab.run(["put", "file", "a/1"]).expect(3).says("in 1 of 2 copies").says(YOUNG);
+    lab.run(["put", "file", "a/2", "--replicas", "1"]).expect(0);
+    settled(&["put", "file", "b"]).expect(0);
+
+    assert_eq!(lab.run(["ls", "a/"]).expect(3).says(YOUNG).text(), "a/1\na/2\n");
+    assert_eq!(lab.run(["ls", "c"]).expect(3).says(YOUNG).text(), "");
+    assert_eq!(settled(&["ls", "a/"]).expect(0).text(), "a/1\na/2\n");
+
+    lab.run(["rm", "nothing"]).expect(3).says("whether \"nothing\" exists is unknown");
+    lab.run(["rm", "--prefix", "c", "--yes"]).expect(3).says(YOUNG);
+    lab.run(["rm", "--prefix", "a/", "--yes"]).expect(3).says(YOUNG);
+    lab.run(["rm", "b"]).expect(3).says("1 of 2 owners").says(YOUNG);
+    assert_eq!(settled(&["ls"]).expect(0).text(), "");
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn a_server_is_announced_again_when_the_directory_was_wiped() {
 /// not: while servers join one after the other, nobody can say yet what is not there.
 #[test]
 fn nothing_is_said_not_to_be_there_while_a_wiped_directory_fills_again() {
-    let lab = Lab::with_servers(3);
+    let lab = Lab::young_with_servers(3);
     let names: Vec<String> = (0..6).map(|number| format!("object-{number}")).collect();
     for name in &names {
         run_with(lab.puddle(["put", "-", name, "--replicas", "1"]), b"x").expect(0);
@@ -163,6 +163,7 @@ fn nothing_is_said_not_to_be_there_while_a_wiped_directory_fills_again() {
     });
     assert!(answers > 0);
 }
+
 /// Clients follow the list at once; servers did only when they were started again,
 /// and until then refused everybody.
 #[test]
@@ -194,7 +195,6 @@ fn the_settings_of_a_list_can_be_changed_while_its_servers_run() {
     });
     drop(server);
 }
-
 
 #[test]
 fn a_server_serves_while_discovery_cannot_be_reached_and_joins_later() {
@@ -236,12 +236,6 @@ fn the_memory_is_printed_line_by_line_unless_quiet() {
 }
 
 #[test]
-    // It answers, if only to refuse.
-    let node = lab.run(["nodes", "--json"]).expect(0).json().remove(0);
-    assert_eq!((&node["alive"], &node["incarnation"]), (&true.into(), &Value::Null));
-    assert!(text(&node["error"]).contains("wants a token"), "{node}");
-    let table = lab.run(["nodes"]).expect(0).says("puddle: server \"a\" wants a token");
-    assert!(table.text().contains("yes"), "{table:?}");
 fn a_server_with_tokens_takes_only_who_has_one() {
     let mut lab = Lab::new();
     let two = "r:read:0123456789abcdef0\nw:write:fedcba9876543210f\n";
@@ -259,6 +253,12 @@ fn a_server_with_tokens_takes_only_who_has_one() {
     create(Some(&ours)).expect(0);
     create(Some(&other)).expect(2).says("denies");
     create(None).expect(2).says("wants a token");
+    // It answers, if only to refuse.
+    let node = lab.run(["nodes", "--json"]).expect(0).json().remove(0);
+    assert_eq!((&node["alive"], &node["incarnation"]), (&true.into(), &Value::Null));
+    assert!(text(&node["error"]).contains("wants a token"), "{node}");
+    let table = lab.run(["nodes"]).expect(0).says("puddle: server \"a\" wants a token");
+    assert!(table.text().contains("yes"), "{table:?}");
     create(Some(&tokens)).expect(2).says("has 2 tokens");
     std::fs::set_permissions(&ours, Permissions::from_mode(0o644)).unwrap();
     create(Some(&ours)).expect(2).says("(mode 0644)").says("chmod 600");

@@ -27,13 +27,20 @@ pub(crate) fn run(settings: &Settings, given: &LsArguments) -> anyhow::Result<Ex
     })
 }
 
-/// Says what is missing from a listing: objects of servers that gave no answer,
-/// and objects that cannot be described.
+/// Says what may be missing from a listing: objects of servers that gave no answer,
+/// or that a young registry does not name yet, and objects that cannot be described.
 pub(crate) fn incomplete(listing: &Listing) -> Exit {
     let mut exit = Exit::Done;
     if !listing.unreachable().is_empty() {
         let servers: Vec<_> = listing.unreachable().iter().map(|name| escape_text(name)).collect();
         complain(&format!("objects may be missing: no answer from {}", servers.join(", ")));
+        exit = Exit::Failed;
+    }
+    if listing.is_of_young_registry() {
+        complain(
+            "objects may be missing: the cluster's registry is only seconds old, it may have been \
+             wiped",
+        );
         exit = Exit::Failed;
     }
     if let Some((name, why)) = &listing.unreadable().first {

@@ -76,7 +76,7 @@ async fn by_prefix(
     let listed = incomplete(&listing);
     let shown = escape(prefix.as_bytes());
     if names.is_empty() {
-        settings.output.remark(&format!("no object's name begins with \"{shown}\""));
+        settings.output.remark(&format!("no object was found whose name begins with \"{shown}\""));
         return Ok(listed.max(Exit::Absent));
     }
     let what = format!("{} ({})", counted(names.len() as u64, "object"), rounded(bytes));

@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rampuddle_discovery::{Settings, open};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -215,13 +216,29 @@ impl Lab {
         Self { folder: tempfile::tempdir().expect("a folder"), servers: Vec::new() }
     }
 
-    /// With so many servers that are ready.
+    /// With so many servers that are ready, of a cluster that was founded long ago:
+    /// a name that is not there is known not to be there.
     pub(crate) fn with_servers(count: usize) -> Self {
-        let mut lab = Self::new();
+        let lab = Self::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let settings = Settings::new("default", 1_000);
+            let backend = open(&lab.discovery(), &settings.cluster).expect("a directory");
+            backend.create_settings(&settings).await.expect("settings are written");
+        });
+        lab.joined_by(count)
+    }
+
+    /// The same of one that is founded by its first server now.
+    pub(crate) fn young_with_servers(count: usize) -> Self {
+        Self::new().joined_by(count)
+    }
+
+    fn joined_by(mut self, count: usize) -> Self {
         for number in 1..=count {
-            lab.serve(&format!("s{number}"), &[]);
+            self.serve(&format!("s{number}"), &[]);
         }
-        lab
+        self
     }
 
     pub(crate) fn discovery(&self) -> String {
@@ -276,8 +293,7 @@ impl Lab {
         self.servers.last_mut().expect("just pushed")
     }
 
-    /// The servers as a written list, which is never young: a name that is not
-    /// there is known not to be there.
+    /// The servers as a written list, which is never young.
     pub(crate) fn static_list(&self) -> String {
         let entry = |(_, ready): &(Running, Value)| {
             format!("{}={}", text(&ready["name"]), text(&ready["address"]))

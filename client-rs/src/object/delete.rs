@@ -11,7 +11,7 @@ use super::copies::meet;
 use super::format::Tag;
 use super::head::check_name;
 use super::operation::Operation;
-use super::ranks::Places;
+use super::ranks::{Places, YOUNG, wanted_now};
 use super::report::DeleteReport;
 use crate::client::Client;
 use crate::error::{Error, Fate};
@@ -165,8 +165,11 @@ async fn delete_once(operation: &Operation, key: &Bytes) -> Result<Option<Delete
     // stripes missing asks all owners, and learns of the delete.
     let have = told.iter().map(|(server, _)| Arc::clone(server)).collect();
     drop_displaced(operation, key, displaced, Default::default(), have).await;
-    if !existed && problems.is_empty() && view.is_young(operation.clocks().now_ms()) {
-        problems.push("the cluster's registry is only seconds old, it may have been wiped".into());
+    let now_ms = operation.clocks().now_ms();
+    let owners = places.owners(replicas).len();
+    let wanted = if existed { wanted_now(&view, replicas, owners, now_ms) } else { owners };
+    if wanted > owners || (!existed && problems.is_empty() && view.is_young(now_ms)) {
+        problems.push(YOUNG.to_owned());
     }
     if !existed && !problems.is_empty() {
         // The delete is known to some; whether there was an object is not.
@@ -174,7 +177,7 @@ async fn delete_once(operation: &Operation, key: &Bytes) -> Result<Option<Delete
     }
     Ok(Some(DeleteReport {
         existed,
-        wanted: places.owners(replicas).len() as u32,
+        wanted: wanted as u32,
         // An owner that holds a later write has applied the delete and was overtaken.
         applied: (applied + older) as u32,
         problems,

@@ -10,7 +10,7 @@ use rampuddle_protocol::{RowFlags, Status, Version};
 
 use super::format::{BlockEntry, INLINE_BYTES_MAX, Seed, Tag, decode_table, head_key};
 use super::operation::Operation;
-use super::ranks::{Places, prefer};
+use super::ranks::{Places, YOUNG, prefer};
 use super::report::ObjectStat;
 use crate::error::Error;
 use crate::raw::{Answer, GatherItem, RawClient, Target};
@@ -207,7 +207,7 @@ async fn find_everywhere(
     }
     let mut problems: Vec<String> = silent.iter().map(ToString::to_string).collect();
     if view.is_young(operation.clocks().now_ms()) {
-        problems.push("the cluster's registry is only seconds old, it may have been wiped".into());
+        problems.push(YOUNG.to_owned());
     }
     if problems.is_empty() {
         return Ok(None);

@@ -65,7 +65,7 @@ impl Put {
             });
         }
         let view = self.operation.views.current();
-        let candidates = Candidates::of(&view, &self.key, self.replicas);
+        let candidates = self.candidates(&self.key);
         let Some(first) = candidates.ranks.first() else {
             return Err(Error::NoServers { cluster: view.settings().cluster.as_str().into() });
         };

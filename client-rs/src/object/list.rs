@@ -14,11 +14,14 @@ use super::report::ObjectStat;
 use crate::client::Client;
 use crate::error::Error;
 use crate::raw::{ListPage, ListQuery, StatAnswer};
+use crate::view::View;
 
 /// The objects whose names begin with a prefix, in the order of their names.
 #[derive(Debug)]
 pub struct Listing {
     operation: Operation,
+    view: Arc<View>,
+    is_of_young_registry: bool,
     prefix: Bytes,
     sources: Vec<ServerHeads>,
     unreachable: Vec<String>,
@@ -74,10 +77,14 @@ impl Client {
             heads: VecDeque::new(),
             cursor: Some(Bytes::new()),
         };
+        let sources = members.map(|member| begin(&member.name)).collect();
+        let is_of_young_registry = view.is_young(self.core().clocks().now_ms());
         Listing {
             operation: Operation::begin(self.core()),
+            view,
+            is_of_young_registry,
             prefix: head_key(prefix),
-            sources: members.map(|member| begin(&member.name)).collect(),
+            sources,
             unreachable: Vec::new(),
             unreadable: Unreadable::default(),
         }
@@ -88,7 +95,7 @@ impl Listing {
     /// The next object; `None` at the end. Servers that give no answer are
     /// passed over and named by [`Listing::unreachable`], objects that cannot be
     /// described are counted by [`Listing::unreadable`]: with either the listing
-    /// is not complete.
+    /// is not complete, nor with [`Listing::is_of_young_registry`].
     ///
     /// # Errors
     /// When no server at all gives an answer.
@@ -125,6 +132,12 @@ impl Listing {
         &self.unreadable
     }
 
+    /// Whether the cluster's registry was younger than 10 s when the listing began:
+    /// it may have been wiped, and the objects of servers missing from it are missing.
+    pub fn is_of_young_registry(&self) -> bool {
+        self.is_of_young_registry
+    }
+
     /// Asks every server that has no head left, and is not at its end, for more.
     async fn refill(&mut self) -> Result<(), Error> {
         let is_empty = |source: &ServerHeads| source.heads.is_empty() && source.cursor.is_some();
@@ -132,6 +145,8 @@ impl Listing {
             let (operation, prefix, sources) = (&self.operation, &self.prefix, &mut self.sources);
             let empty = sources.iter_mut().filter(|source| is_empty(source));
             let failed = join_all(empty.map(|source| source.fetch(operation, prefix))).await;
+            // The first answers correct the clock that this began with.
+            self.is_of_young_registry |= self.view.is_young(self.operation.clocks().now_ms());
             let failed: Vec<(Arc<str>, Error)> = failed.into_iter().flatten().collect();
             self.unreachable.extend(failed.iter().map(|(server, _)| server.to_string()));
             self.sources.retain(|source| failed.iter().all(|(server, _)| *server != source.server));

@@ -71,8 +71,7 @@ impl Put {
             Ok(None) => Ok(()),
             Ok(Some(_)) => Err(Error::Exists { name: self.name() }),
             Err(error) => {
-                let view = self.operation.views.current();
-                let candidates = Candidates::of(&view, &self.key, self.replicas);
+                let candidates = self.candidates(&self.key);
                 let mut owners = candidates.owners().iter();
                 let all_answer = owners.all(|owner| answers(&self.operation, owner));
                 if all_answer { Ok(()) } else { Err(error) }

@@ -13,7 +13,7 @@ use super::head::check_name;
 use super::operation::Operation;
 use super::put_head::{NewHead, WrittenHead};
 use super::put_stripes::Uploaded;
-use super::ranks::{wanted_of, write_ranks};
+use super::ranks::{Candidates, YOUNG, wanted_now, write_ranks};
 use super::report::{Progress, PutCondition, PutOptions, PutReport, Source};
 use super::source::Stripes;
 use crate::client::Client;
@@ -134,6 +134,12 @@ impl Put {
     /// Flags of all values of the object.
     pub(super) fn flags(&self) -> RowFlags {
         if self.keep { RowFlags::SEALED | RowFlags::KEEP } else { RowFlags::SEALED }
+    }
+
+    /// Where copies of a value of this object go.
+    pub(super) fn candidates(&self, key: &[u8]) -> Candidates {
+        let now_ms = self.operation.clocks().now_ms();
+        Candidates::of(&self.operation.views.current(), key, self.replicas, now_ms)
     }
 
     pub(super) fn done(&self, bytes: u64) {
@@ -271,8 +277,10 @@ impl Put {
     }
 
     fn report(&self, head: &WrittenHead, uploaded: Uploaded) -> PutReport {
-        let members = write_ranks(&self.operation.views.current(), Slot::of(&self.key, 0)).len();
-        let wanted = wanted_of(self.replicas, members);
+        let view = self.operation.views.current();
+        let members = write_ranks(&view, Slot::of(&self.key, 0)).len();
+        let now_ms = self.operation.clocks().now_ms();
+        let wanted = wanted_now(&view, self.replicas, members, now_ms);
         let of_stripes = uploaded.copies();
         let copies = of_stripes.chain([head.copies.applied()]).min().unwrap_or(0);
         let stripes = uploaded.stripes();
@@ -280,6 +288,9 @@ impl Put {
         let of_head = head.copies.stand_ins().map(ToString::to_string);
         stand_ins.extend(of_head.filter(|name| !stand_ins.contains(name)).collect::<Vec<_>>());
         problems.extend(head.copies.problems());
+        if wanted > members {
+            problems.push(YOUNG.to_owned());
+        }
         PutReport {
             bytes,
             version: head.tag.version,

@@ -31,22 +31,17 @@ pub(super) struct WrittenHead {
 }
 
 impl Put {
-    /// Where the head may go.
-    fn candidates(&self) -> Candidates {
-        Candidates::of(&self.operation.views.current(), &self.key, self.replicas)
-    }
-
     /// Shakes hands with the servers that the head may go to: its version may only
     /// be drawn when the clock was compared with theirs.
     pub(super) async fn meet(&self) {
-        meet(&self.operation, &self.candidates().ranks).await;
+        meet(&self.operation, &self.candidates(&self.key).ranks).await;
     }
 
     /// Writes the head with a version drawn now, again with a greater one when
     /// every owner holds a greater one already.
     pub(super) async fn write_head(&self, head: NewHead) -> Result<WrittenHead, Error> {
         let NewHead { tag, bytes, crc } = head;
-        let candidates = self.candidates();
+        let candidates = self.candidates(&self.key);
         let mut clocks_compared = false;
         for _ in 0..REDRAWS_MAX {
             let tag = Tag { version: self.operation.clocks().draw(), ..tag };

@@ -18,7 +18,6 @@ use super::head::is_overtaken;
 use super::operation::Operation;
 use super::put::{Put, check_length};
 use super::put_head::WrittenHead;
-use super::ranks::Candidates;
 use super::source::Stripes;
 use crate::error::Error;
 use crate::raw::{CreateItem, GatherItem, Target};
@@ -188,8 +187,7 @@ impl Put {
         let (entries, crc) = self.block_entries(index, &bytes);
         let length = bytes.len() as u64;
         let item = self.stripe_item(index, bytes, crc);
-        let view = self.operation.views.current();
-        let candidates = Candidates::of(&view, &item.key, self.replicas);
+        let candidates = self.candidates(&item.key);
         let copies = write(&self.operation, &item, &candidates).await;
         drop((item, permit));
         if copies.stored().next().is_none() {
@@ -277,8 +275,7 @@ impl Put {
         }
         let mut item = self.stripe_item(index, bytes, crc);
         item.lease_ms = HEAD_LEASE_MS;
-        let view = self.operation.views.current();
-        let mut candidates = Candidates::of(&view, &key, self.replicas);
+        let mut candidates = self.candidates(&key);
         let has = &uploaded.servers[index];
         candidates.ranks.retain(|server| server != lost && !has.contains(server));
         candidates.wanted = 1;

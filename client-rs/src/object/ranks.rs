@@ -7,8 +7,22 @@ use crate::client::Core;
 use crate::placement::Slot;
 use crate::view::View;
 
-/// Copies wanted of `replicas` asked for, with so many members to write to.
-pub(super) fn wanted_of(replicas: u8, members: usize) -> usize {
+/// What a young registry keeps a client from knowing.
+pub(super) const YOUNG: &str = "the cluster's registry is only seconds old, it may have been wiped";
+
+/// Copies that a write is to make of `replicas` asked for. While the registry is
+/// young members may be missing from it: then no fewer than were asked for, so that
+/// a write that they missed is not taken for a whole one.
+pub(super) fn wanted_now(view: &View, replicas: u8, members: usize, now_ms: u64) -> usize {
+    let of_members = wanted_of(replicas, members);
+    if replicas == u8::MAX || !view.is_young(now_ms) {
+        return of_members;
+    }
+    of_members.max(usize::from(replicas))
+}
+
+/// Copies wanted of `replicas` asked for, with so many members.
+fn wanted_of(replicas: u8, members: usize) -> usize {
     if replicas == u8::MAX { members } else { usize::from(replicas).min(members) }
 }
 
@@ -27,21 +41,21 @@ fn reach(view: &View) -> usize {
 /// Where copies of a value go.
 #[derive(Debug, Clone)]
 pub(super) struct Candidates {
-    /// By rank; the first `wanted` are the owners.
+    /// By rank; the first `wanted` are the owners, as far as there are so many.
     pub(super) ranks: Vec<Arc<str>>,
     pub(super) wanted: usize,
 }
 
 impl Candidates {
-    pub(super) fn of(view: &View, key: &[u8], replicas: u8) -> Self {
+    pub(super) fn of(view: &View, key: &[u8], replicas: u8, now_ms: u64) -> Self {
         let mut ranks = write_ranks(view, Slot::of(key, 0));
-        let wanted = wanted_of(replicas, ranks.len());
+        let wanted = wanted_now(view, replicas, ranks.len(), now_ms);
         ranks.truncate(wanted.max(reach(view)));
         Self { ranks, wanted }
     }
 
     pub(super) fn owners(&self) -> &[Arc<str>] {
-        &self.ranks[..self.wanted]
+        &self.ranks[..self.wanted.min(self.ranks.len())]
     }
 }
 
@@ -117,9 +131,13 @@ pub(super) fn prefer(operation: &Operation, owners: &mut [Arc<str>]) {
 
 #[cfg(test)]
 mod tests {
-    use rampuddle_discovery::{Member, MemberState, Recorded, Revision, Snapshot};
+    use rampuddle_discovery::{Member, MemberState, Recorded, Revision, Settings, Snapshot};
 
     use super::*;
+
+    /// When the cluster was founded, and when its registry is not young any more.
+    const FOUNDED_MS: u64 = 1_000_000;
+    const OLD_MS: u64 = FOUNDED_MS + 10_000;
 
     /// Members `m0`, `m1`, ...; those in `leaving` are draining.
     fn view(members: usize, leaving: &[usize]) -> View {
@@ -131,7 +149,18 @@ mod tests {
             Recorded { value, revision: Revision::ABSENT }
         };
         let members = (0..members).map(member).collect();
-        View::new(&Snapshot { members, ..Snapshot::default() }, "lab", None).unwrap()
+        let settings = Some(Settings::new("lab", FOUNDED_MS));
+        View::new(&Snapshot { settings, members, ..Snapshot::default() }, "lab", None).unwrap()
+    }
+
+    #[test]
+    fn a_put_wants_as_many_copies_as_there_are_members_once_all_members_are_known() {
+        let view = view(2, &[]);
+        let wanted = |replicas, now_ms| Candidates::of(&view, b"key", replicas, now_ms).wanted;
+        assert_eq!((wanted(1, FOUNDED_MS), wanted(2, FOUNDED_MS)), (1, 2));
+        assert_eq!((wanted(3, OLD_MS - 1), wanted(3, OLD_MS)), (3, 2));
+        assert_eq!(wanted(255, FOUNDED_MS), 2, "on every member that is known");
+        assert_eq!(Candidates::of(&view, b"key", 3, FOUNDED_MS).owners().len(), 2);
     }
 
     #[test]
@@ -141,8 +170,8 @@ mod tests {
         assert_eq!((places.all().len(), places.owners(255).len()), (7, 6));
         let places = Places::of_copies(&view, b"key", 255);
         assert_eq!((places.all().len(), places.owners(255).len()), (10, 9));
-        assert_eq!(places.owners(2), &Candidates::of(&view, b"key", 2).ranks[..2]);
-        assert_eq!(places.owners(255), Candidates::of(&view, b"key", 255).owners());
+        assert_eq!(places.owners(2), &Candidates::of(&view, b"key", 2, OLD_MS).ranks[..2]);
+        assert_eq!(places.owners(255), Candidates::of(&view, b"key", 255, OLD_MS).owners());
     }
 
     #[test]

@@ -163,7 +163,9 @@ pub struct PutReport {
     pub version: Version,
     /// Copies asked for.
     pub replicas: u8,
-    /// Copies wanted: those asked for, as far as there are members.
+    /// Copies wanted: those asked for, as far as there are members. As long as the
+    /// cluster's registry is younger than 10 s, and members may be missing from it,
+    /// all that were asked for.
     pub wanted: u32,
     /// Copies that make it a success, by the write policy.
     pub needed: u32,
@@ -311,7 +313,9 @@ pub enum CopyState {
 pub struct DeleteReport {
     /// Whether there was such an object.
     pub existed: bool,
-    /// Owners that must know of the delete.
+    /// Owners that must know of the delete. As long as the cluster's registry is
+    /// younger than 10 s, and members may be missing from it, as many as the object
+    /// had copies.
     pub wanted: u32,
     /// Owners that do.
     pub applied: u32,

@@ -255,6 +255,31 @@ fn nobody_says_absent_while_the_registry_is_only_seconds_old() {
 }
 
 #[test]
+fn what_members_may_have_missed_is_short_while_the_registry_is_only_seconds_old() {
+    let young = ClusterOptions { servers: 1, is_young: true, ..ClusterOptions::default() };
+    let cluster = Cluster::with(&young);
+    let client = cluster.client();
+    let put = |options: &PutOptions| {
+        let put = client.put(b"object", bytes(1, 10), options);
+        cluster.runtime().block_on(put).expect("a server is there")
+    };
+    let mut one = PutOptions::default();
+    one.replicas = Some(1);
+    assert!(!put(&one).is_short());
+    let report = put(&PutOptions::default());
+    assert_eq!((report.copies, report.wanted, report.is_short()), (1, 2, true));
+    assert!(report.problems.iter().any(|problem| problem.contains("only seconds old")));
+    let deleted = cluster.runtime().block_on(client.delete(b"object")).expect("it is told");
+    assert_eq!((deleted.applied, deleted.wanted, deleted.existed), (1, 2, true));
+    until("the registry is old enough", Duration::from_secs(12), || {
+        matches!(get(&cluster, &client, "none"), Ok(None))
+    });
+    assert_eq!(put(&PutOptions::default()).wanted, 1);
+    let deleted = cluster.runtime().block_on(client.delete(b"object")).expect("it is told");
+    assert!(!deleted.is_short());
+}
+
+#[test]
 fn a_put_whose_future_is_dropped_leaves_nothing_on_the_servers() {
     let cluster = Cluster::start(3);
     let client = cluster.client();
