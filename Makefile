@@ -11,15 +11,19 @@ CARGO ?= cargo
 TEST_BINARY := target/debug/puddle
 DEMO_BINARY := target/release/puddle
 
-.PHONY: demo test check format lint documents soak audit install clean
+.PHONY: demo test tools check format lint documents soak audit install clean
 
 demo:
 	$(CARGO) build --release --locked --package puddle
 	$(DEMO_BINARY) demo $(FILE)
 
-test:
+test: tools
 	$(CARGO) build --locked --package puddle
 	PUDDLE_BINARY=$(CURDIR)/$(TEST_BINARY) $(CARGO) test --locked --workspace
+
+# What some tests need beside Rust, unpacked below target/.
+tools:
+	deploy/libfaketime.sh
 
 check: format lint documents test
 

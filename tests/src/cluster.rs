@@ -29,11 +29,14 @@ pub struct ClusterOptions {
     pub is_young: bool,
     /// Whether clients reach each server through a proxy that can harm what passes.
     pub is_proxied: bool,
+    /// What a shell does first in the process of each server, by its place;
+    /// nothing behind the last.
+    pub shells: Vec<String>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { servers: 3, pool_mib: 64, is_young: false, is_proxied: false }
+        Self { servers: 3, pool_mib: 64, is_young: false, is_proxied: false, shells: Vec::new() }
     }
 }
 
@@ -75,6 +78,7 @@ impl Cluster {
             let mut serve = ServeOptions {
                 name: char::from(b'a' + index as u8).to_string(),
                 discovery: Some(discovery.clone()),
+                shell: options.shells.get(index).cloned(),
                 ..ServeOptions::with_pool_mib(options.pool_mib)
             };
             if options.is_proxied {

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod clocks;
 mod clusters;
 mod commands;
 mod conditions;
