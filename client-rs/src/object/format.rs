@@ -1,9 +1,11 @@
-//! How an object lies in values: keys, the head's tag, the block table.
+//! How an object lies in values: keys, the head's tag, seeds of checksums.
 //! `docs/object-format.md` has the tables.
 
 use bytes::Bytes;
 use rampuddle_protocol::limits::{KIB, MIB, TAG_BYTES_MAX, VALUE_BYTES_MAX};
 use rampuddle_protocol::{Checksum, Field, SetId, Version, crc32c, crc32c_combine};
+
+use super::variable::BlockEntry;
 
 /// First byte of the key of a head.
 pub(crate) const HEAD_KIND: u8 = 0xF8;
@@ -13,19 +15,22 @@ pub(crate) const STRIPE_KIND: u8 = 0xF9;
 pub(crate) const BLOCK_BYTES: u64 = MIB;
 /// Objects up to this lie in their head.
 pub(crate) const INLINE_BYTES_MAX: u64 = MIB;
-/// The longest object: its block table just fits a value.
-pub(crate) const OBJECT_BYTES_MAX: u64 = VALUE_BYTES_MAX / BlockEntry::BYTES as u64 * BLOCK_BYTES;
 /// The version of the format that this library writes.
 const FORMAT: u8 = 1;
 /// The bytes lie in the head.
 const INLINE: u8 = 1;
-/// A block's stored length, when it is stored as it is.
-const PLAIN: u32 = 1 << 31;
 
 // An inline object is one block.
 const _: () = assert!(INLINE_BYTES_MAX <= BLOCK_BYTES);
 const _: () = assert!(Tag::BYTES == TAG_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES > 64 * KIB);
+
+/// The longest object with so many bytes of sections: its block table and they
+/// just fit a value.
+pub(crate) fn object_bytes_max(sections_bytes: u64) -> u64 {
+    let table = VALUE_BYTES_MAX.saturating_sub(sections_bytes);
+    table / BlockEntry::BYTES as u64 * BLOCK_BYTES
+}
 
 /// The key of an object's head.
 pub(crate) fn head_key(name: &[u8]) -> Bytes {
@@ -60,7 +65,8 @@ pub(crate) struct Tag {
     pub(crate) object_bytes: u64,
     pub(crate) upload: SetId,
     pub(crate) version: Version,
-    /// Length of the variable part behind the data, 0 = none.
+    /// Length of the variable part behind the data, 0 = none: an object of one
+    /// block of which nothing is to be said.
     pub(crate) variable_bytes: u32,
     /// Checksum of the variable part, or without one that of the only block.
     pub(crate) crc32c: u32,
@@ -90,8 +96,22 @@ impl Tag {
 
     /// Bytes that the head's value was given: inline bytes, variable part.
     pub(crate) fn head_bytes(&self) -> u64 {
-        let inline = if self.is_inline() { self.object_bytes } else { 0 };
-        inline + u64::from(self.variable_bytes)
+        self.inline_bytes() + u64::from(self.variable_bytes)
+    }
+
+    /// Bytes of the object that lie in the head, before the variable part.
+    pub(crate) fn inline_bytes(&self) -> u64 {
+        if self.is_inline() { self.object_bytes } else { 0 }
+    }
+
+    /// Bytes of the block table, when there is a variable part.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        self.blocks().saturating_mul(BlockEntry::BYTES as u64)
+    }
+
+    /// Whether something follows the block table.
+    pub(crate) fn has_sections(&self) -> bool {
+        self.variable_bytes > 0 && u64::from(self.variable_bytes) > self.table_bytes()
     }
 
     /// Its bytes; the last field is a checksum over the head's key and them.
@@ -147,67 +167,12 @@ impl Tag {
         if u64::from(self.variable_bytes) > VALUE_BYTES_MAX {
             return Err("its variable part is longer than a value may be");
         }
-        let table = self.blocks().saturating_mul(BlockEntry::BYTES as u64);
-        if !self.is_inline() && table > self.variable_bytes.into() {
+        let has_table = !self.is_inline() || self.variable_bytes > 0;
+        if has_table && self.table_bytes() > self.variable_bytes.into() {
             return Err("its block table is too short");
         }
         Ok(())
     }
-}
-
-/// What the block table says of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BlockEntry {
-    /// Length as stored.
-    pub(crate) stored_bytes: u32,
-    /// Checksum of the stored bytes, seeded with their place.
-    pub(crate) crc32c: u32,
-}
-
-impl BlockEntry {
-    pub(crate) const BYTES: usize = 8;
-
-    /// The entry of a block that is stored as it is.
-    pub(crate) fn plain(seed: &Seed, bytes: u64, crc: u32) -> Self {
-        Self { stored_bytes: bytes as u32, crc32c: seed.apply(crc, bytes) }
-    }
-
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.stored_bytes | PLAIN).to_le_bytes());
-        out.extend_from_slice(&self.crc32c.to_le_bytes());
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let stored = u32::take(bytes);
-        if stored & PLAIN == 0 {
-            return Err("it has compressed blocks, which this client does not know");
-        }
-        Ok(Self { stored_bytes: stored & !PLAIN, crc32c: u32::take(&bytes[4..]) })
-    }
-}
-
-/// The block table of an object of many blocks.
-pub(crate) fn encode_table(entries: &[BlockEntry]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(entries.len() * BlockEntry::BYTES);
-    entries.iter().for_each(|entry| entry.encode(&mut bytes));
-    bytes
-}
-
-/// Reads and checks the block table that a head's variable part begins with.
-pub(crate) fn decode_table(tag: &Tag, variable: &[u8]) -> Result<Vec<BlockEntry>, &'static str> {
-    if variable.len() as u64 != u64::from(tag.variable_bytes) || crc32c(variable) != tag.crc32c {
-        return Err("its block table does not have its checksum");
-    }
-    let table = variable.chunks_exact(BlockEntry::BYTES).take(tag.blocks() as usize);
-    let entries = table.map(BlockEntry::decode).collect::<Result<Vec<_>, _>>()?;
-    let length = |index: u64| (tag.object_bytes - index * BLOCK_BYTES).min(BLOCK_BYTES);
-    let fits = |(index, entry): (usize, &BlockEntry)| {
-        u64::from(entry.stored_bytes) == length(index as u64)
-    };
-    if entries.len() as u64 != tag.blocks() || !entries.iter().enumerate().all(fits) {
-        return Err("its block table does not fit its length");
-    }
-    Ok(entries)
 }
 
 /// Where a block belongs; its checksum begins with it, so that a block in the
@@ -279,21 +244,5 @@ mod tests {
         assert_eq!(checksum.value(), seed.apply(crc32c(b"block"), 5));
         let elsewhere = Seed::new(SetId([1; 16]), 2, 4);
         assert_ne!(checksum.value(), elsewhere.apply(crc32c(b"block"), 5));
-    }
-
-    #[test]
-    fn a_block_table_that_does_not_fit_the_object_is_refused() {
-        let entries: Vec<BlockEntry> = (0..10)
-            .map(|index| BlockEntry {
-                stored_bytes: if index < 9 { 1 << 20 } else { 5 },
-                crc32c: index,
-            })
-            .collect();
-        let bytes = encode_table(&entries);
-        let good = Tag { crc32c: crc32c(&bytes), ..tag() };
-        assert_eq!(decode_table(&good, &bytes).unwrap(), entries);
-        assert!(decode_table(&tag(), &bytes).is_err(), "wrong checksum");
-        let longer = Tag { object_bytes: good.object_bytes + 1, ..good };
-        assert!(decode_table(&longer, &bytes).is_err(), "wrong length");
     }
 }

@@ -11,9 +11,14 @@ use rampuddle_protocol::limits::{HEAD_LEASE_MS, NAME_BYTES_MAX, UPLOAD_LEASE_MS}
 use rampuddle_protocol::{Field, SetId, Version, crc32c};
 
 use super::format::{
-    BLOCK_BYTES, BlockEntry, HEAD_KIND, INLINE_BYTES_MAX, STRIPE_KIND, Seed, Tag, decode_table,
-    encode_table, head_key, stripe_key, stripe_version,
+    BLOCK_BYTES, HEAD_KIND, INLINE_BYTES_MAX, STRIPE_KIND, Seed, Tag, head_key, stripe_key,
+    stripe_version,
 };
+use super::sections::{
+    METADATA_BYTES_MAX, METADATA_NAME_BYTES_MAX, SECTION_CRC32C, SECTION_EXPIRY, SECTION_METADATA,
+    SECTION_MUST_BE_KNOWN, Sections,
+};
+use super::variable::{BlockEntry, Variable};
 use crate::placement::Slot;
 
 const UPLOAD: SetId = SetId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
@@ -23,10 +28,11 @@ const STRIPE_BYTES: u64 = 4 << 20;
 const STRIPED_BYTES: u64 = STRIPE_BYTES + 5;
 
 /// The dumps, each with the layout that its fields follow.
-const DUMPS: [(&str, &str); 8] = [
+const DUMPS: [(&str, &str); 9] = [
     ("empty-tag", "`Tag`, 64 bytes"),
     ("head-key", ""),
     ("inline-tag", "`Tag`, 64 bytes"),
+    ("sections", ""),
     ("seed", "`Seed`, 32 bytes"),
     ("stripe-key", "Stripe key, 25 bytes"),
     ("stripe-version", ""),
@@ -192,6 +198,12 @@ fn numbers_of_the_document_are_the_codes() {
         ("BLOCK_BYTES", BLOCK_BYTES),
         ("INLINE_BYTES_MAX", INLINE_BYTES_MAX),
         ("NAME_BYTES_MAX", NAME_BYTES_MAX as u64),
+        ("SECTION_METADATA", SECTION_METADATA.into()),
+        ("SECTION_EXPIRY", SECTION_EXPIRY.into()),
+        ("SECTION_CRC32C", SECTION_CRC32C.into()),
+        ("SECTION_MUST_BE_KNOWN", SECTION_MUST_BE_KNOWN.into()),
+        ("METADATA_BYTES_MAX", METADATA_BYTES_MAX),
+        ("METADATA_NAME_BYTES_MAX", METADATA_NAME_BYTES_MAX as u64),
         ("UPLOAD_LEASE_MS", UPLOAD_LEASE_MS),
         ("HEAD_LEASE_MS", HEAD_LEASE_MS),
     ]);
@@ -251,14 +263,15 @@ fn the_tag_of_a_striped_object_is_that_of_the_dump() {
 fn the_block_table_of_a_striped_object_is_that_of_the_dump() {
     let bytes = bytes_of("striped-table");
     assert_eq!(crc32c(&bytes), striped_tag().crc32c);
-    let entries = decode_table(&striped_tag(), &bytes).unwrap();
+    let Variable { table: entries, sections } = Variable::decode(&striped_tag(), &bytes).unwrap();
+    assert_eq!(sections, Sections::default());
     let crcs = [0xe501_71b4, 0x7157_12e1, 0x7968_b157, 0x162d_3d07, 0xdbce_0acb];
     let lengths = [1 << 20, 1 << 20, 1 << 20, 1 << 20, 5];
     let pinned = lengths.into_iter().zip(crcs);
     let pinned = pinned.map(|(stored_bytes, crc32c)| BlockEntry { stored_bytes, crc32c });
     assert_eq!(entries, pinned.collect::<Vec<_>>());
     assert_eq!(entries, blocks_of_pattern());
-    assert_eq!(encode_table(&entries), bytes);
+    assert_eq!(Variable::encode(&entries, b""), bytes);
 }
 
 /// Changes a byte of a dump and puts the checksum right.
@@ -281,7 +294,7 @@ fn formats_and_codecs_that_are_not_known_are_refused_in_the_documents_words() {
     let mut table = bytes_of("striped-table");
     table[3] &= 0x7f;
     let tag = Tag { crc32c: crc32c(&table), ..striped_tag() };
-    let refusal = decode_table(&tag, &table).unwrap_err();
+    let refusal = Variable::decode(&tag, &table).unwrap_err();
     assert_eq!(refusal, "it has compressed blocks, which this client does not know");
     assert!(document().contains(refusal));
 }
@@ -293,9 +306,43 @@ fn what_later_versions_may_add_is_skipped() {
         let bytes = with_byte("inline-tag", &key, at, byte);
         assert_eq!(Tag::decode(&key, &bytes), Ok(inline_tag(b"hello")));
     }
-    let longer = [bytes_of("striped-table"), b"more".to_vec()].concat();
-    let tag = Tag { variable_bytes: 44, crc32c: crc32c(&longer), ..striped_tag() };
-    assert_eq!(decode_table(&tag, &longer), Ok(blocks_of_pattern()));
+    let later = b"\x77\0\0\0\x04\0\0\0more";
+    let longer = [bytes_of("striped-table"), later.to_vec()].concat();
+    let tag = Tag { variable_bytes: 52, crc32c: crc32c(&longer), ..striped_tag() };
+    let read = Variable::decode(&tag, &longer).unwrap();
+    assert_eq!(read, Variable { table: blocks_of_pattern(), sections: Sections::default() });
+}
+
+#[test]
+fn sections_are_those_of_the_dump() {
+    let metadata = [("type", "text/plain"), ("ä", "1")];
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), value.into()));
+    let sections = Sections {
+        metadata: metadata.into(),
+        expires_ms: Some(1_767_312_000_000),
+        crc32c: Some(crc32c(b"hello")),
+    };
+    let bytes = bytes_of("sections");
+    assert_eq!(Sections::decode(&bytes), Ok(sections.clone()));
+    assert_eq!(sections.encode(), bytes);
+}
+
+#[test]
+fn sections_that_make_no_sense_are_refused_in_the_documents_words() {
+    let bytes = bytes_of("sections");
+    let last = bytes.len() - 12;
+    let longer = [&bytes[..last], b"\x03\0\0\0\x05\0\0\0later"].concat();
+    let refusals = [
+        Sections::decode(&bytes[1..]).unwrap_err(),
+        Sections::decode(&[&bytes[..], &bytes[last..]].concat()).unwrap_err(),
+        Sections::decode(&longer).unwrap_err(),
+        Sections::decode(b"\x01\0\0\0\x01\0\0\0x").unwrap_err(),
+        Sections::decode(b"\x01\x80\0\0\0\0\0\0").unwrap_err(),
+    ];
+    for (index, refusal) in refusals.iter().enumerate() {
+        assert!(document().contains(refusal), "{refusal}");
+        assert!(!refusals[..index].contains(refusal), "{refusal}");
+    }
 }
 
 #[test]
@@ -310,9 +357,10 @@ fn damaged_heads_are_refused_in_the_documents_words() {
         refusal(Tag { stripe_bytes: 5 << 19, ..striped_tag() }),
         refusal(Tag { object_bytes: INLINE_BYTES_MAX + 1, ..inline_tag(b"hello") }),
         refusal(Tag { variable_bytes: 39, ..striped_tag() }),
+        refusal(Tag { variable_bytes: 7, ..inline_tag(b"hello") }),
         refusal(Tag { variable_bytes: (1 << 30) + 1, ..striped_tag() }),
-        decode_table(&striped_tag(), &table[1..]).unwrap_err(),
-        decode_table(&longer, &table).unwrap_err(),
+        Variable::decode(&striped_tag(), &table[1..]).unwrap_err(),
+        Variable::decode(&longer, &table).unwrap_err(),
     ];
     for refusal in refusals {
         assert!(document().contains(refusal), "{refusal}");

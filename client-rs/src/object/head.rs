@@ -1,6 +1,7 @@
 //! Finding an object's head: Found, Absent or Unknown.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,10 +9,12 @@ use futures_util::future::join_all;
 use rampuddle_protocol::limits::{MIB, NAME_BYTES_MAX};
 use rampuddle_protocol::{RowFlags, Status, Version};
 
-use super::format::{BlockEntry, INLINE_BYTES_MAX, Seed, Tag, decode_table, head_key};
+use super::format::{INLINE_BYTES_MAX, Seed, Tag, head_key};
 use super::operation::Operation;
 use super::ranks::{Places, YOUNG, prefer};
 use super::report::ObjectStat;
+use super::sections::Sections;
+use super::variable::{BlockEntry, Variable};
 use crate::error::Error;
 use crate::raw::{Answer, GatherItem, RawClient, Target};
 use crate::view::View;
@@ -37,6 +40,8 @@ pub(super) struct Head {
     pub(super) inline: Bytes,
     /// Striped: the block table, when it was asked for.
     pub(super) table: Vec<BlockEntry>,
+    /// What it says besides, when it was asked for.
+    pub(super) sections: Sections,
 }
 
 /// How much of a head is wanted.
@@ -44,7 +49,9 @@ pub(super) struct Head {
 pub(super) enum Part {
     /// The tag.
     Tag,
-    /// The tag, and the inline bytes or the block table.
+    /// The tag and, when it says that there are any, the sections.
+    Described,
+    /// All of it: inline bytes, block table, sections.
     All,
 }
 
@@ -248,6 +255,15 @@ async fn ask_for(
     if tag.version != answer.version {
         return Err(broken("its version is not that of its tag"));
     }
+    let (inline, variable) = (tag.inline_bytes(), u64::from(tag.variable_bytes));
+    let wanted = match part {
+        Part::All => 0..inline + variable,
+        Part::Described if tag.has_sections() => inline..inline + variable,
+        Part::Described | Part::Tag => inline..inline,
+    };
+    let is_all = part == Part::All;
+    let is_nothing = wanted.is_empty() && !is_all;
+    let bytes = read_on(&raw, server, key, &tag, wanted, answer.bytes).await?;
     let mut head = Head {
         key: key.clone(),
         tag,
@@ -255,48 +271,70 @@ async fn ask_for(
         server: Arc::clone(server),
         inline: Bytes::new(),
         table: Vec::new(),
+        sections: Sections::default(),
     };
-    if part == Part::All {
-        let bytes = read_on(&raw, server, key, &tag, answer.bytes).await?;
-        if tag.is_inline() {
-            head.inline = inline_bytes(&tag, bytes).map_err(broken)?;
-        } else {
-            head.table = decode_table(&tag, &bytes).map_err(broken)?;
-        }
-    }
+    let filled = match is_all {
+        true => head.fill(bytes),
+        false if is_nothing => Ok(()),
+        false => head.describe(&bytes),
+    };
+    filled.map_err(broken)?;
     Ok(Said::Has(Box::new(head)))
 }
 
-/// The bytes of an inline object, compared with their checksum.
-fn inline_bytes(tag: &Tag, mut bytes: Bytes) -> Result<Bytes, &'static str> {
-    if (bytes.len() as u64) < tag.object_bytes {
-        return Err("it is shorter than the object");
+impl Head {
+    /// Takes all bytes of the head, and compares them with their checksums.
+    fn fill(&mut self, mut bytes: Bytes) -> Result<(), &'static str> {
+        if (bytes.len() as u64) < self.tag.inline_bytes() {
+            return Err("it is shorter than the object");
+        }
+        let variable = bytes.split_off(self.tag.inline_bytes() as usize);
+        let is_described = !self.tag.is_inline() || self.tag.variable_bytes > 0;
+        if is_described {
+            self.describe(&variable)?;
+        }
+        if self.tag.is_inline() {
+            self.inline = self.inline_bytes(bytes)?;
+        }
+        Ok(())
     }
-    let variable = bytes.split_off(tag.object_bytes as usize);
-    let crc = if tag.variable_bytes == 0 {
-        tag.crc32c
-    } else {
-        match decode_table(tag, &variable)?.first() {
+
+    /// Takes the bytes of the variable part.
+    fn describe(&mut self, variable: &[u8]) -> Result<(), &'static str> {
+        let Variable { table, sections } = Variable::decode(&self.tag, variable)?;
+        (self.table, self.sections) = (table, sections);
+        Ok(())
+    }
+
+    /// The bytes of an inline object, compared with their checksum.
+    fn inline_bytes(&self, bytes: Bytes) -> Result<Bytes, &'static str> {
+        let crc = match self.table.first() {
             Some(entry) => entry.crc32c,
+            None if self.tag.variable_bytes == 0 => self.tag.crc32c,
             // An empty object has no block, and what follows has its own checksum.
             None => return Ok(bytes),
+        };
+        let mut checksum = Seed::new(self.tag.upload, 0, 0).begin();
+        checksum.update(&bytes);
+        if checksum.value() == crc {
+            Ok(bytes)
+        } else {
+            Err("its bytes do not have their checksum")
         }
-    };
-    let mut checksum = Seed::new(tag.upload, 0, 0).begin();
-    checksum.update(&bytes);
-    if checksum.value() == crc { Ok(bytes) } else { Err("its bytes do not have their checksum") }
+    }
 }
 
-/// All bytes of a head that its tag speaks of: `first` is where they begin. Fewer
-/// when the value is shorter.
+/// The `wanted` bytes of a head, of which `first` are the first, or more than
+/// that. Fewer when the value is shorter.
 async fn read_on(
     raw: &RawClient,
     server: &Arc<str>,
     key: &Bytes,
     tag: &Tag,
+    wanted: Range<u64>,
     first: Bytes,
 ) -> Result<Bytes, Problem> {
-    let all = tag.head_bytes();
+    let all = wanted.end - wanted.start;
     if first.len() as u64 >= all {
         return Ok(first.slice(..all as usize));
     }
@@ -304,7 +342,7 @@ async fn read_on(
     while (bytes.len() as u64) < all {
         let offset = bytes.len() as u64;
         let length = (all - offset).min(4 * MIB);
-        let answer = gather(raw, server, key, offset, length, tag.version).await?;
+        let answer = gather(raw, server, key, wanted.start + offset, length, tag.version).await?;
         match answer.status {
             Status::Ok => {}
             Status::Mismatch | Status::NotFound => return Err(Problem::Changed),
@@ -346,8 +384,10 @@ mod tests {
     use crate::raw::CreateItem;
     use crate::support::FakeServer;
 
-    /// Puts an inline object with a variable part, as a later version may, and
-    /// reads it.
+    /// What a later version may say of an object.
+    const LATER: &[u8] = b"\x77\0\0\0\x05\0\0\0later";
+
+    /// Puts an inline object with a variable part, and reads it.
     async fn read_with_variable(object: &[u8], table: &[u8], more: &[u8]) -> Result<Bytes, Error> {
         let server = FakeServer::start("a").await;
         let client = Client::connect(Options::new(format!("static:{}", server.entry())));
@@ -377,19 +417,19 @@ mod tests {
 
     #[tokio::test]
     async fn an_empty_object_may_have_a_variable_part() {
-        assert_eq!(read_with_variable(b"", b"", b"later").await.unwrap(), Bytes::new());
+        assert_eq!(read_with_variable(b"", b"", LATER).await.unwrap(), Bytes::new());
     }
 
     #[tokio::test]
     async fn a_variable_part_behind_the_longest_inline_object_is_read_too() {
         let object = vec![3; INLINE_BYTES_MAX as usize];
         let seed = Seed::new(UPLOAD, 0, 0);
-        let mut table = Vec::new();
-        BlockEntry::plain(&seed, INLINE_BYTES_MAX, crc32c(&object)).encode(&mut table);
-        let found = read_with_variable(&object, &table, b"later").await.unwrap();
+        let entry = BlockEntry::plain(&seed, INLINE_BYTES_MAX, crc32c(&object));
+        let table = Variable::encode(&[entry], b"");
+        let found = read_with_variable(&object, &table, LATER).await.unwrap();
         assert!(found == object);
         let mut wrong = object.clone();
         wrong[0] ^= 1;
-        assert!(read_with_variable(&wrong, &table, b"later").await.is_err());
+        assert!(read_with_variable(&wrong, &table, LATER).await.is_err());
     }
 }

@@ -25,8 +25,10 @@ mod put_stripes;
 mod ranks;
 mod read;
 mod report;
+mod sections;
 mod source;
 mod stat;
+mod variable;
 mod verifier;
 
 pub(crate) use self::hold::Holds;

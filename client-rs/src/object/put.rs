@@ -4,18 +4,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rampuddle_protocol::limits::VALUE_BYTES_MAX;
-use rampuddle_protocol::{RowFlags, SetId, crc32c};
+use rampuddle_protocol::{RowFlags, SetId, crc32c, crc32c_combine};
 
 use super::cleanup::{Cleanup, drop_displaced};
 use super::copies::Copies;
-use super::format::{BLOCK_BYTES, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, Seed, Tag, encode_table};
+use super::format::{BLOCK_BYTES, INLINE_BYTES_MAX, Seed, Tag, object_bytes_max};
 use super::head::check_name;
 use super::operation::Operation;
 use super::put_head::{NewHead, WrittenHead};
 use super::put_stripes::Uploaded;
 use super::ranks::{Candidates, YOUNG, wanted_now, write_ranks};
 use super::report::{Progress, PutCondition, PutOptions, PutReport, Source};
+use super::sections::{Sections, check_metadata};
 use super::source::Stripes;
+use super::variable::{BlockEntry, Variable};
 use crate::client::Client;
 use crate::error::Error;
 use crate::options::WritePolicy;
@@ -49,7 +51,7 @@ impl Client {
         let put = Arc::new(put);
         let mut stripes = Stripes::new(source.into());
         if let Some(total) = stripes.length() {
-            check_length(total)?;
+            put.check_length(total)?;
             put.progress.iter().for_each(|progress| progress.set_total(total));
         }
         let failed = |source| Error::local("cannot read the source", source);
@@ -59,14 +61,6 @@ impl Client {
         }
         put.striped(first, stripes).await
     }
-}
-
-/// Refuses what no block table can describe.
-pub(super) fn check_length(bytes: u64) -> Result<(), Error> {
-    if bytes <= OBJECT_BYTES_MAX {
-        return Ok(());
-    }
-    Err(Error::TooLarge { what: "an object", bytes, limit: OBJECT_BYTES_MAX })
 }
 
 /// One put under way.
@@ -80,6 +74,8 @@ pub(super) struct Put {
     keep: bool,
     /// What the head is known to take the place of before it is written.
     pub(super) replaced: Vec<Tag>,
+    /// What the head says besides the block table.
+    sections: Sections,
     policy: WritePolicy,
     progress: Option<Arc<Progress>>,
 }
@@ -105,6 +101,8 @@ impl Put {
                 expected: "whole MiB, from 1 MiB to 1 GiB",
             });
         }
+        let sections = Sections::default();
+        check_metadata(&sections.metadata)?;
         Ok(Self {
             upload: SetId(operation.servers.access().environment.unguessable()),
             policy: options.write.unwrap_or(operation.write),
@@ -115,6 +113,7 @@ impl Put {
             condition: options.condition,
             keep: options.keep,
             replaced: Vec::new(),
+            sections,
             progress: options.progress.clone(),
         })
     }
@@ -140,6 +139,15 @@ impl Put {
     pub(super) fn candidates(&self, key: &[u8]) -> Candidates {
         let now_ms = self.operation.clocks().now_ms();
         Candidates::of(&self.operation.views.current(), key, self.replicas, now_ms)
+    }
+
+    /// Refuses what no block table can describe.
+    pub(super) fn check_length(&self, bytes: u64) -> Result<(), Error> {
+        let limit = object_bytes_max(self.sections.encode().len() as u64);
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(Error::TooLarge { what: "an object", bytes, limit })
     }
 
     pub(super) fn done(&self, bytes: u64) {
@@ -180,15 +188,32 @@ impl Put {
     async fn inline(self: Arc<Self>, bytes: Bytes) -> Result<PutReport, Error> {
         let length = bytes.len() as u64;
         let crc = crc32c(&bytes);
-        let seeded = Seed::new(self.upload, 0, 0).apply(crc, length);
-        let tag = Tag { crc32c: seeded, ..self.tag(length) };
-        let head = NewHead { tag, bytes, crc };
+        let entry = BlockEntry::plain(&Seed::new(self.upload, 0, 0), length, crc);
+        let sections = self.sections.encode();
+        let head = if sections.is_empty() {
+            let tag = Tag { crc32c: entry.crc32c, ..self.tag(length) };
+            NewHead { tag, bytes, crc }
+        } else {
+            // An empty object has no block.
+            let table = if length > 0 { &[entry][..] } else { &[] };
+            let (variable, tag) = self.describe(table, &sections, self.tag(length));
+            let crc = crc32c_combine(crc, tag.crc32c, variable.len() as u64);
+            NewHead { tag, bytes: [&bytes[..], &variable].concat().into(), crc }
+        };
         let report = self.finish(head, Uploaded::inline(length), self.cleanup()).await?;
         self.done(length);
         if let Some(progress) = &self.progress {
             progress.set_total(length);
         }
         Ok(report)
+    }
+
+    /// A variable part, and the tag that has it.
+    fn describe(&self, table: &[BlockEntry], sections: &[u8], tag: Tag) -> (Vec<u8>, Tag) {
+        let variable = Variable::encode(table, sections);
+        let variable_bytes = variable.len() as u32;
+        let tag = Tag { variable_bytes, crc32c: crc32c(&variable), ..tag };
+        (variable, tag)
     }
 
     /// An object of stripes.
@@ -203,15 +228,10 @@ impl Put {
             cleanup.run(&self.operation).await;
             return Err(error);
         }
-        let table: Bytes = encode_table(uploaded.entries()).into();
-        let crc = crc32c(&table);
-        let tag = Tag {
-            stripe_bytes: self.stripe_bytes as u32,
-            variable_bytes: table.len() as u32,
-            crc32c: crc,
-            ..self.tag(uploaded.bytes)
-        };
-        self.finish(NewHead { tag, bytes: table, crc }, uploaded, cleanup).await
+        let tag = Tag { stripe_bytes: self.stripe_bytes as u32, ..self.tag(uploaded.bytes) };
+        let (variable, tag) = self.describe(uploaded.entries(), &self.sections.encode(), tag);
+        let head = NewHead { tag, bytes: variable.into(), crc: tag.crc32c };
+        self.finish(head, uploaded, cleanup).await
     }
 
     fn cleanup(&self) -> Cleanup {

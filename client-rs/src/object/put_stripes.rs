@@ -13,12 +13,13 @@ use tokio::time::{Instant, interval_at};
 
 use super::cleanup::Cleanup;
 use super::copies::{Copies, write};
-use super::format::{BLOCK_BYTES, BlockEntry, Seed, stripe_key, stripe_version};
+use super::format::{BLOCK_BYTES, Seed, stripe_key, stripe_version};
 use super::head::is_overtaken;
 use super::operation::Operation;
-use super::put::{Put, check_length};
+use super::put::Put;
 use super::put_head::WrittenHead;
 use super::source::Stripes;
+use super::variable::BlockEntry;
 use crate::error::Error;
 use crate::raw::{CreateItem, GatherItem, Target};
 
@@ -156,7 +157,7 @@ impl Put {
                     next = receiver.recv(), if !has_ended => match next {
                         Some((bytes, permit)) => {
                             uploaded.bytes += bytes.len() as u64;
-                            check_length(uploaded.bytes)?;
+                            self.check_length(uploaded.bytes)?;
                             cleanup.begins(index);
                             under_way.push(self.write_stripe(index as usize, bytes, permit));
                             index += 1;

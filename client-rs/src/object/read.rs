@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rampuddle_protocol::limits::PAYLOAD_BYTES_MAX;
 use rampuddle_protocol::{GatherRow, Opcode, Outcome, SetId, Status};
 
-use super::format::{BLOCK_BYTES, BlockEntry, Tag, stripe_key};
+use super::format::{BLOCK_BYTES, Tag, stripe_key};
 use super::operation::Operation;
 use super::ranks::{Places, prefer};
 use super::report::Progress;
+use super::variable::BlockEntry;
 use super::verifier::Verifier;
 use crate::connection::Connection;
 use crate::error::{Error, Misbehaviour};

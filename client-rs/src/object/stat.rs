@@ -34,7 +34,7 @@ impl Client {
     /// As [`Client::get`].
     pub async fn stat(&self, name: &[u8]) -> Result<Option<ObjectStat>, Error> {
         let operation = Operation::begin(self.core());
-        let found = find(&operation, &check_name(name)?, Part::Tag).await?;
+        let found = find(&operation, &check_name(name)?, Part::Described).await?;
         Ok(found.map(|head| head.stat()))
     }
 
@@ -47,7 +47,7 @@ impl Client {
     pub async fn locate(&self, name: &[u8]) -> Result<Option<Located>, Error> {
         let operation = &Operation::begin(self.core());
         let key = check_name(name)?;
-        let Some(head) = find(operation, &key, Part::Tag).await? else { return Ok(None) };
+        let Some(head) = find(operation, &key, Part::Described).await? else { return Ok(None) };
         let upload = head.tag.upload;
         let mut copies = places(operation, &head, [(None, key, head.tag.version)]).await;
         let mut begin = 0;

@@ -2,7 +2,8 @@
 
 use rampuddle_protocol::{Checksum, SetId};
 
-use super::format::{BlockEntry, Seed};
+use super::format::Seed;
+use super::variable::BlockEntry;
 
 /// Follows the bytes of some neighbouring blocks of one stripe.
 #[derive(Debug)]
