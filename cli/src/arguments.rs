@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::UnknownArgumentValueParser;
+use clap::builder::{OsStringValueParser, TypedValueParser as _, UnknownArgumentValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rampuddle_protocol::Version;
 use serde::{Deserialize, Serialize};
 
+use crate::metadata::Meta;
 use crate::size::{ByteRange, Size};
 use crate::whole::Whole;
 
@@ -325,6 +326,13 @@ pub(crate) struct PutArguments {
     /// Length of a stripe, whole MiB up to 1GiB [default: 4MiB]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub(crate) stripe: Option<Size>,
+    /// Keep a value under a name beside the object; may be given several times
+    #[arg(
+        long,
+        value_name = "NAME=VALUE",
+        value_parser = OsStringValueParser::new().try_map(Meta::parse)
+    )]
+    pub(crate) meta: Vec<Meta>,
 }
 
 #[derive(Debug, Args)]

@@ -14,6 +14,7 @@ mod descriptor;
 mod destination;
 mod exit;
 mod machine;
+mod metadata;
 mod output;
 mod part_file;
 mod probe;

@@ -444,3 +444,40 @@ fn a_put_with_too_few_servers_up_says_so() {
     lab.run(["put", "file", "--write", "one"]).expect(0);
     assert_eq!(lab.run(["get", "file", "-"]).expect(0).stdout, fs::read(lab.path("file")).unwrap());
 }
+
+#[test]
+fn metadata_comes_back_and_what_cannot_be_kept_is_refused_before_anything_is_done() {
+    let lab = Lab::with_servers(2);
+    for (name, bytes) in [("empty", 0), ("inline", 100), ("striped", 5_000_000)] {
+        let file = fs::read(lab.file(name, bytes)).unwrap();
+        let word = [b"raw=\xff\x01".as_slice()].concat();
+        let mut put = lab.puddle(["put", name, "--meta", "type=a=b", "--meta", "empty="]);
+        put.arg("--meta").arg(OsStr::from_bytes(&word));
+        run(put).expect(0);
+        let stat = lab.run(["stat", name, "--json"]).expect(0).json().remove(0);
+        let metadata = serde_json::json!({"empty": "", "raw": "\\xff\\x01", "type": "a=b"});
+        assert_eq!(stat["metadata"], metadata, "{name}");
+        assert_eq!(stat["metadata_hex"], serde_json::json!({"raw": "ff01"}), "{name}");
+        let text = lab.run(["stat", name]).expect(0).text();
+        assert!(text.contains("meta      type=a=b\n"), "{text}");
+        assert!(text.contains("meta      raw=\\xff\\x01\n"), "{text}");
+        assert!(lab.run(["get", name, "-", "-q"]).expect(0).stdout == file, "{name}");
+        // Another put has other metadata, here none.
+        lab.run(["put", name]).expect(0);
+        let stat = lab.run(["stat", name, "--json"]).expect(0).json().remove(0);
+        assert_eq!(stat["metadata"], serde_json::json!({}), "{name}");
+        assert_eq!(stat.get("metadata_hex"), None, "{name}");
+    }
+    let refused = |meta: &str, says: &str| {
+        lab.run(["put", "inline", "never", "--meta", meta]).expect(2).says(says);
+    };
+    refused("type", "NAME=VALUE");
+    refused("=x", "1 to 255 bytes");
+    refused("a\nb=x", "without control characters");
+    refused(&format!("{}=x", "n".repeat(256)), "1 to 255 bytes");
+    refused(&format!("n={}", "v".repeat(65_528)), "the limit is 65536");
+    lab.run(["put", "inline", "never", "--meta", "a=1", "--meta", "a=2"]).expect(2).says("twice");
+    assert!(!lab.run(["ls"]).expect(0).text().contains("never"));
+    lab.run(["put", "inline", "just", "--meta", &format!("n={}", "v".repeat(65_527))]).expect(0);
+    assert_eq!(lab.run(["get", "just", "-", "-q"]).expect(0).stdout.len(), 100);
+}

@@ -60,8 +60,8 @@ pub use client::{Client, Node};
 pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, SystemRandom};
 pub use error::{Error, Fate, Misbehaviour};
 pub use object::{
-    CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Listing, Located, ObjectStat,
-    Progress, PutCondition, PutOptions, PutReport, Source, Unreadable, Value,
+    CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Listing, Located, Metadata,
+    ObjectStat, Progress, PutCondition, PutOptions, PutReport, Source, Unreadable, Value,
 };
 pub use options::{DiscoverySource, Options, WritePolicy};
 pub use placement::{Slot, settings_fingerprint};

@@ -14,6 +14,7 @@ use tokio::fs::File;
 
 use crate::arguments::PutArguments;
 use crate::exit::{BeforeAnythingExt as _, Exit, refusal};
+use crate::metadata;
 use crate::output::{JsonName, complain, counted, escape, escape_text};
 use crate::progress::Bar;
 use crate::runtime::{block_on, connect};
@@ -25,9 +26,10 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
     block_on(async {
         let source = open_source(&given.source).await?;
         let name = object_name(given)?;
+        let mut options = PutOptions::default();
+        options.metadata = metadata::collect(&given.meta)?;
         let client = connect(settings).await?;
         let progress = Progress::new();
-        let mut options = PutOptions::default();
         options.condition = condition(given);
         options.keep = given.keep;
         options.stripe_bytes = given.stripe.map(|size| size.0);

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::arguments::StatArguments;
 use crate::commands::get::absent;
 use crate::exit::Exit;
+use crate::metadata::JsonMetadata;
 use crate::output::{JsonName, escape, escape_text};
 use crate::runtime::{block_on, connect};
 use crate::settings::Settings;
@@ -41,6 +42,9 @@ fn text(located: &Located) -> String {
     line("replicas", stat.replicas.to_string());
     line("keep", if stat.keep { "yes" } else { "no" }.to_owned());
     line("stripes", format!("{} of {} bytes", stat.stripes, stat.stripe_bytes));
+    for (name, value) in stat.metadata.iter().flatten() {
+        line("meta", format!("{}={}", escape_text(name), escape(value)));
+    }
     for places in located.copies.chunk_by(|one, other| one.stripe == other.stripe) {
         let what = places[0].stripe.map_or("head".to_owned(), |stripe| format!("stripe {stripe}"));
         let places: Vec<_> = places.iter().map(place_text).collect();
@@ -83,6 +87,8 @@ struct JsonStat {
     stripe_bytes: u64,
     upload: String,
     keep: bool,
+    #[serde(flatten)]
+    metadata: JsonMetadata,
     copies: Vec<JsonCopy>,
 }
 
@@ -114,6 +120,7 @@ impl JsonStat {
             stripe_bytes: stat.stripe_bytes,
             upload: stat.upload.to_string(),
             keep: stat.keep,
+            metadata: JsonMetadata::new(&stat.metadata.clone().unwrap_or_default()),
             copies: located.copies.iter().map(copy).collect(),
         }
     }

@@ -101,11 +101,14 @@ pub(super) fn check_name(name: &[u8]) -> Result<Bytes, Error> {
 }
 
 impl Head {
+    /// All that is known of the object; its sections must have been asked for.
     pub(super) fn stat(&self) -> ObjectStat {
-        stat_of(&self.key[1..], &self.tag, self.keep)
+        let metadata = Some(self.sections.metadata.clone());
+        ObjectStat { metadata, ..stat_of(&self.key[1..], &self.tag, self.keep) }
     }
 }
 
+/// What a tag says of an object.
 pub(super) fn stat_of(name: &[u8], tag: &Tag, keep: bool) -> ObjectStat {
     ObjectStat {
         name: name.to_vec(),
@@ -116,6 +119,7 @@ pub(super) fn stat_of(name: &[u8], tag: &Tag, keep: bool) -> ObjectStat {
         stripe_bytes: tag.stripe_bytes.into(),
         upload: tag.upload,
         keep,
+        metadata: None,
     }
 }
 

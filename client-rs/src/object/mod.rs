@@ -37,3 +37,4 @@ pub use self::report::{
     CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located, ObjectStat, Progress,
     PutCondition, PutOptions, PutReport, Source, Value,
 };
+pub use self::sections::Metadata;

@@ -126,7 +126,8 @@ impl Opened {
 
     fn report(&self, bytes: u64, served: Vec<(String, u64)>) -> GetReport {
         let Tag { object_bytes, version, .. } = self.head.tag;
-        GetReport { bytes, object_bytes, version, served }
+        let metadata = self.head.sections.metadata.clone();
+        GetReport { bytes, object_bytes, version, served, metadata }
     }
 
     fn inline_report(&self, bytes: u64, options: &GetOptions) -> GetReport {

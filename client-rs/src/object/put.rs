@@ -36,7 +36,8 @@ impl Client {
     /// [`Error::Failed`] when nothing was applied, [`Error::Indeterminate`] when
     /// that cannot be said, [`Error::Exists`], [`Error::Changed`] and
     /// [`Error::Unknown`] by its condition (see [`PutOptions::condition`]),
-    /// [`Error::TooLarge`] for more than 128 TiB, [`Error::Local`] when the
+    /// [`Error::TooLarge`] for more than 128 TiB, and with [`Error::BadOption`] for
+    /// metadata that cannot be kept, [`Error::Local`] when the
     /// source fails. With fewer copies than the policy wants the put is applied:
     /// see [`PutReport::is_short`].
     pub async fn put(
@@ -101,8 +102,8 @@ impl Put {
                 expected: "whole MiB, from 1 MiB to 1 GiB",
             });
         }
-        let sections = Sections::default();
-        check_metadata(&sections.metadata)?;
+        check_metadata(&options.metadata)?;
+        let sections = Sections { metadata: options.metadata.clone(), ..Sections::default() };
         Ok(Self {
             upload: SetId(operation.servers.access().environment.unguessable()),
             policy: options.write.unwrap_or(operation.write),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rampuddle_protocol::{SetId, Version};
 use tokio::io::AsyncRead;
 
+use super::sections::Metadata;
 use crate::options::WritePolicy;
 
 /// How an object is written. Start from the default.
@@ -27,6 +28,12 @@ pub struct PutOptions {
     /// Never evict it. Servers of this version evict nothing; they remember this
     /// with every copy.
     pub keep: bool,
+    /// What is to be kept beside the bytes, for [`Client::stat`] and
+    /// [`Client::get`] to tell: values by name, see [`Metadata`].
+    ///
+    /// [`Client::stat`]: crate::Client::stat
+    /// [`Client::get`]: crate::Client::get
+    pub metadata: Metadata,
     /// Told how far it is.
     pub progress: Option<Arc<Progress>>,
 }
@@ -199,6 +206,8 @@ pub struct GetReport {
     pub version: Version,
     /// Bytes by the server that they came from, by name.
     pub served: Vec<(String, u64)>,
+    /// What was put beside the bytes.
+    pub metadata: Metadata,
 }
 
 /// An object's bytes, or a range of them.
@@ -231,6 +240,11 @@ impl Value {
     /// The bytes in one piece. Costs a copy only when they are in several.
     pub fn into_bytes(self) -> Bytes {
         self.bytes
+    }
+
+    /// What was put beside them.
+    pub fn metadata(&self) -> &Metadata {
+        &self.report.metadata
     }
 
     /// Where they came from.
@@ -266,6 +280,9 @@ pub struct ObjectStat {
     pub upload: SetId,
     /// Whether it is never evicted.
     pub keep: bool,
+    /// What was put beside the bytes. `None` in listings, which look at the
+    /// tags of heads only.
+    pub metadata: Option<Metadata>,
 }
 
 /// An object and where its copies lie.

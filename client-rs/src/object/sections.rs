@@ -8,8 +8,10 @@ use rampuddle_protocol::Field;
 
 use crate::error::Error;
 
-/// What a user has written beside an object's bytes: values by name.
-pub(crate) type Metadata = BTreeMap<String, Bytes>;
+/// What a user has written beside an object's bytes: values of any bytes, by
+/// names of 1 to 255 bytes without control characters. All of it has at most
+/// 64 KiB, with 8 bytes for each name.
+pub type Metadata = BTreeMap<String, Bytes>;
 
 /// The section with the user's metadata.
 pub(crate) const SECTION_METADATA: u16 = 1;

@@ -28,7 +28,8 @@ struct Wanted {
 }
 
 impl Client {
-    /// What is known of an object. `None` = Absent.
+    /// What is known of an object. `None` = Absent. One round trip, and another
+    /// one for an object with metadata.
     ///
     /// # Errors
     /// As [`Client::get`].

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 
 use rampuddle_client::{
-    Client, Error, GetOptions, ListQuery, Options, PutCondition, PutOptions, Source,
+    Client, Error, GetOptions, ListQuery, ObjectStat, Options, PutCondition, PutOptions, Source,
 };
 use rampuddle_protocol::RowFlags;
 use rampuddle_server::{Options as ServerOptions, Server, Stopper};
@@ -199,4 +199,45 @@ async fn an_object_may_be_larger_than_any_one_pool() {
     assert_eq!(report.copies, 2, "{report:?}");
     let value = client.get(b"o", &GetOptions::default()).await.unwrap().unwrap();
     assert!(value.into_bytes() == object);
+}
+
+#[tokio::test]
+async fn metadata_is_told_by_stat_and_get_and_not_by_a_listing() {
+    let cluster = Cluster::start(3, 128 << 20);
+    let client = cluster.client().await;
+    let mut options = PutOptions::default();
+    options.metadata.insert("type".into(), "text/plain".into());
+    options.metadata.insert("long".into(), vec![0xff; 60_000].into());
+    for length in [0, 1, 65_536, MIB - 1, MIB, 6 * MIB] {
+        let object = bytes(length, 3);
+        client.put(b"o", object.clone(), &options).await.unwrap();
+        let stat = client.stat(b"o").await.unwrap().unwrap();
+        assert_eq!(stat.metadata.as_ref(), Some(&options.metadata), "{length}");
+        let located = client.locate(b"o").await.unwrap().unwrap();
+        assert_eq!(located.stat.metadata, stat.metadata, "{length}");
+        let value = client.get(b"o", &GetOptions::default()).await.unwrap().unwrap();
+        assert_eq!(value.metadata(), &options.metadata, "{length}");
+        assert!(value.into_bytes() == object, "{length}");
+        let mut buffer = vec![0; length];
+        let report = client.get_into(b"o", &mut buffer, &GetOptions::default()).await;
+        assert_eq!(report.unwrap().unwrap().metadata, options.metadata, "{length}");
+        assert!(buffer == object, "{length}");
+        let listed = client.list(b"").next().await.unwrap().unwrap();
+        assert_eq!((listed.bytes, listed.metadata), (length as u64, None));
+    }
+    client.put(b"o", "none", &PutOptions::default()).await.unwrap();
+    let stat = client.stat(b"o").await.unwrap().unwrap();
+    assert_eq!(stat.metadata, Some(Default::default()));
+    let bare = |object: &ObjectStat| (object.bytes, object.stripes);
+    assert_eq!(bare(&stat), (4, 0));
+
+    let long = [("n".repeat(256), "x".into())];
+    for metadata in [long.into(), [("n".to_owned(), vec![0; 65_528].into())].into()] {
+        let mut options = PutOptions::default();
+        options.metadata = metadata;
+        let refused = client.put(b"never", "x", &options).await.unwrap_err();
+        let is_clear = matches!(refused, Error::BadOption { .. } | Error::TooLarge { .. });
+        assert!(is_clear, "{refused:?}");
+    }
+    assert!(client.stat(b"never").await.unwrap().is_none());
 }
