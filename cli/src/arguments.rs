@@ -326,6 +326,9 @@ pub(crate) struct PutArguments {
     /// Length of a stripe, whole MiB up to 1GiB [default: 4MiB]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub(crate) stripe: Option<Size>,
+    /// Store each MiB compressed, if that makes it at least a sixteenth shorter
+    #[arg(long, value_name = "CODEC", default_value = "none")]
+    pub(crate) compress: Compress,
     /// Keep a value under a name beside the object; may be given several times
     #[arg(
         long,
@@ -333,6 +336,17 @@ pub(crate) struct PutArguments {
         value_parser = OsStringValueParser::new().try_map(Meta::parse)
     )]
     pub(crate) meta: Vec<Meta>,
+}
+
+/// How `put` stores the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compress {
+    /// As they are
+    None,
+    /// Little work
+    Lz4,
+    /// Shorter, and more work for the writer
+    Zstd,
 }
 
 #[derive(Debug, Args)]

@@ -481,3 +481,30 @@ fn metadata_comes_back_and_what_cannot_be_kept_is_refused_before_anything_is_don
     lab.run(["put", "inline", "just", "--meta", &format!("n={}", "v".repeat(65_527))]).expect(0);
     assert_eq!(lab.run(["get", "just", "-", "-q"]).expect(0).stdout.len(), 100);
 }
+
+#[test]
+fn compressed_objects_come_back_whole_and_stat_tells_what_they_take() {
+    let lab = Lab::with_servers(2);
+    let words: Vec<u8> =
+        b"one word after the other\n".iter().copied().cycle().take(5_000_000).collect();
+    fs::write(lab.path("text"), &words).unwrap();
+    let noise = fs::read(lab.file("noise", 3_000_000)).unwrap();
+    for codec in ["lz4", "zstd"] {
+        let put =
+            lab.run(["put", "text", "--compress", codec, "--json"]).expect(0).json().remove(0);
+        assert_eq!((text(&put["codec"]), &put["bytes"]), (codec, &5_000_000.into()));
+        assert!(put["stored_bytes"].as_u64().unwrap() < 100_000, "{put}");
+        let stat = lab.run(["stat", "text", "--json"]).expect(0).json().remove(0);
+        assert_eq!((&stat["codec"], &stat["stored_bytes"]), (&put["codec"], &put["stored_bytes"]));
+        let shown = lab.run(["stat", "text"]).expect(0).text();
+        assert!(shown.contains(&format!("bytes by codec {codec}")), "{shown}");
+        assert!(lab.run(["get", "text", "-", "-q"]).expect(0).stdout == words, "{codec}");
+        let range = lab.run(["get", "text", "-", "-q", "--range", "1048570:12"]).expect(0).stdout;
+        assert_eq!(range, words[1_048_570..1_048_582]);
+        let put =
+            lab.run(["put", "noise", "--compress", codec, "--json"]).expect(0).json().remove(0);
+        assert_eq!((text(&put["codec"]), &put["stored_bytes"]), ("none", &put["bytes"]));
+        assert!(lab.run(["get", "noise", "-", "-q"]).expect(0).stdout == noise, "{codec}");
+    }
+    lab.run(["put", "text", "--compress", "gzip"]).expect(2).says("none, lz4, zstd");
+}

@@ -20,6 +20,7 @@ use crate::retry::RetryBudget;
 use crate::server::Access;
 use crate::servers::Servers;
 use crate::view::{View, Views};
+use crate::workers::Workers;
 
 /// How long [`Client::nodes`] waits for each server.
 const NODES_PATIENCE: Duration = Duration::from_secs(2);
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) write: WritePolicy,
     pub(crate) upload_lease: Duration,
     pub(crate) holds: Holds,
+    pub(crate) workers: Workers,
     follower: AbortHandle,
 }
 
@@ -110,6 +112,7 @@ impl Client {
             write: options.write,
             upload_lease: options.upload_lease,
             holds: Holds::default(),
+            workers: Workers::default(),
             follower: follower.abort_handle(),
         };
         Ok(Self { core: Arc::new(core) })

@@ -51,6 +51,7 @@ mod token;
 mod transport;
 mod version_clock;
 mod view;
+mod workers;
 
 #[cfg(test)]
 #[path = "../tests/client/support.rs"]
@@ -60,7 +61,7 @@ pub use client::{Client, Node};
 pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, SystemRandom};
 pub use error::{Error, Fate, Misbehaviour};
 pub use object::{
-    CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Listing, Located, Metadata,
+    Codec, CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Listing, Located, Metadata,
     ObjectStat, Progress, PutCondition, PutOptions, PutReport, Source, Unreadable, Value,
 };
 pub use options::{DiscoverySource, Options, WritePolicy};

@@ -8,11 +8,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use rampuddle_client::{Error, Progress, PutCondition, PutOptions, PutReport, Source};
+use rampuddle_client::{Codec, Error, Progress, PutCondition, PutOptions, PutReport, Source};
 use serde::Serialize;
 use tokio::fs::File;
 
-use crate::arguments::PutArguments;
+use crate::arguments::{Compress, PutArguments};
 use crate::exit::{BeforeAnythingExt as _, Exit, refusal};
 use crate::metadata;
 use crate::output::{JsonName, complain, counted, escape, escape_text};
@@ -27,6 +27,11 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
         let source = open_source(&given.source).await?;
         let name = object_name(given)?;
         let mut options = PutOptions::default();
+        options.codec = match given.compress {
+            Compress::None => Codec::None,
+            Compress::Lz4 => Codec::Lz4,
+            Compress::Zstd => Codec::Zstd,
+        };
         options.metadata = metadata::collect(&given.meta)?;
         let client = connect(settings).await?;
         let progress = Progress::new();
@@ -110,6 +115,8 @@ struct JsonPut<'a> {
     name: JsonName,
     bytes: u64,
     version: String,
+    codec: String,
+    stored_bytes: u64,
     replicas: u8,
     stripes: u64,
     seconds: f64,
@@ -135,6 +142,8 @@ fn tell(settings: &Settings, name: &[u8], report: &PutReport, seconds: f64) -> E
         name: JsonName::new(name),
         bytes: report.bytes,
         version: report.version.to_string(),
+        codec: report.codec.to_string(),
+        stored_bytes: report.stored_bytes,
         replicas: report.replicas,
         stripes: report.stripes,
         seconds,
@@ -151,10 +160,19 @@ fn tell(settings: &Settings, name: &[u8], report: &PutReport, seconds: f64) -> E
             copies => format!("{copies} copies"),
         };
         settings.output.remark(&format!(
-            "{shown}: {} in {seconds:.2} s, {copies}, {}",
+            "{shown}: {}{} in {seconds:.2} s, {copies}, {}",
             rounded(report.bytes),
+            stored(report),
             counted(report.stripes, "stripe")
         ));
     }
     if report.is_short() { Exit::Failed } else { Exit::Done }
+}
+
+/// What compressing has come to.
+fn stored(report: &PutReport) -> String {
+    match report.codec {
+        Codec::None => String::new(),
+        codec => format!(" ({} by {codec})", rounded(report.stored_bytes)),
+    }
 }

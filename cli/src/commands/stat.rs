@@ -42,6 +42,8 @@ fn text(located: &Located) -> String {
     line("replicas", stat.replicas.to_string());
     line("keep", if stat.keep { "yes" } else { "no" }.to_owned());
     line("stripes", format!("{} of {} bytes", stat.stripes, stat.stripe_bytes));
+    let stored = stat.stored_bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string());
+    line("stored", format!("{stored} bytes by codec {}", stat.codec));
     for (name, value) in stat.metadata.iter().flatten() {
         line("meta", format!("{}={}", escape_text(name), escape(value)));
     }
@@ -87,6 +89,8 @@ struct JsonStat {
     stripe_bytes: u64,
     upload: String,
     keep: bool,
+    codec: String,
+    stored_bytes: Option<u64>,
     #[serde(flatten)]
     metadata: JsonMetadata,
     copies: Vec<JsonCopy>,
@@ -120,6 +124,8 @@ impl JsonStat {
             stripe_bytes: stat.stripe_bytes,
             upload: stat.upload.to_string(),
             keep: stat.keep,
+            codec: stat.codec.to_string(),
+            stored_bytes: stat.stored_bytes,
             metadata: JsonMetadata::new(&stat.metadata.clone().unwrap_or_default()),
             copies: located.copies.iter().map(copy).collect(),
         }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use rampuddle_protocol::limits::{KIB, MIB, TAG_BYTES_MAX, VALUE_BYTES_MAX};
 use rampuddle_protocol::{Checksum, Field, SetId, Version, crc32c, crc32c_combine};
 
+use super::codec::Codec;
 use super::variable::BlockEntry;
 
 /// First byte of the key of a head.
@@ -60,6 +61,8 @@ pub(crate) fn stripe_version(upload: SetId) -> Version {
 pub(crate) struct Tag {
     /// Copies wanted, as the writer said; 255 = on every member.
     pub(crate) replicas: u8,
+    /// How blocks are stored that are not stored as they are.
+    pub(crate) codec: Codec,
     /// 0, or the length of every stripe but the last.
     pub(crate) stripe_bytes: u32,
     pub(crate) object_bytes: u64,
@@ -70,6 +73,8 @@ pub(crate) struct Tag {
     pub(crate) variable_bytes: u32,
     /// Checksum of the variable part, or without one that of the only block.
     pub(crate) crc32c: u32,
+    /// With a codec: the length of an inline object as it is stored. Else 0.
+    pub(crate) inline_stored_bytes: u32,
 }
 
 impl Tag {
@@ -101,7 +106,17 @@ impl Tag {
 
     /// Bytes of the object that lie in the head, before the variable part.
     pub(crate) fn inline_bytes(&self) -> u64 {
-        if self.is_inline() { self.object_bytes } else { 0 }
+        match self.codec {
+            _ if !self.is_inline() => 0,
+            Codec::None => self.object_bytes,
+            _ => self.inline_stored_bytes.into(),
+        }
+    }
+
+    /// Whether the head describes its blocks: a plain object of one block without
+    /// anything else to say needs no more than the tag.
+    pub(crate) fn has_table(&self) -> bool {
+        !self.is_inline() || self.variable_bytes > 0 || self.codec != Codec::None
     }
 
     /// Bytes of the block table, when there is a variable part.
@@ -111,20 +126,21 @@ impl Tag {
 
     /// Whether something follows the block table.
     pub(crate) fn has_sections(&self) -> bool {
-        self.variable_bytes > 0 && u64::from(self.variable_bytes) > self.table_bytes()
+        self.has_table() && u64::from(self.variable_bytes) > self.table_bytes()
     }
 
     /// Its bytes; the last field is a checksum over the head's key and them.
     pub(crate) fn encode(&self, key: &[u8]) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         let inline = if self.is_inline() { INLINE } else { 0 };
-        bytes[..4].copy_from_slice(&[FORMAT, self.replicas, 0, inline]);
+        bytes[..4].copy_from_slice(&[FORMAT, self.replicas, self.codec.number(), inline]);
         self.stripe_bytes.put(&mut bytes[4..]);
         self.object_bytes.put(&mut bytes[8..]);
         self.upload.put(&mut bytes[16..]);
         self.version.put(&mut bytes[32..]);
         self.variable_bytes.put(&mut bytes[48..]);
         self.crc32c.put(&mut bytes[52..]);
+        self.inline_stored_bytes.put(&mut bytes[56..]);
         let crc = Self::checksum(key, &bytes);
         crc.put(&mut bytes[Self::CRC_OFFSET..]);
         bytes
@@ -144,31 +160,34 @@ impl Tag {
         if u32::take(&bytes[Self::CRC_OFFSET..]) != Self::checksum(key, bytes) {
             return Err("its tag does not have its checksum");
         }
-        if bytes[0] != FORMAT || bytes[2] != 0 {
-            return Err("it is of a format or codec that this client does not know");
-        }
+        let codec = Codec::from_number(bytes[2]).filter(|_| bytes[0] == FORMAT);
+        let codec = codec.ok_or("it is of a format or codec that this client does not know")?;
+        let inline_stored = if codec == Codec::None { 0 } else { u32::take(&bytes[56..]) };
         let tag = Self {
             replicas: bytes[1],
+            codec,
             stripe_bytes: u32::take(&bytes[4..]),
             object_bytes: u64::take(&bytes[8..]),
             upload: SetId::take(&bytes[16..]),
             version: Version::take(&bytes[32..]),
             variable_bytes: u32::take(&bytes[48..]),
             crc32c: u32::take(&bytes[52..]),
+            inline_stored_bytes: inline_stored,
         };
         tag.check().map(|()| tag)
     }
 
     fn check(&self) -> Result<(), &'static str> {
         let is_whole_blocks = u64::from(self.stripe_bytes).is_multiple_of(BLOCK_BYTES);
-        if self.is_inline() && self.object_bytes > INLINE_BYTES_MAX || !is_whole_blocks {
+        let is_too_long =
+            self.object_bytes > INLINE_BYTES_MAX || self.inline_bytes() > self.object_bytes;
+        if self.is_inline() && is_too_long || !is_whole_blocks {
             return Err("its lengths contradict each other");
         }
         if u64::from(self.variable_bytes) > VALUE_BYTES_MAX {
             return Err("its variable part is longer than a value may be");
         }
-        let has_table = !self.is_inline() || self.variable_bytes > 0;
-        if has_table && self.table_bytes() > self.variable_bytes.into() {
+        if self.has_table() && self.table_bytes() > self.variable_bytes.into() {
             return Err("its block table is too short");
         }
         Ok(())
@@ -210,12 +229,14 @@ mod tests {
     fn tag() -> Tag {
         Tag {
             replicas: 2,
+            codec: Codec::None,
             stripe_bytes: 4 << 20,
             object_bytes: (9 << 20) + 5,
             upload: SetId([7; 16]),
             version: Version { time: 3, writer: 4 },
             variable_bytes: 80,
             crc32c: 9,
+            inline_stored_bytes: 0,
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use rampuddle_protocol::limits::{HEAD_LEASE_MS, NAME_BYTES_MAX, UPLOAD_LEASE_MS};
 use rampuddle_protocol::{Field, SetId, Version, crc32c};
 
+use super::codec::{Codec, unpack};
 use super::format::{
     BLOCK_BYTES, HEAD_KIND, INLINE_BYTES_MAX, STRIPE_KIND, Seed, Tag, head_key, stripe_key,
     stripe_version,
@@ -28,7 +29,10 @@ const STRIPE_BYTES: u64 = 4 << 20;
 const STRIPED_BYTES: u64 = STRIPE_BYTES + 5;
 
 /// The dumps, each with the layout that its fields follow.
-const DUMPS: [(&str, &str); 9] = [
+const DUMPS: [(&str, &str); 13] = [
+    ("compressed-head", ""),
+    ("compressed-table", ""),
+    ("compressed-tag", "`Tag`, 64 bytes"),
     ("empty-tag", "`Tag`, 64 bytes"),
     ("head-key", ""),
     ("inline-tag", "`Tag`, 64 bytes"),
@@ -38,6 +42,7 @@ const DUMPS: [(&str, &str); 9] = [
     ("stripe-version", ""),
     ("striped-table", "`BlockEntry`, 8 bytes"),
     ("striped-tag", "`Tag`, 64 bytes"),
+    ("zstd-block", ""),
 ];
 
 /// Where a field lies, and its name.
@@ -135,24 +140,28 @@ fn inline_tag(bytes: &[u8]) -> Tag {
     let length = bytes.len() as u64;
     Tag {
         replicas: 2,
+        codec: Codec::None,
         stripe_bytes: 0,
         object_bytes: length,
         upload: UPLOAD,
         version: VERSION,
         variable_bytes: 0,
         crc32c: Seed::new(UPLOAD, 0, 0).apply(crc32c(bytes), length),
+        inline_stored_bytes: 0,
     }
 }
 
 fn striped_tag() -> Tag {
     Tag {
         replicas: 2,
+        codec: Codec::None,
         stripe_bytes: STRIPE_BYTES as u32,
         object_bytes: STRIPED_BYTES,
         upload: UPLOAD,
         version: VERSION,
         variable_bytes: 40,
         crc32c: 0xb81d_f123,
+        inline_stored_bytes: 0,
     }
 }
 
@@ -268,10 +277,81 @@ fn the_block_table_of_a_striped_object_is_that_of_the_dump() {
     let crcs = [0xe501_71b4, 0x7157_12e1, 0x7968_b157, 0x162d_3d07, 0xdbce_0acb];
     let lengths = [1 << 20, 1 << 20, 1 << 20, 1 << 20, 5];
     let pinned = lengths.into_iter().zip(crcs);
-    let pinned = pinned.map(|(stored_bytes, crc32c)| BlockEntry { stored_bytes, crc32c });
+    let pinned =
+        pinned.map(|(stored_bytes, crc32c)| BlockEntry { stored_bytes, is_plain: true, crc32c });
     assert_eq!(entries, pinned.collect::<Vec<_>>());
     assert_eq!(entries, blocks_of_pattern());
     assert_eq!(Variable::encode(&entries, b""), bytes);
+}
+
+/// The object `letters`.
+const LETTERS: [u8; 1_000] = [b'a'; 1_000];
+
+fn compressed_tag() -> Tag {
+    Tag {
+        replicas: 2,
+        codec: Codec::Lz4,
+        stripe_bytes: 0,
+        object_bytes: 1_000,
+        upload: UPLOAD,
+        version: VERSION,
+        variable_bytes: 20,
+        crc32c: crc32c(&bytes_of("compressed-head")[14..]),
+        inline_stored_bytes: 14,
+    }
+}
+
+#[test]
+fn the_head_of_a_compressed_object_is_that_of_the_dump() {
+    let tag = compressed_tag();
+    assert_tag("compressed-tag", b"letters", tag);
+    assert_eq!((tag.inline_bytes(), tag.has_table()), (14, true));
+    let head = bytes_of("compressed-head");
+    let (block, variable) = head.split_at(14);
+    let read = Variable::decode(&tag, variable).unwrap();
+    let entry = BlockEntry::compressed(&Seed::new(UPLOAD, 0, 0), 14, crc32c(block));
+    assert_eq!(read.table, [entry]);
+    assert_eq!(read.sections.crc32c, Some(crc32c(&LETTERS)));
+    assert_eq!(Variable::encode(&read.table, &read.sections.encode()), variable);
+    assert_eq!(unpack(Codec::Lz4, &read.table, block, 1_000).unwrap(), LETTERS);
+    let block = bytes_of("zstd-block");
+    let entry = BlockEntry::compressed(&Seed::new(UPLOAD, 0, 0), block.len() as u64, 0);
+    assert_eq!(unpack(Codec::Zstd, &[entry], &block, 1_000).unwrap(), LETTERS);
+}
+
+#[test]
+fn the_table_of_compressed_and_plain_blocks_is_that_of_the_dump() {
+    let zeros = vec![0; BLOCK_BYTES as usize];
+    let runs = vec![0xFF; 4_111];
+    let block = [b"\x1f\0\x01\0", &runs[..], b"\xf6\x50\0\0\0\0\0"].concat();
+    let entries = [
+        BlockEntry::compressed(&Seed::new(UPLOAD, 0, 0), block.len() as u64, crc32c(&block)),
+        BlockEntry::plain(&Seed::new(UPLOAD, 1, 0), 5, crc32c(b"hello")),
+    ];
+    assert_eq!(unpack(Codec::Lz4, &entries[..1], &block, BLOCK_BYTES).unwrap(), zeros);
+    let crc32c = Some(crc32c(&[&zeros[..], b"hello"].concat()));
+    let sections = Sections { crc32c, ..Sections::default() };
+    let bytes = bytes_of("compressed-table");
+    assert_eq!(Variable::encode(&entries, &sections.encode()), bytes);
+    let tag = Tag {
+        stripe_bytes: 1 << 20,
+        object_bytes: BLOCK_BYTES + 5,
+        variable_bytes: bytes.len() as u32,
+        crc32c: rampuddle_protocol::crc32c(&bytes),
+        inline_stored_bytes: 0,
+        ..compressed_tag()
+    };
+    let read = Variable::decode(&tag, &bytes).unwrap();
+    assert_eq!(read, Variable { table: entries.to_vec(), sections });
+}
+
+#[test]
+fn the_numbers_of_the_codecs_are_the_documents() {
+    let rows = rows("Codecs");
+    for (row, codec) in rows.iter().zip([Codec::None, Codec::Lz4, Codec::Zstd]) {
+        assert_eq!((&*row[0], &*row[1]), (&*codec.to_string(), &*codec.number().to_string()));
+    }
+    assert_eq!((rows.len(), Codec::from_number(3)), (3, None));
 }
 
 /// Changes a byte of a dump and puts the checksum right.
@@ -286,7 +366,7 @@ fn with_byte(name: &str, key: &[u8], at: usize, byte: u8) -> Vec<u8> {
 #[test]
 fn formats_and_codecs_that_are_not_known_are_refused_in_the_documents_words() {
     let key = head_key(b"greeting");
-    for (at, byte) in [(0, 0), (0, 2), (2, 1)] {
+    for (at, byte) in [(0, 0), (0, 2), (2, 3)] {
         let refusal = Tag::decode(&key, &with_byte("inline-tag", &key, at, byte)).unwrap_err();
         assert_eq!(refusal, "it is of a format or codec that this client does not know");
         assert!(document().contains(refusal));
@@ -295,7 +375,7 @@ fn formats_and_codecs_that_are_not_known_are_refused_in_the_documents_words() {
     table[3] &= 0x7f;
     let tag = Tag { crc32c: crc32c(&table), ..striped_tag() };
     let refusal = Variable::decode(&tag, &table).unwrap_err();
-    assert_eq!(refusal, "it has compressed blocks, which this client does not know");
+    assert_eq!(refusal, "it has compressed blocks, and no codec");
     assert!(document().contains(refusal));
 }
 
@@ -356,11 +436,18 @@ fn damaged_heads_are_refused_in_the_documents_words() {
         Tag::decode(b"\xf8other", &bytes).unwrap_err(),
         refusal(Tag { stripe_bytes: 5 << 19, ..striped_tag() }),
         refusal(Tag { object_bytes: INLINE_BYTES_MAX + 1, ..inline_tag(b"hello") }),
+        refusal(Tag { inline_stored_bytes: 1_001, ..compressed_tag() }),
+        refusal(Tag { variable_bytes: 0, ..compressed_tag() }),
         refusal(Tag { variable_bytes: 39, ..striped_tag() }),
         refusal(Tag { variable_bytes: 7, ..inline_tag(b"hello") }),
         refusal(Tag { variable_bytes: (1 << 30) + 1, ..striped_tag() }),
         Variable::decode(&striped_tag(), &table[1..]).unwrap_err(),
         Variable::decode(&longer, &table).unwrap_err(),
+        Variable::decode(
+            &Tag { inline_stored_bytes: 15, ..compressed_tag() },
+            &bytes_of("compressed-head")[14..],
+        )
+        .unwrap_err(),
     ];
     for refusal in refusals {
         assert!(document().contains(refusal), "{refusal}");

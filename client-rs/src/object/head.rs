@@ -9,9 +9,11 @@ use futures_util::future::join_all;
 use rampuddle_protocol::limits::{MIB, NAME_BYTES_MAX};
 use rampuddle_protocol::{RowFlags, Status, Version};
 
+use super::codec::{Codec, unpack};
 use super::format::{INLINE_BYTES_MAX, Seed, Tag, head_key};
 use super::operation::Operation;
 use super::ranks::{Places, YOUNG, prefer};
+use super::read::stored_bytes;
 use super::report::ObjectStat;
 use super::sections::Sections;
 use super::variable::{BlockEntry, Variable};
@@ -21,7 +23,7 @@ use crate::view::View;
 
 /// Bytes of a head asked for at once: all of an inline object, or the block
 /// table of one of up to 128 GiB.
-const FIRST_BYTES: u64 = MIB;
+pub(super) const FIRST_BYTES: u64 = MIB;
 
 const _: () = assert!(FIRST_BYTES >= INLINE_BYTES_MAX);
 /// Times that a head which is replaced while it is read is read from its start.
@@ -36,7 +38,8 @@ pub(super) struct Head {
     pub(super) keep: bool,
     /// The server that gave it.
     pub(super) server: Arc<str>,
-    /// Inline: the object's bytes, when they were asked for.
+    /// Inline: the object's bytes, when they were asked for, as they are without a
+    /// codec.
     pub(super) inline: Bytes,
     /// Striped: the block table, when it was asked for.
     pub(super) table: Vec<BlockEntry>,
@@ -65,6 +68,7 @@ pub(super) enum Said {
 }
 
 /// Why an answer does not count.
+#[derive(Debug)]
 pub(super) enum Problem {
     /// There was none, or a refusal.
     Failed(Error),
@@ -103,13 +107,20 @@ pub(super) fn check_name(name: &[u8]) -> Result<Bytes, Error> {
 impl Head {
     /// All that is known of the object; its sections must have been asked for.
     pub(super) fn stat(&self) -> ObjectStat {
+        let of_tag = stat_of(&self.key[1..], &self.tag, self.keep);
+        let stored_bytes = of_tag.stored_bytes.unwrap_or_else(|| stored_bytes(&self.table));
         let metadata = Some(self.sections.metadata.clone());
-        ObjectStat { metadata, ..stat_of(&self.key[1..], &self.tag, self.keep) }
+        ObjectStat { stored_bytes: Some(stored_bytes), metadata, ..of_tag }
     }
 }
 
 /// What a tag says of an object.
 pub(super) fn stat_of(name: &[u8], tag: &Tag, keep: bool) -> ObjectStat {
+    let stored_bytes = match tag.codec {
+        Codec::None => Some(tag.object_bytes),
+        // The block table has the lengths of stripes.
+        _ => tag.is_inline().then(|| tag.inline_bytes()),
+    };
     ObjectStat {
         name: name.to_vec(),
         bytes: tag.object_bytes,
@@ -119,6 +130,8 @@ pub(super) fn stat_of(name: &[u8], tag: &Tag, keep: bool) -> ObjectStat {
         stripe_bytes: tag.stripe_bytes.into(),
         upload: tag.upload,
         keep,
+        codec: tag.codec,
+        stored_bytes,
         metadata: None,
     }
 }
@@ -252,49 +265,68 @@ async fn ask_for(
         Status::NotFound => return Ok(Said::HasNot(answer.version)),
         status => return Err(Error::refused(server, "a look at a head", status).into()),
     }
-    operation.clocks().observe(answer.version);
-    let broken =
-        |why: &str| Problem::Damaged(format!("the head on server \"{server}\" is damaged: {why}"));
-    let tag = Tag::decode(key, &answer.tag).map_err(broken)?;
-    if tag.version != answer.version {
-        return Err(broken("its version is not that of its tag"));
-    }
+    let mut head = Head::begin(operation, key, server, &answer)?;
+    let tag = head.tag;
     let (inline, variable) = (tag.inline_bytes(), u64::from(tag.variable_bytes));
     let wanted = match part {
         Part::All => 0..inline + variable,
-        Part::Described if tag.has_sections() => inline..inline + variable,
+        Part::Described if has_more_to_say(&tag) => inline..inline + variable,
         Part::Described | Part::Tag => inline..inline,
     };
     let is_all = part == Part::All;
     let is_nothing = wanted.is_empty() && !is_all;
     let bytes = read_on(&raw, server, key, &tag, wanted, answer.bytes).await?;
-    let mut head = Head {
-        key: key.clone(),
-        tag,
-        keep: answer.flags.has(RowFlags::KEEP),
-        server: Arc::clone(server),
-        inline: Bytes::new(),
-        table: Vec::new(),
-        sections: Sections::default(),
-    };
+    let broken = |why: &str| damaged(server, why);
     let filled = match is_all {
         true => head.fill(bytes),
         false if is_nothing => Ok(()),
         false => head.describe(&bytes),
     };
     filled.map_err(broken)?;
+    head.unpack_inline(operation).await.map_err(broken)?;
     Ok(Said::Has(Box::new(head)))
 }
 
+/// Whether the variable part describes more of the object than its tag does.
+fn has_more_to_say(tag: &Tag) -> bool {
+    tag.has_sections() || tag.codec != Codec::None
+}
+
+fn damaged(server: &Arc<str>, why: &str) -> Problem {
+    Problem::Damaged(format!("the head on server \"{server}\" is damaged: {why}"))
+}
+
 impl Head {
+    /// What the tag of an answer says.
+    pub(super) fn begin(
+        operation: &Operation,
+        key: &Bytes,
+        server: &Arc<str>,
+        answer: &Answer,
+    ) -> Result<Self, Problem> {
+        operation.clocks().observe(answer.version);
+        let tag = Tag::decode(key, &answer.tag).map_err(|why| damaged(server, why))?;
+        if tag.version != answer.version {
+            return Err(damaged(server, "its version is not that of its tag"));
+        }
+        Ok(Self {
+            key: key.clone(),
+            tag,
+            keep: answer.flags.has(RowFlags::KEEP),
+            server: Arc::clone(server),
+            inline: Bytes::new(),
+            table: Vec::new(),
+            sections: Sections::default(),
+        })
+    }
+
     /// Takes all bytes of the head, and compares them with their checksums.
-    fn fill(&mut self, mut bytes: Bytes) -> Result<(), &'static str> {
+    pub(super) fn fill(&mut self, mut bytes: Bytes) -> Result<(), &'static str> {
         if (bytes.len() as u64) < self.tag.inline_bytes() {
             return Err("it is shorter than the object");
         }
         let variable = bytes.split_off(self.tag.inline_bytes() as usize);
-        let is_described = !self.tag.is_inline() || self.tag.variable_bytes > 0;
-        if is_described {
+        if self.tag.has_table() {
             self.describe(&variable)?;
         }
         if self.tag.is_inline() {
@@ -310,11 +342,27 @@ impl Head {
         Ok(())
     }
 
+    /// Brings the bytes of an inline object into their own form again.
+    pub(super) async fn unpack_inline(
+        &mut self,
+        operation: &Operation,
+    ) -> Result<(), &'static str> {
+        let Tag { codec, object_bytes, .. } = self.tag;
+        if self.inline.is_empty() || self.table.iter().all(|block| block.is_plain) {
+            return Ok(());
+        }
+        let (table, stored) = (self.table.clone(), std::mem::take(&mut self.inline));
+        let work = move || unpack(codec, &table, &stored, object_bytes);
+        let unpacked = operation.workers.run(work).await.ok().and_then(Result::ok);
+        self.inline = unpacked.ok_or("its bytes cannot be decompressed")?.into();
+        Ok(())
+    }
+
     /// The bytes of an inline object, compared with their checksum.
     fn inline_bytes(&self, bytes: Bytes) -> Result<Bytes, &'static str> {
         let crc = match self.table.first() {
             Some(entry) => entry.crc32c,
-            None if self.tag.variable_bytes == 0 => self.tag.crc32c,
+            None if !self.tag.has_table() => self.tag.crc32c,
             // An empty object has no block, and what follows has its own checksum.
             None => return Ok(bytes),
         };
@@ -384,6 +432,7 @@ mod tests {
     use super::*;
     use crate::client::Client;
     use crate::object::GetOptions;
+    use crate::object::codec::pack;
     use crate::options::Options;
     use crate::raw::CreateItem;
     use crate::support::FakeServer;
@@ -393,23 +442,32 @@ mod tests {
 
     /// Puts an inline object with a variable part, and reads it.
     async fn read_with_variable(object: &[u8], table: &[u8], more: &[u8]) -> Result<Bytes, Error> {
-        let server = FakeServer::start("a").await;
-        let client = Client::connect(Options::new(format!("static:{}", server.entry())));
-        let client = client.await.unwrap();
-        let (key, variable) = (head_key(b"o"), [table, more].concat());
-        let version = Version { time: 5 << 16, writer: 9 };
+        let variable = [table, more].concat();
         let tag = Tag {
             replicas: 1,
+            codec: Codec::None,
             stripe_bytes: 0,
             object_bytes: object.len() as u64,
             upload: UPLOAD,
-            version,
+            version: Version { time: 5 << 16, writer: 9 },
             variable_bytes: variable.len() as u32,
             crc32c: crc32c(&variable),
+            inline_stored_bytes: 0,
         };
-        let mut item = CreateItem::new(key.clone(), [object, &variable].concat());
+        read_made(tag, [object, &variable].concat()).await
+    }
+
+    const UPLOAD: rampuddle_protocol::SetId = rampuddle_protocol::SetId([7; 16]);
+
+    /// Puts a head with a tag and a value as they are given, and reads it.
+    async fn read_made(tag: Tag, value: Vec<u8>) -> Result<Bytes, Error> {
+        let server = FakeServer::start("a").await;
+        let client = Client::connect(Options::new(format!("static:{}", server.entry())));
+        let client = client.await.unwrap();
+        let key = head_key(b"o");
+        let mut item = CreateItem::new(key.clone(), value);
         item.tag = Bytes::copy_from_slice(&tag.encode(&key));
-        item.version = version;
+        item.version = tag.version;
         let raw = Operation::begin(client.core()).raw();
         let made = raw.create(&Target::server("a"), vec![item]).await.remove(0);
         assert_eq!(made.unwrap().status, Status::Ok);
@@ -417,7 +475,47 @@ mod tests {
         Ok(value.unwrap().into_bytes())
     }
 
-    const UPLOAD: rampuddle_protocol::SetId = rampuddle_protocol::SetId([7; 16]);
+    #[tokio::test]
+    async fn inline_bytes_that_do_not_decompress_to_their_length_are_no_object() {
+        for codec in [Codec::Lz4, Codec::Zstd] {
+            let object = Bytes::from(vec![7; 5_000]);
+            let packed = pack(codec, UPLOAD, 0, object.clone());
+            // The longest form that a codec may have, and bytes that are none.
+            let seed = Seed::new(UPLOAD, 0, 0);
+            let garbage = vec![0xEE; packed.bytes.len()];
+            let wrong = BlockEntry::compressed(&seed, garbage.len() as u64, crc32c(&garbage));
+            let cases = [
+                (&packed.bytes[..], packed.entries[0], 5_000, ""),
+                (&packed.bytes[..], packed.entries[0], 4_999, "cannot be decompressed"),
+                (&packed.bytes[..], packed.entries[0], 5_001, "cannot be decompressed"),
+                (&packed.bytes[..], packed.entries[0], 1 << 20, "cannot be decompressed"),
+                (&packed.bytes[..], packed.entries[0], 5, "lengths contradict"),
+                (&garbage[..], wrong, 5_000, "cannot be decompressed"),
+                (&garbage[..], packed.entries[0], 5_000, "do not have their checksum"),
+            ];
+            for (stored, entry, object_bytes, problem) in cases {
+                let variable = Variable::encode(&[entry], b"");
+                let tag = Tag {
+                    replicas: 1,
+                    codec,
+                    stripe_bytes: 0,
+                    object_bytes,
+                    upload: UPLOAD,
+                    version: Version { time: 5 << 16, writer: 9 },
+                    variable_bytes: variable.len() as u32,
+                    crc32c: crc32c(&variable),
+                    inline_stored_bytes: stored.len() as u32,
+                };
+                match read_made(tag, [stored, &variable].concat()).await {
+                    Ok(bytes) => assert!(problem.is_empty() && bytes == object),
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(!problem.is_empty() && error.contains(problem), "{error}");
+                    }
+                }
+            }
+        }
+    }
 
     #[tokio::test]
     async fn an_empty_object_may_have_a_variable_part() {

@@ -235,6 +235,7 @@ mod tests {
     use rampuddle_protocol::{SetId, crc32c};
 
     use super::*;
+    use crate::object::Codec;
     use crate::options::Options;
     use crate::raw::{CreateItem, Target};
     use crate::support::FakeServer;
@@ -243,12 +244,14 @@ mod tests {
     fn tag(key: &[u8], version: Version, change: impl Fn(&mut [u8])) -> Bytes {
         let tag = Tag {
             replicas: 1,
+            codec: Codec::None,
             stripe_bytes: 0,
             object_bytes: 3,
             upload: SetId([1; 16]),
             version,
             variable_bytes: 0,
             crc32c: 0,
+            inline_stored_bytes: 0,
         };
         let mut bytes = tag.encode(key);
         change(&mut bytes);

@@ -6,6 +6,7 @@
 //! head. The format is in `docs/object-format.md`.
 
 mod cleanup;
+mod codec;
 mod copies;
 mod delete;
 mod format;
@@ -31,6 +32,7 @@ mod stat;
 mod variable;
 mod verifier;
 
+pub use self::codec::Codec;
 pub(crate) use self::hold::Holds;
 pub use self::list::{Listing, Unreadable};
 pub use self::report::{

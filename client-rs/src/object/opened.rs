@@ -210,8 +210,7 @@ impl Opened {
                 let permits = Arc::clone(&permits);
                 async move {
                     let permit = permits.acquire_owned().await.expect("never closed");
-                    let mut bytes = vec![0; piece.bytes as usize];
-                    reading.piece(&piece, &mut bytes).await?;
+                    let bytes = reading.new_piece(&piece).await?;
                     Ok::<_, Unread>((Bytes::from(bytes), permit))
                 }
             });
@@ -250,7 +249,7 @@ pub(super) enum Stopped {
 /// so much. It is asked for twice: memory that comes zeroed from the kernel is
 /// not written until bytes come in, which filling it with zeros here would do, at
 /// a fifth of the speed of a large read; but only the other way may fail.
-fn zeroed(length: u64) -> io::Result<Vec<u8>> {
+pub(super) fn zeroed(length: u64) -> io::Result<Vec<u8>> {
     let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
     let length = usize::try_from(length).map_err(|_| out_of_memory())?;
     let mut probe = Vec::<u8>::new();

@@ -7,6 +7,7 @@ use rampuddle_protocol::limits::VALUE_BYTES_MAX;
 use rampuddle_protocol::{RowFlags, SetId, crc32c, crc32c_combine};
 
 use super::cleanup::{Cleanup, drop_displaced};
+use super::codec::{Codec, Packed, pack};
 use super::copies::Copies;
 use super::format::{BLOCK_BYTES, INLINE_BYTES_MAX, Seed, Tag, object_bytes_max};
 use super::head::check_name;
@@ -75,8 +76,11 @@ pub(super) struct Put {
     keep: bool,
     /// What the head is known to take the place of before it is written.
     pub(super) replaced: Vec<Tag>,
+    codec: Codec,
     /// What the head says besides the block table.
     sections: Sections,
+    /// The longest object of which all that can be said.
+    bytes_max: u64,
     policy: WritePolicy,
     progress: Option<Arc<Progress>>,
 }
@@ -104,7 +108,12 @@ impl Put {
         }
         check_metadata(&options.metadata)?;
         let sections = Sections { metadata: options.metadata.clone(), ..Sections::default() };
+        // With a codec there will be a checksum of the whole object.
+        let crc32c = (options.codec != Codec::None).then_some(0);
+        let longest = Sections { crc32c, ..sections.clone() }.encode();
         Ok(Self {
+            codec: options.codec,
+            bytes_max: object_bytes_max(longest.len() as u64),
             upload: SetId(operation.servers.access().environment.unguessable()),
             policy: options.write.unwrap_or(operation.write),
             operation,
@@ -144,11 +153,10 @@ impl Put {
 
     /// Refuses what no block table can describe.
     pub(super) fn check_length(&self, bytes: u64) -> Result<(), Error> {
-        let limit = object_bytes_max(self.sections.encode().len() as u64);
-        if bytes <= limit {
+        if bytes <= self.bytes_max {
             return Ok(());
         }
-        Err(Error::TooLarge { what: "an object", bytes, limit })
+        Err(Error::TooLarge { what: "an object", bytes, limit: self.bytes_max })
     }
 
     pub(super) fn done(&self, bytes: u64) {
@@ -176,37 +184,67 @@ impl Put {
     fn tag(&self, object_bytes: u64) -> Tag {
         Tag {
             replicas: self.replicas,
+            codec: Codec::None,
             stripe_bytes: 0,
             object_bytes,
             upload: self.upload,
             version: Default::default(),
             variable_bytes: 0,
             crc32c: 0,
+            inline_stored_bytes: 0,
         }
+    }
+
+    /// A stripe, or an inline object, as it is to be stored.
+    pub(super) async fn pack(&self, stripe: u64, bytes: Bytes) -> Result<Packed, Error> {
+        let (codec, upload) = (self.codec, self.upload);
+        let work = move || pack(codec, upload, stripe, bytes);
+        if codec == Codec::None {
+            return Ok(work());
+        }
+        let done = self.operation.workers.run(work).await;
+        done.map_err(|source| Error::local("cannot compress", source))
     }
 
     /// An object of one block: its head is all there is.
     async fn inline(self: Arc<Self>, bytes: Bytes) -> Result<PutReport, Error> {
         let length = bytes.len() as u64;
-        let crc = crc32c(&bytes);
-        let entry = BlockEntry::plain(&Seed::new(self.upload, 0, 0), length, crc);
-        let sections = self.sections.encode();
-        let head = if sections.is_empty() {
-            let tag = Tag { crc32c: entry.crc32c, ..self.tag(length) };
-            NewHead { tag, bytes, crc }
-        } else {
-            // An empty object has no block.
-            let table = if length > 0 { &[entry][..] } else { &[] };
-            let (variable, tag) = self.describe(table, &sections, self.tag(length));
-            let crc = crc32c_combine(crc, tag.crc32c, variable.len() as u64);
-            NewHead { tag, bytes: [&bytes[..], &variable].concat().into(), crc }
+        let packed = self.pack(0, bytes).await?;
+        let stored_bytes = packed.bytes.len() as u64;
+        let (sections, tag) = match packed.is_compressed() {
+            false => (self.sections.encode(), self.tag(length)),
+            true => {
+                let sections = self.sections_with(packed.plain_crc32c);
+                let inline_stored_bytes = stored_bytes as u32;
+                (sections, Tag { codec: self.codec, inline_stored_bytes, ..self.tag(length) })
+            }
         };
-        let report = self.finish(head, Uploaded::inline(length), self.cleanup()).await?;
+        let head = if sections.is_empty() {
+            let tag = Tag { crc32c: self.only_block(&packed), ..tag };
+            NewHead { tag, bytes: packed.bytes, crc: packed.crc32c }
+        } else {
+            let (variable, tag) = self.describe(&packed.entries, &sections, tag);
+            let crc = crc32c_combine(packed.crc32c, tag.crc32c, variable.len() as u64);
+            NewHead { tag, bytes: [&packed.bytes[..], &variable].concat().into(), crc }
+        };
+        let uploaded = Uploaded::inline(length, stored_bytes);
+        let report = self.finish(head, uploaded, self.cleanup()).await?;
         self.done(length);
         if let Some(progress) = &self.progress {
             progress.set_total(length);
         }
         Ok(report)
+    }
+
+    /// The seeded checksum of an object of one block at most.
+    fn only_block(&self, packed: &Packed) -> u32 {
+        let no_block = || Seed::new(self.upload, 0, 0).apply(0, 0);
+        packed.entries.first().map_or_else(no_block, |entry| entry.crc32c)
+    }
+
+    /// The sections of an object of which blocks are compressed.
+    fn sections_with(&self, crc32c: u32) -> Vec<u8> {
+        Sections { crc32c: Some(crc32c), ..self.sections.clone() }.encode()
     }
 
     /// A variable part, and the tag that has it.
@@ -229,8 +267,13 @@ impl Put {
             cleanup.run(&self.operation).await;
             return Err(error);
         }
-        let tag = Tag { stripe_bytes: self.stripe_bytes as u32, ..self.tag(uploaded.bytes) };
-        let (variable, tag) = self.describe(uploaded.entries(), &self.sections.encode(), tag);
+        let (codec, sections) = match uploaded.plain_crc32c() {
+            None => (Codec::None, self.sections.encode()),
+            Some(crc32c) => (self.codec, self.sections_with(crc32c)),
+        };
+        let stripe_bytes = self.stripe_bytes as u32;
+        let tag = Tag { codec, stripe_bytes, ..self.tag(uploaded.bytes) };
+        let (variable, tag) = self.describe(uploaded.entries(), &sections, tag);
         let head = NewHead { tag, bytes: variable.into(), crc: tag.crc32c };
         self.finish(head, uploaded, cleanup).await
     }
@@ -304,7 +347,7 @@ impl Put {
         let wanted = wanted_now(&view, self.replicas, members, now_ms);
         let of_stripes = uploaded.copies();
         let copies = of_stripes.chain([head.copies.applied()]).min().unwrap_or(0);
-        let stripes = uploaded.stripes();
+        let (stripes, stored_bytes) = (uploaded.stripes(), uploaded.stored_bytes());
         let Uploaded { bytes, mut stand_ins, mut problems, .. } = uploaded;
         let of_head = head.copies.stand_ins().map(ToString::to_string);
         stand_ins.extend(of_head.filter(|name| !stand_ins.contains(name)).collect::<Vec<_>>());
@@ -315,6 +358,8 @@ impl Put {
         PutReport {
             bytes,
             version: head.tag.version,
+            codec: head.tag.codec,
+            stored_bytes,
             replicas: self.replicas,
             wanted: wanted as u32,
             needed: self.policy.needed(wanted) as u32,

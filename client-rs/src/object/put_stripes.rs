@@ -12,19 +12,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, interval_at};
 
 use super::cleanup::Cleanup;
+use super::codec::Packed;
 use super::copies::{Copies, write};
 use super::format::{BLOCK_BYTES, Seed, stripe_key, stripe_version};
 use super::head::is_overtaken;
 use super::operation::Operation;
 use super::put::Put;
 use super::put_head::WrittenHead;
+use super::read::stored_bytes;
 use super::source::Stripes;
 use super::variable::BlockEntry;
 use crate::error::Error;
 use crate::raw::{CreateItem, GatherItem, Target};
 
 /// Bytes of stripes in memory at once, being read or written; one stripe may be
-/// longer, and is alone then.
+/// longer, and is alone then. With a codec as much again for those that are being
+/// compressed.
 const BUFFER_BYTES: u64 = 24 << 20;
 /// Renewals of an upload's lease within its length.
 const RENEWALS_PER_LEASE: u32 = 5;
@@ -39,6 +42,11 @@ pub(super) struct Uploaded {
     by_server: BTreeMap<Arc<str>, u64>,
     /// The block table.
     entries: Vec<BlockEntry>,
+    /// Length of an object without stripes, as it is stored.
+    inline_stored_bytes: u64,
+    /// The length of each stripe, and the checksum of its bytes, as they are
+    /// without a codec.
+    plain: Vec<(u64, u32)>,
     pub(super) stand_ins: Vec<String>,
     pub(super) problems: Vec<String>,
 }
@@ -47,14 +55,28 @@ pub(super) struct Uploaded {
 struct Written {
     index: usize,
     bytes: u64,
+    plain_crc32c: u32,
     entries: Vec<BlockEntry>,
     copies: Copies,
 }
 
 impl Uploaded {
     /// An object without stripes.
-    pub(super) fn inline(bytes: u64) -> Self {
-        Self { bytes, ..Self::default() }
+    pub(super) fn inline(bytes: u64, inline_stored_bytes: u64) -> Self {
+        Self { bytes, inline_stored_bytes, ..Self::default() }
+    }
+
+    /// Bytes of one copy as they are stored.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.inline_stored_bytes + stored_bytes(&self.entries)
+    }
+
+    /// The checksum of all bytes as they are without a codec; `None` when that is
+    /// how they are stored.
+    pub(super) fn plain_crc32c(&self) -> Option<u32> {
+        let is_compressed = self.entries.iter().any(|entry| !entry.is_plain);
+        let combined = |crc, (length, next): &(u64, u32)| crc32c_combine(crc, *next, *length);
+        is_compressed.then(|| self.plain.iter().fold(0, combined))
     }
 
     /// The block table.
@@ -73,15 +95,18 @@ impl Uploaded {
     }
 
     fn keep(&mut self, first_block: usize, written: Written) {
-        let Written { index, entries, copies, .. } = written;
+        let Written { index, bytes, plain_crc32c, entries, copies } = written;
         let end = first_block + entries.len();
         if self.entries.len() < end {
-            self.entries.resize(end, BlockEntry { stored_bytes: 0, crc32c: 0 });
+            let unknown = BlockEntry { stored_bytes: 0, is_plain: true, crc32c: 0 };
+            self.entries.resize(end, unknown);
         }
         self.entries[first_block..end].copy_from_slice(&entries);
         if self.servers.len() <= index {
             self.servers.resize_with(index + 1, Vec::new);
+            self.plain.resize(index + 1, (0, 0));
         }
+        self.plain[index] = (bytes, plain_crc32c);
         copies.stored().for_each(|server| self.gain(index, server));
         copies.stand_ins().for_each(|server| self.note_stand_in(server));
         self.note_problems(&copies);
@@ -185,16 +210,17 @@ impl Put {
         bytes: Bytes,
         permit: OwnedSemaphorePermit,
     ) -> Result<Written, Error> {
-        let (entries, crc) = self.block_entries(index, &bytes);
         let length = bytes.len() as u64;
-        let item = self.stripe_item(index, bytes, crc);
+        let Packed { bytes, entries, crc32c, plain_crc32c } =
+            self.pack(index as u64, bytes).await?;
+        let item = self.stripe_item(index, bytes, crc32c);
         let candidates = self.candidates(&item.key);
         let copies = write(&self.operation, &item, &candidates).await;
         drop((item, permit));
         if copies.stored().next().is_none() {
             return Err(self.failed(&copies));
         }
-        Ok(Written { index, bytes: length, entries, copies })
+        Ok(Written { index, bytes: length, plain_crc32c, entries, copies })
     }
 
     fn lease_ms(&self) -> u64 {
@@ -212,15 +238,27 @@ impl Put {
         item
     }
 
-    /// The stripe's part of the block table, and the checksum of all of it.
-    fn block_entries(&self, stripe: usize, bytes: &[u8]) -> (Vec<BlockEntry>, u32) {
+    /// The part of the block table that a stripe has.
+    fn entries_of<'u>(&self, stripe: usize, uploaded: &'u Uploaded) -> &'u [BlockEntry] {
+        let (begin, end) = (self.first_block(stripe), self.first_block(stripe + 1));
+        &uploaded.entries[begin..end.min(uploaded.entries.len())]
+    }
+
+    /// The checksum of all of a stripe's stored bytes; `None` when a block does not
+    /// have its own.
+    fn whole_crc(&self, stripe: usize, blocks: &[BlockEntry], mut bytes: &[u8]) -> Option<u32> {
         let mut whole = 0;
-        let entries = bytes.chunks(BLOCK_BYTES as usize).enumerate().map(|(index, block)| {
-            let (crc, length) = (crc32c(block), block.len() as u64);
-            whole = if index == 0 { crc } else { crc32c_combine(whole, crc, length) };
-            BlockEntry::plain(&Seed::new(self.upload, stripe as u64, index as u64), length, crc)
-        });
-        (entries.collect(), whole)
+        for (index, block) in blocks.iter().enumerate() {
+            let (now, rest) = bytes.split_at_checked(block.stored_bytes as usize)?;
+            let (crc, length) = (crc32c(now), now.len() as u64);
+            let seed = Seed::new(self.upload, stripe as u64, index as u64);
+            if seed.apply(crc, length) != block.crc32c {
+                return None;
+            }
+            whole = crc32c_combine(whole, crc, length);
+            bytes = rest;
+        }
+        bytes.is_empty().then_some(whole)
     }
 
     /// Lengthens the lease of all stripes for the time in which the head is
@@ -250,8 +288,7 @@ impl Put {
         uploaded: &mut Uploaded,
     ) -> Result<(), Error> {
         uploaded.lose(index, lost);
-        let begin = index as u64 * self.stripe_bytes;
-        let length = self.stripe_bytes.min(uploaded.bytes - begin);
+        let length = stored_bytes(self.entries_of(index, uploaded));
         let key = stripe_key(self.upload, index as u64);
         let mut bytes = None;
         for server in &uploaded.servers[index] {
@@ -270,10 +307,9 @@ impl Put {
                 "all copies of stripe {index} were lost while it was written"
             )));
         };
-        let (entries, crc) = self.block_entries(index, &bytes);
-        if !uploaded.entries[self.first_block(index)..].starts_with(&entries) {
+        let Some(crc) = self.whole_crc(index, self.entries_of(index, uploaded), &bytes) else {
             return Err(failed(format!("the copy of stripe {index} that is left is damaged")));
-        }
+        };
         let mut item = self.stripe_item(index, bytes, crc);
         item.lease_ms = HEAD_LEASE_MS;
         let mut candidates = self.candidates(&key);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rampuddle_protocol::limits::PAYLOAD_BYTES_MAX;
 use rampuddle_protocol::{GatherRow, Opcode, Outcome, SetId, Status};
 
+use super::codec::unpack;
 use super::format::{BLOCK_BYTES, Tag, stripe_key};
 use super::operation::Operation;
 use super::ranks::{Places, prefer};
@@ -31,10 +32,25 @@ pub(super) struct Piece {
     pub(super) stripe: u64,
     /// Blocks by their number within the object.
     blocks: Range<u64>,
-    /// Where the first one begins within the stripe.
-    offset: u64,
-    /// Bytes of all.
+    /// Bytes of all, as they are without a codec.
     pub(super) bytes: u64,
+}
+
+/// Where the bytes of a piece go as they come in.
+enum Room<'o> {
+    /// To where they are wanted: all of its blocks are stored as they are.
+    Final(&'o mut [u8]),
+    /// Some are compressed: to where there is room for all as they are stored.
+    Stored(&'o mut Vec<u8>),
+}
+
+impl Room<'_> {
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::Final(bytes) => bytes,
+            Self::Stored(bytes) => bytes,
+        }
+    }
 }
 
 /// Where the pieces begin that cover `range`: they are whole blocks, because a
@@ -43,11 +59,19 @@ pub(super) fn begin_of(range: &Range<u64>) -> u64 {
     range.start / BLOCK_BYTES * BLOCK_BYTES
 }
 
+pub(super) fn blocks_per_stripe(tag: &Tag) -> u64 {
+    u64::from(tag.stripe_bytes) / BLOCK_BYTES
+}
+
+/// Bytes of these blocks as they are stored.
+pub(super) fn stored_bytes(blocks: &[BlockEntry]) -> u64 {
+    blocks.iter().map(|block| u64::from(block.stored_bytes)).sum()
+}
+
 /// The pieces, each within one stripe, that cover `range` of an object.
 pub(super) fn pieces(tag: &Tag, range: &Range<u64>) -> impl Iterator<Item = Piece> + use<> {
     let end = if range.is_empty() { 0 } else { range.end.div_ceil(BLOCK_BYTES) };
-    let (object_bytes, stripe_bytes) = (tag.object_bytes, u64::from(tag.stripe_bytes));
-    let per_stripe = stripe_bytes / BLOCK_BYTES;
+    let (object_bytes, per_stripe) = (tag.object_bytes, blocks_per_stripe(tag));
     let mut block = range.start / BLOCK_BYTES;
     std::iter::from_fn(move || {
         if block >= end {
@@ -57,9 +81,8 @@ pub(super) fn pieces(tag: &Tag, range: &Range<u64>) -> impl Iterator<Item = Piec
         let blocks = block..end.min((stripe + 1) * per_stripe).min(block + PIECE_BLOCKS);
         let begin = blocks.start * BLOCK_BYTES;
         let bytes = object_bytes.min(blocks.end * BLOCK_BYTES) - begin;
-        let offset = begin - stripe * stripe_bytes;
         block = blocks.end;
-        Some(Piece { stripe, blocks, offset, bytes })
+        Some(Piece { stripe, blocks, bytes })
     })
 }
 
@@ -110,18 +133,53 @@ impl Served {
 }
 
 impl Reading<'_> {
-    /// Reads a piece into `out`, from one server after the other: a server that
-    /// fails half way is followed by the next from the byte reached, a block
-    /// that is wrong is read again elsewhere.
+    /// Reads a piece into `out`.
     pub(super) async fn piece(&self, piece: &Piece, out: &mut [u8]) -> Result<(), Unread> {
+        if self.is_stored_as_it_is(piece) {
+            return self.fetch(piece, &mut Room::Final(out)).await;
+        }
+        out.copy_from_slice(&self.unpacked(piece).await?);
+        Ok(())
+    }
+
+    /// Reads a piece into new memory.
+    pub(super) async fn new_piece(&self, piece: &Piece) -> Result<Vec<u8>, Unread> {
+        if !self.is_stored_as_it_is(piece) {
+            return self.unpacked(piece).await;
+        }
+        let mut bytes = vec![0; piece.bytes as usize];
+        self.fetch(piece, &mut Room::Final(&mut bytes)).await?;
+        Ok(bytes)
+    }
+
+    /// Reads a piece of which blocks are compressed.
+    async fn unpacked(&self, piece: &Piece) -> Result<Vec<u8>, Unread> {
+        let mut bytes = vec![0; stored_bytes(self.blocks_of(piece)) as usize];
+        self.fetch(piece, &mut Room::Stored(&mut bytes)).await?;
+        Ok(bytes)
+    }
+
+    fn blocks_of(&self, piece: &Piece) -> &[BlockEntry] {
+        &self.table[piece.blocks.start as usize..piece.blocks.end as usize]
+    }
+
+    fn is_stored_as_it_is(&self, piece: &Piece) -> bool {
+        self.blocks_of(piece).iter().all(|block| block.is_plain)
+    }
+
+    /// Reads a piece, from one server after the other: a server that fails half
+    /// way is followed by the next from the byte reached, a block that is wrong
+    /// is read again elsewhere. In the end `room` has the bytes as they are
+    /// without a codec.
+    async fn fetch(&self, piece: &Piece, room: &mut Room<'_>) -> Result<(), Unread> {
         let key = stripe_key(self.tag.upload, piece.stripe);
         let view = self.operation.views.current();
         let places = Places::of_copies(&view, &key, self.tag.replicas);
         let (owners, others) = places.split(self.tag.replicas);
         let mut owners = owners.to_vec();
         prefer(self.operation, &mut owners);
-        let first_block = piece.blocks.start % (u64::from(self.tag.stripe_bytes) / BLOCK_BYTES);
-        let blocks = &self.table[piece.blocks.start as usize..piece.blocks.end as usize];
+        let first_block = piece.blocks.start % blocks_per_stripe(&self.tag);
+        let blocks = self.blocks_of(piece);
         let mut verifier =
             Verifier::new(self.tag.upload, piece.stripe, first_block, blocks, self.verify);
         let stripe = piece.stripe;
@@ -131,17 +189,24 @@ impl Reading<'_> {
             let mut missing = 0;
             for server in owners.iter().chain(others) {
                 let before = verifier.reached();
-                let ask = self.ask_server(server, &key, piece, out, &mut verifier, &mut attempts);
+                let ask = self.ask_server(server, &key, piece, room, &mut verifier, &mut attempts);
                 let outcome = ask.await;
                 let gained = verifier.reached() - before;
                 self.served.add(server, gained);
                 let problem = match outcome {
-                    Ok(Came::All) => {
-                        if let Some(progress) = self.progress {
-                            progress.add(piece.bytes);
+                    Ok(Came::All) => match self.unpack(piece, room).await? {
+                        None => {
+                            self.progress.iter().for_each(|progress| progress.add(piece.bytes));
+                            return Ok(());
                         }
-                        return Ok(());
-                    }
+                        Some(block) => {
+                            verifier.go_back_to(block);
+                            format!(
+                                "stripe {stripe} on server \"{server}\" has a block that cannot \
+                                 be decompressed"
+                            )
+                        }
+                    },
                     Ok(Came::Nothing(Status::NotFound)) => {
                         missing += 1;
                         format!("server \"{server}\" has no copy of stripe {stripe}")
@@ -169,24 +234,47 @@ impl Reading<'_> {
         Err(Unread::Failed(problems))
     }
 
+    /// Decompresses what came in, if it must be. The first block that cannot be,
+    /// by its number within the piece.
+    async fn unpack(&self, piece: &Piece, room: &mut Room<'_>) -> Result<Option<usize>, Unread> {
+        let Room::Stored(stored) = room else { return Ok(None) };
+        let (codec, length) = (self.tag.codec, piece.bytes);
+        let (blocks, bytes) = (self.blocks_of(piece).to_vec(), std::mem::take(*stored));
+        let work = move || (unpack(codec, &blocks, &bytes, length), bytes);
+        let done = self.operation.workers.run(work).await;
+        let (unpacked, bytes) = done.map_err(|error| Unread::Failed(vec![error.to_string()]))?;
+        let wrong = unpacked.as_ref().err().copied();
+        **stored = unpacked.unwrap_or(bytes);
+        Ok(wrong)
+    }
+
+    /// Where the stored bytes of a piece begin in the value of its stripe, and how
+    /// many there are.
+    fn place_of(&self, piece: &Piece) -> (u64, u64) {
+        let first = (piece.stripe * blocks_per_stripe(&self.tag)) as usize;
+        let before = &self.table[first..piece.blocks.start as usize];
+        (stored_bytes(before), stored_bytes(self.blocks_of(piece)))
+    }
+
     async fn ask_server(
         &self,
         name: &Arc<str>,
         key: &[u8],
         piece: &Piece,
-        out: &mut [u8],
+        room: &mut Room<'_>,
         verifier: &mut Verifier<'_>,
         attempts: &mut Attempts,
     ) -> Result<Came, Error> {
         let server = self.operation.servers.server(name)?;
         let deadline = self.operation.deadline();
-        let mut lease = server.acquire(Class::of(piece.bytes), deadline).await?;
+        let (begin, length) = self.place_of(piece);
+        let mut lease = server.acquire(Class::of(length), deadline).await?;
         self.operation.retries.note(attempts);
-        while verifier.reached() < piece.bytes {
+        while verifier.reached() < length {
             let from = verifier.reached();
-            let want = (piece.bytes - from).min(lease.grants().payload_bytes);
-            let slice = &mut out[from as usize..(from + want) as usize];
-            let offset = piece.offset + from;
+            let want = (length - from).min(lease.grants().payload_bytes);
+            let slice = &mut room.bytes()[from as usize..(from + want) as usize];
+            let offset = begin + from;
             let status = gather(&mut lease, self.tag.upload, key, offset, slice, verifier).await?;
             if let Some(status) = status {
                 lease.finish();
@@ -250,16 +338,19 @@ mod tests {
     use rampuddle_protocol::Version;
 
     use super::*;
+    use crate::object::Codec;
 
     fn tag(object_bytes: u64) -> Tag {
         Tag {
             replicas: 1,
+            codec: Codec::None,
             stripe_bytes: 4 << 20,
             object_bytes,
             upload: SetId([1; 16]),
             version: Version { time: 1, writer: 1 },
             variable_bytes: 0,
             crc32c: 0,
+            inline_stored_bytes: 0,
         }
     }
 
@@ -277,7 +368,11 @@ mod tests {
             }
             assert!(begin <= range.start && begin.is_multiple_of(BLOCK_BYTES));
             assert!(begin + bytes >= range.end && begin + bytes <= length);
-            assert!(pieces.iter().all(|piece| piece.offset + piece.bytes <= 4 << 20));
+            let is_within = |piece: &Piece| {
+                let stripe = piece.stripe * 4..(piece.stripe + 1) * 4;
+                stripe.start <= piece.blocks.start && piece.blocks.end <= stripe.end
+            };
+            assert!(pieces.iter().all(is_within));
         }
         assert_eq!(pieces(&tag(length), &(0..length)).count(), 3);
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rampuddle_protocol::{SetId, Version};
 use tokio::io::AsyncRead;
 
+use super::codec::Codec;
 use super::sections::Metadata;
 use crate::options::WritePolicy;
 
@@ -28,6 +29,8 @@ pub struct PutOptions {
     /// Never evict it. Servers of this version evict nothing; they remember this
     /// with every copy.
     pub keep: bool,
+    /// How blocks are stored; as they are unless set otherwise.
+    pub codec: Codec,
     /// What is to be kept beside the bytes, for [`Client::stat`] and
     /// [`Client::get`] to tell: values by name, see [`Metadata`].
     ///
@@ -168,6 +171,11 @@ pub struct PutReport {
     pub bytes: u64,
     /// Its version.
     pub version: Version,
+    /// How its blocks are stored: [`Codec::None`] also when none of them became
+    /// shorter.
+    pub codec: Codec,
+    /// Bytes of one copy as they are stored.
+    pub stored_bytes: u64,
     /// Copies asked for.
     pub replicas: u8,
     /// Copies wanted: those asked for, as far as there are members. As long as the
@@ -204,7 +212,8 @@ pub struct GetReport {
     pub object_bytes: u64,
     /// Its version.
     pub version: Version,
-    /// Bytes by the server that they came from, by name.
+    /// Bytes by the server that they came from, by name; of compressed blocks as
+    /// they came.
     pub served: Vec<(String, u64)>,
     /// What was put beside the bytes.
     pub metadata: Metadata,
@@ -280,6 +289,11 @@ pub struct ObjectStat {
     pub upload: SetId,
     /// Whether it is never evicted.
     pub keep: bool,
+    /// How its blocks are stored.
+    pub codec: Codec,
+    /// Bytes of one copy as they are stored. `None` in listings for a compressed
+    /// object of several blocks.
+    pub stored_bytes: Option<u64>,
     /// What was put beside the bytes. `None` in listings, which look at the
     /// tags of heads only.
     pub metadata: Option<Metadata>,

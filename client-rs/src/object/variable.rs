@@ -2,6 +2,7 @@
 
 use rampuddle_protocol::{Field, crc32c};
 
+use super::codec::Codec;
 use super::format::{BLOCK_BYTES, Seed, Tag};
 use super::sections::Sections;
 
@@ -40,13 +41,16 @@ impl Variable {
 }
 
 fn decode_table(tag: &Tag, table: &[u8]) -> Result<Vec<BlockEntry>, &'static str> {
-    let entries = table.chunks_exact(BlockEntry::BYTES).map(BlockEntry::decode);
-    let entries = entries.collect::<Result<Vec<_>, _>>()?;
+    let entries: Vec<BlockEntry> =
+        table.chunks_exact(BlockEntry::BYTES).map(BlockEntry::decode).collect();
+    if tag.codec == Codec::None && !entries.iter().all(|entry| entry.is_plain) {
+        return Err("it has compressed blocks, and no codec");
+    }
     let length = |index: u64| (tag.object_bytes - index * BLOCK_BYTES).min(BLOCK_BYTES);
-    let fits = |(index, entry): (usize, &BlockEntry)| {
-        u64::from(entry.stored_bytes) == length(index as u64)
-    };
-    if !entries.iter().enumerate().all(fits) {
+    let fits = |(index, entry): (usize, &BlockEntry)| entry.fits(length(index as u64));
+    let stored = entries.iter().map(|entry| u64::from(entry.stored_bytes));
+    let fits_inline = !tag.is_inline() || stored.sum::<u64>() == tag.inline_bytes();
+    if !fits_inline || !entries.iter().enumerate().all(fits) {
         return Err("its block table does not fit its length");
     }
     Ok(entries)
@@ -57,6 +61,8 @@ fn decode_table(tag: &Tag, table: &[u8]) -> Result<Vec<BlockEntry>, &'static str
 pub(crate) struct BlockEntry {
     /// Length as stored.
     pub(crate) stored_bytes: u32,
+    /// Whether it is stored as it is.
+    pub(crate) is_plain: bool,
     /// Checksum of the stored bytes, seeded with their place.
     pub(crate) crc32c: u32,
 }
@@ -66,20 +72,31 @@ impl BlockEntry {
 
     /// The entry of a block that is stored as it is.
     pub(crate) fn plain(seed: &Seed, bytes: u64, crc: u32) -> Self {
-        Self { stored_bytes: bytes as u32, crc32c: seed.apply(crc, bytes) }
+        Self { stored_bytes: bytes as u32, is_plain: true, crc32c: seed.apply(crc, bytes) }
+    }
+
+    /// The entry of a block of which a shorter form is stored: these are its
+    /// length and plain checksum.
+    pub(crate) fn compressed(seed: &Seed, bytes: u64, crc: u32) -> Self {
+        Self { is_plain: false, ..Self::plain(seed, bytes, crc) }
+    }
+
+    /// Whether it can be that of a block of so many bytes.
+    fn fits(&self, bytes: u64) -> bool {
+        let stored = u64::from(self.stored_bytes);
+        if self.is_plain { stored == bytes } else { (1..bytes).contains(&stored) }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.stored_bytes | PLAIN).to_le_bytes());
+        let form = if self.is_plain { PLAIN } else { 0 };
+        out.extend_from_slice(&(self.stored_bytes | form).to_le_bytes());
         out.extend_from_slice(&self.crc32c.to_le_bytes());
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+    fn decode(bytes: &[u8]) -> Self {
         let stored = u32::take(bytes);
-        if stored & PLAIN == 0 {
-            return Err("it has compressed blocks, which this client does not know");
-        }
-        Ok(Self { stored_bytes: stored & !PLAIN, crc32c: u32::take(&bytes[4..]) })
+        let (stored_bytes, is_plain) = (stored & !PLAIN, stored & PLAIN != 0);
+        Self { stored_bytes, is_plain, crc32c: u32::take(&bytes[4..]) }
     }
 }
 
@@ -92,18 +109,22 @@ mod tests {
     fn tag(variable: &[u8]) -> Tag {
         Tag {
             replicas: 2,
+            codec: Codec::None,
             stripe_bytes: 4 << 20,
             object_bytes: (9 << 20) + 5,
             upload: SetId([7; 16]),
             version: Version { time: 3, writer: 4 },
             variable_bytes: variable.len() as u32,
             crc32c: crc32c(variable),
+            inline_stored_bytes: 0,
         }
     }
 
     fn entries() -> Vec<BlockEntry> {
         let stored = |index| if index < 9 { 1 << 20 } else { 5 };
-        (0..10).map(|index| BlockEntry { stored_bytes: stored(index), crc32c: index }).collect()
+        let entry =
+            |index| BlockEntry { stored_bytes: stored(index), is_plain: true, crc32c: index };
+        (0..10).map(entry).collect()
     }
 
     #[test]
@@ -116,6 +137,28 @@ mod tests {
         for object_bytes in [good.object_bytes + 1, 1 << 40, u64::MAX] {
             let longer = Tag { object_bytes, ..good };
             assert!(Variable::decode(&longer, &bytes).is_err(), "wrong length");
+        }
+    }
+
+    #[test]
+    fn compressed_blocks_are_shorter_than_the_block_and_need_a_codec() {
+        let with = |index: usize, stored_bytes| {
+            let mut entries = entries();
+            entries[index] = BlockEntry { stored_bytes, is_plain: false, crc32c: 7 };
+            entries
+        };
+        let read = |codec, entries: &[BlockEntry]| {
+            let bytes = Variable::encode(entries, b"");
+            Variable::decode(&Tag { codec, ..tag(&bytes) }, &bytes).map(|read| read.table)
+        };
+        for (index, stored_bytes) in [(0, 1), (0, (1 << 20) - 1), (9, 1), (9, 4)] {
+            let entries = with(index, stored_bytes);
+            assert_eq!(read(Codec::Lz4, &entries).as_ref(), Ok(&entries));
+            assert!(read(Codec::None, &entries).unwrap_err().contains("no codec"));
+        }
+        for (index, stored_bytes) in [(0, 0), (0, 1 << 20), (0, u32::MAX >> 1), (9, 0), (9, 5)] {
+            let refused = read(Codec::Zstd, &with(index, stored_bytes));
+            assert!(refused.unwrap_err().contains("does not fit"), "{index} {stored_bytes}");
         }
     }
 

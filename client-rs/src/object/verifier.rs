@@ -61,6 +61,14 @@ impl<'t> Verifier<'t> {
         (self.in_block, self.checksum, self.is_wrong) = (0, None, false);
     }
 
+    /// Goes back to the begin of a block that turned out to be wrong afterwards.
+    pub(super) fn go_back_to(&mut self, block: usize) {
+        let before = self.blocks.iter().take(block);
+        self.done_bytes = before.map(|block| u64::from(block.stored_bytes)).sum();
+        self.done = block;
+        self.restart_block();
+    }
+
     /// Takes the next bytes.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.is_wrong {

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod codecs;
 mod doors;
 mod failures;
 mod hostile;

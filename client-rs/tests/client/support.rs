@@ -172,6 +172,11 @@ impl FakeServer {
         *self.shared.behaviour.lock().unwrap() = behaviour;
     }
 
+    /// Loses all values, as a restart does.
+    pub fn forget_all(&self) {
+        self.shared.values.lock().unwrap().clear();
+    }
+
     pub fn keys(&self) -> usize {
         self.shared.values.lock().unwrap().len()
     }
