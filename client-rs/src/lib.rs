@@ -62,7 +62,7 @@ pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, Sys
 pub use error::{Error, Fate, Misbehaviour};
 pub use object::{
     Codec, CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Listing, Located, Metadata,
-    ObjectStat, Progress, PutCondition, PutOptions, PutReport, Source, Unreadable, Value,
+    ObjectStat, Progress, PutCondition, PutOptions, PutReport, RangeOf, Source, Unreadable, Value,
 };
 pub use options::{DiscoverySource, Options, WritePolicy};
 pub use placement::{Slot, settings_fingerprint};

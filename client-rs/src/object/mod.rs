@@ -23,6 +23,7 @@ mod operation;
 mod put;
 mod put_head;
 mod put_stripes;
+mod ranges;
 mod ranks;
 mod read;
 mod report;
@@ -35,6 +36,7 @@ mod verifier;
 pub use self::codec::Codec;
 pub(crate) use self::hold::Holds;
 pub use self::list::{Listing, Unreadable};
+pub use self::ranges::RangeOf;
 pub use self::report::{
     CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located, ObjectStat, Progress,
     PutCondition, PutOptions, PutReport, Source, Value,

@@ -60,12 +60,25 @@ impl Frame {
 
     /// Whether it reads a stripe.
     pub(crate) fn asks_for_a_stripe(&self) -> bool {
-        let starts = |key: &[u8]| key.first() == Some(&STRIPE);
-        self.opcode == Opcode::Gather
-            && Table::<GatherRow>::parse(&self.header, &self.table)
-                .unwrap()
-                .iter()
-                .any(|(_, key, _)| starts(key))
+        self.rows_that_read(STRIPE) > 0
+    }
+
+    /// How many of its rows read heads.
+    pub(crate) fn heads_asked_for(&self) -> usize {
+        self.rows_that_read(HEAD)
+    }
+
+    /// How many of its rows read from stripes.
+    pub(crate) fn stripes_asked_for(&self) -> usize {
+        self.rows_that_read(STRIPE)
+    }
+
+    fn rows_that_read(&self, kind: u8) -> usize {
+        if self.opcode != Opcode::Gather {
+            return 0;
+        }
+        let rows = Table::<GatherRow>::parse(&self.header, &self.table).unwrap();
+        rows.iter().filter(|(_, key, _)| key.first() == Some(&kind)).count()
     }
 
     fn creates(&self) -> Table<'_, CreateRow> {

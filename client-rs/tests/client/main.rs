@@ -13,5 +13,6 @@ mod object_faults;
 mod objects;
 mod patience;
 mod put_ends;
+mod ranges;
 mod raw;
 mod support;
