@@ -6,6 +6,7 @@
 mod clocks;
 mod clusters;
 mod commands;
+mod compressed;
 mod conditions;
 mod create;
 mod deadlines;
