@@ -47,10 +47,11 @@ fn every_command_has_help_with_all_options_explained() {
 /// spaces on their line, or on the next one.
 fn unexplained(help: &str) -> Vec<&str> {
     let lines: Vec<&str> = help.lines().map(str::trim).collect();
-    let is_option = |line: &str| line.starts_with('-');
+    // `- all: All of them` is a value of the option above it.
+    let is_option = |line: &str| line.starts_with('-') && !line.starts_with("- ");
     let is_explained = |at: usize| {
         let next = lines.get(at + 1).copied().unwrap_or_default();
-        lines[at].contains("  ") || !(next.is_empty() || is_option(next))
+        lines[at].contains("  ") || !(next.is_empty() || next.starts_with('[') || is_option(next))
     };
     let options = (0..lines.len()).filter(|at| is_option(lines[*at]));
     options.filter(|at| !is_explained(*at)).map(|at| lines[at]).collect()
@@ -58,8 +59,8 @@ fn unexplained(help: &str) -> Vec<&str> {
 
 #[test]
 fn an_option_without_an_explanation_is_found() {
-    let help = "Options:\n  --good <N>\n      Says what\n\n  -b, --bare <N>\n\n  --last\n";
-    assert_eq!(unexplained(help), ["-b, --bare <N>", "--last"]);
+    let help = "Options:\n  --good <N>\n      Says what\n\n  -b, --bare <N>\n\n  --env\n      [env: X]\n\n  --last\n";
+    assert_eq!(unexplained(help), ["-b, --bare <N>", "--env", "--last"]);
     assert!(unexplained("Options:\n  -s, --short  Says what\n  -h, --help   Says\n").is_empty());
 }
 
