@@ -13,7 +13,7 @@ use crate::clocks::Clocks;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::membership::Membership;
-use crate::object::Holds;
+use crate::object::{Cleanups, Holds};
 use crate::options::{DiscoverySource, Options, WritePolicy};
 use crate::raw::{Info, RawClient};
 use crate::retry::RetryBudget;
@@ -44,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) upload_lease: Duration,
     pub(crate) holds: Holds,
     pub(crate) workers: Workers,
+    pub(crate) cleanups: Cleanups,
     follower: AbortHandle,
 }
 
@@ -113,6 +114,7 @@ impl Client {
             upload_lease: options.upload_lease,
             holds: Holds::default(),
             workers: Workers::default(),
+            cleanups: Cleanups::default(),
             follower: follower.abort_handle(),
         };
         Ok(Self { core: Arc::new(core) })

@@ -61,8 +61,9 @@ pub use client::{Client, Node};
 pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, SystemRandom};
 pub use error::{Error, Fate, Misbehaviour};
 pub use object::{
-    Codec, CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Listing, Located, Metadata,
-    ObjectStat, Progress, PutCondition, PutOptions, PutReport, RangeOf, Source, Unreadable, Value,
+    Codec, CompareOptions, Comparison, CopyPlace, CopyState, DeleteReport, GetOptions, GetReport,
+    Listing, Located, Metadata, ObjectStat, Progress, PutCondition, PutOptions, PutReport, RangeOf,
+    Source, Unreadable, Value,
 };
 pub use options::{DiscoverySource, Options, WritePolicy};
 pub use placement::{Slot, settings_fingerprint};

@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rampuddle_protocol::SetId;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::sleep;
 
 use super::format::{Tag, stripe_key, stripe_version};
 use super::operation::Operation;
 use super::ranks::{Places, answers};
-use crate::client::Core;
+use crate::client::{Client, Core};
 use crate::raw::{DropItem, Target};
 
 /// When stripes of a dropped upload are removed once more.
@@ -27,6 +28,28 @@ struct Stripes {
     /// As in the tag.
     replicas: u8,
     number: u64,
+}
+
+/// The clean-ups that go on behind puts which were given up.
+#[derive(Debug, Default)]
+pub(crate) struct Cleanups(Arc<RwLock<()>>);
+
+impl Cleanups {
+    /// One more, until the guard is dropped; none counts while somebody waits for
+    /// the end of all.
+    fn begin(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        Arc::clone(&self.0).try_read_owned().ok()
+    }
+}
+
+impl Client {
+    /// Waits until puts that were given up, their futures dropped, have removed
+    /// what they had written from the servers that answer. A process that ends
+    /// before leaves it to the servers, which wait for the end of its lease.
+    pub async fn cleaned_up(&self) {
+        let cleanups = Arc::clone(&self.core().cleanups.0);
+        drop(cleanups.write().await);
+    }
 }
 
 /// Removes the stripes of an upload that comes to nothing, when it is dropped
@@ -70,9 +93,11 @@ impl Drop for Cleanup {
         let Some(core) = self.core.upgrade().filter(|_| is_needed) else { return };
         let (stripes, background) = (self.stripes, Operation::background(&core));
         let runtime = core.servers.access().runtime.clone();
+        let under_way = core.cleanups.begin();
         // What cannot be reached now ends with its lease.
         runtime.spawn(async move {
             drop_stripes(&background, stripes).await;
+            drop(under_way);
             look_again(background.core(), stripes);
         });
     }

@@ -7,6 +7,7 @@
 
 mod cleanup;
 mod codec;
+mod compare;
 mod copies;
 mod delete;
 mod format;
@@ -33,12 +34,13 @@ mod stat;
 mod variable;
 mod verifier;
 
+pub(crate) use self::cleanup::Cleanups;
 pub use self::codec::Codec;
 pub(crate) use self::hold::Holds;
 pub use self::list::{Listing, Unreadable};
 pub use self::ranges::RangeOf;
 pub use self::report::{
-    CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located, ObjectStat, Progress,
-    PutCondition, PutOptions, PutReport, Source, Value,
+    CompareOptions, Comparison, CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located,
+    ObjectStat, Progress, PutCondition, PutOptions, PutReport, Source, Value,
 };
 pub use self::sections::Metadata;

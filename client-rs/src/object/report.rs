@@ -91,6 +91,29 @@ impl Default for GetOptions {
     }
 }
 
+/// How an object is compared. Start from the default.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct CompareOptions {
+    /// Told how far it is.
+    pub progress: Option<Arc<Progress>>,
+}
+
+/// What an object is beside the bytes that it was compared with.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Comparison {
+    /// Just these bytes, in as many copies as its writer wanted, and all stay.
+    Same(ObjectStat),
+    /// Just these bytes, but copies are missing, gave no answer, or end with a
+    /// lease because the put that made them came to no end.
+    Thin(ObjectStat),
+    /// Other bytes, or what this client cannot compare.
+    Different(ObjectStat),
+    /// There is none.
+    Absent,
+}
+
 /// How far an operation is: read it from another task while it goes on.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -322,6 +345,9 @@ pub struct CopyPlace {
     pub is_owner: bool,
     /// What is there.
     pub state: CopyState,
+    /// What is left of its lease, 0 = none: it stays. A put takes the lease off
+    /// at its very end.
+    pub lease_ms: u64,
 }
 
 /// What is at a place.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use rampuddle_protocol::{Status, Version};
 
-use super::format::{stripe_key, stripe_version};
+use super::format::{Tag, stripe_key, stripe_version};
 use super::head::{Head, Part, check_name, find};
 use super::operation::Operation;
 use super::ranks::Places;
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::raw::{RawClient, StatAnswer, Target};
 
 /// Stripes that are asked for at once.
-const STRIPES_AT_ONCE: u64 = 512;
+const STRIPES_AT_ONCE: usize = 512;
 
 /// A copy that is asked for.
 struct Wanted {
@@ -49,25 +49,66 @@ impl Client {
         let operation = &Operation::begin(self.core());
         let key = check_name(name)?;
         let Some(head) = find(operation, &key, Part::Described).await? else { return Ok(None) };
-        let upload = head.tag.upload;
-        let mut copies = places(operation, &head, [(None, key, head.tag.version)]).await;
-        let mut begin = 0;
-        while begin < head.tag.stripes() {
-            let end = head.tag.stripes().min(begin + STRIPES_AT_ONCE);
-            let stripe =
-                |stripe| (Some(stripe), stripe_key(upload, stripe), stripe_version(upload));
-            copies.extend(places(operation, &head, (begin..end).map(stripe)).await);
-            begin = end;
+        let mut copies = Vec::new();
+        for values in values_of(&head) {
+            copies.extend(places(operation, &head, values).await);
         }
         Ok(Some(Located { stat: head.stat(), copies }))
     }
 }
 
+/// Whether there are as many copies of the head and of every stripe as the object
+/// wants, and none of them ends with a lease. One that gives no answer is none.
+pub(super) async fn has_all_copies(operation: &Operation, head: &Head) -> bool {
+    let stays = |copy: &&CopyPlace| copy.state == CopyState::Whole && copy.lease_ms == 0;
+    for values in values_of(head) {
+        let wanted = copies_wanted(operation, head);
+        let of_values = values.len();
+        let copies = places(operation, head, values).await;
+        let of_value = copies.chunk_by(|one, other| one.stripe == other.stripe);
+        let whole = of_value.filter(|copies| copies.iter().filter(stays).count() >= wanted);
+        if whole.count() < of_values {
+            return false;
+        }
+    }
+    true
+}
+
+/// How many copies of each value the object wants, as far as there are members.
+pub(super) fn copies_wanted(operation: &Operation, head: &Head) -> usize {
+    let view = operation.views.current();
+    Places::of_copies(&view, &head.key, head.tag.replicas).owners(head.tag.replicas).len()
+}
+
+/// The stripes of an object, so many at a time.
+pub(super) fn stripes_of(head: &Head) -> impl Iterator<Item = Vec<ValueOf>> + use<> {
+    let of_stripes = |mut values: Vec<ValueOf>| {
+        values.retain(|(stripe, ..)| stripe.is_some());
+        values
+    };
+    values_of(head).map(of_stripes)
+}
+
+/// A value of an object: its stripe (none = the head), its key, its version.
+pub(super) type ValueOf = (Option<u64>, Bytes, Version);
+
+/// The values of an object, so many at a time: the head, then the stripes.
+fn values_of(head: &Head) -> impl Iterator<Item = Vec<ValueOf>> + use<> {
+    let Tag { upload, version, .. } = head.tag;
+    let stripe = move |stripe| (Some(stripe), stripe_key(upload, stripe), stripe_version(upload));
+    let stripes = (0..head.tag.stripes()).map(stripe);
+    let mut values = std::iter::once((None, head.key.clone(), version)).chain(stripes);
+    std::iter::from_fn(move || {
+        let some: Vec<_> = values.by_ref().take(STRIPES_AT_ONCE).collect();
+        (!some.is_empty()).then_some(some)
+    })
+}
+
 /// Where the copies of some values lie, in the order of the values.
-async fn places(
+pub(super) async fn places(
     operation: &Operation,
     head: &Head,
-    values: impl IntoIterator<Item = (Option<u64>, Bytes, Version)>,
+    values: Vec<ValueOf>,
 ) -> Vec<CopyPlace> {
     let (view, replicas) = (operation.views.current(), head.tag.replicas);
     let mut by_server: BTreeMap<Arc<str>, Vec<Wanted>> = BTreeMap::new();
@@ -95,6 +136,7 @@ async fn places_on(raw: &RawClient, server: Arc<str>, wanted: Vec<Wanted>) -> Ve
     let keys = wanted.iter().map(|wanted| wanted.key.clone()).collect();
     let answers = raw.stat(&Target::Server(Arc::clone(&server)), keys).await;
     let place = |(wanted, answer): (Wanted, Result<StatAnswer, Error>)| {
+        let lease_ms = answer.as_ref().map_or(0, |answer| answer.row.lease_ms);
         let state = match answer {
             Err(_) => CopyState::Unreachable,
             Ok(answer) if answer.status == Status::NotFound => CopyState::Missing,
@@ -103,7 +145,7 @@ async fn places_on(raw: &RawClient, server: Arc<str>, wanted: Vec<Wanted>) -> Ve
             Ok(_) => CopyState::Other,
         };
         let (stripe, is_owner) = (wanted.stripe, wanted.is_owner);
-        CopyPlace { stripe, server: server.to_string(), is_owner, state }
+        CopyPlace { stripe, server: server.to_string(), is_owner, state, lease_ms }
     };
     wanted.into_iter().zip(answers).map(place).collect()
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod codecs;
+mod compare;
 mod doors;
 mod failures;
 mod hostile;
