@@ -110,6 +110,8 @@ pub(crate) type Replicas = Whole<1, 255>;
 pub(crate) type ReplicasMax = Whole<1, 254>;
 /// Connections of a server.
 pub(crate) type Connections = Whole<1, 1_000_000>;
+/// Files in flight at once.
+pub(crate) type Jobs = Whole<1, 64>;
 /// A processor's number.
 pub(crate) type Processor = Whole<0, 1_000_000>;
 
@@ -310,10 +312,23 @@ pub(crate) struct UpArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct PutArguments {
-    /// The file, or - for stdin
+    /// The file, or - for stdin; with -r a directory
     pub(crate) source: PathBuf,
-    /// The object's name, 1 to 900 bytes [default: the file's]
+    /// The object's name, 1 to 900 bytes [default: the file's]; with -r what
+    /// comes before the / of all names [default: the directory's name, none
+    /// for .]
     pub(crate) name: Option<OsString>,
+    /// All files below a directory; what is there already, byte for byte and in
+    /// all its copies, is not sent again
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// With -r: files in flight at once [default: 4]
+    #[arg(short, long, value_name = "N", requires = "recursive", allow_negative_numbers = true)]
+    pub(crate) jobs: Option<Jobs>,
+    /// With -r: take symbolic links for what they name; else they are left out,
+    /// and said to be
+    #[arg(short = 'L', long, requires = "recursive")]
+    pub(crate) dereference: bool,
     /// Refuse to replace an object
     #[arg(long)]
     pub(crate) no_clobber: bool,
@@ -351,14 +366,28 @@ pub(crate) enum Compress {
 
 #[derive(Debug, Args)]
 pub(crate) struct GetArguments {
-    /// The object's name
+    /// The object's name; with -r what comes before the / of all names, "" for
+    /// all objects
     pub(crate) name: OsString,
     /// The file or folder to write to, or - for stdout [default: a file here,
-    /// called as the name's last part]
+    /// called as the name's last part]; with -r a folder, made if need be
+    #[arg(required_if_eq("recursive", "true"))]
     pub(crate) dest: Option<PathBuf>,
     /// Only these bytes; sizes such as 1MiB:64KiB are fine
-    #[arg(long, value_name = "OFFSET:LENGTH", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "OFFSET:LENGTH",
+        allow_hyphen_values = true,
+        conflicts_with = "recursive"
+    )]
     pub(crate) range: Option<ByteRange>,
+    /// All objects whose names begin with NAME/, as files below DEST; files that
+    /// are the same already are left alone
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// With -r: files in flight at once [default: 4]
+    #[arg(short, long, value_name = "N", requires = "recursive", allow_negative_numbers = true)]
+    pub(crate) jobs: Option<Jobs>,
 }
 
 #[derive(Debug, Args)]

@@ -19,6 +19,7 @@ mod output;
 mod part_file;
 mod probe;
 mod progress;
+mod progress_lines;
 mod runtime;
 mod serve_settings;
 mod settings;
@@ -49,7 +50,9 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     match arguments.command {
         Command::Serve(given) => commands::serve::run(&settings, &given),
         Command::Up(given) => commands::up::run(&settings, &given),
+        Command::Put(given) if given.recursive => commands::tree::put::run(&settings, &given),
         Command::Put(given) => commands::put::run(&settings, &given),
+        Command::Get(given) if given.recursive => commands::tree::get::run(&settings, &given),
         Command::Get(given) => reading(commands::get::run(&settings, &given)),
         Command::Ls(given) => reading(commands::ls::run(&settings, &given)),
         Command::Stat(given) => reading(commands::stat::run(&settings, &given)),

@@ -111,6 +111,43 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
+/// Makes the folders between `root` and a path below it that are not there, each
+/// on the disk in the one that it is in.
+///
+/// # Errors
+/// Where something else has the name; a link too, because it may lead elsewhere.
+pub(crate) fn make_folders(root: &Path, path: &Path) -> io::Result<()> {
+    let Ok(below) = folder_of(path).strip_prefix(root) else { return Ok(()) };
+    let mut folder = root.to_owned();
+    for part in below.components() {
+        folder.push(part);
+        if !is_folder(&folder)? {
+            match std::fs::create_dir(&folder) {
+                Ok(()) => sync_folder(folder_of(&folder))?,
+                // By another file's work.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    is_folder(&folder)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_folder(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(found) => {
+            let kind = if found.is_symlink() { "a symbolic link" } else { "no folder" };
+            let path = path.display();
+            Err(io::Error::other(format!("{path} is {kind} here; remove it first")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes a folder's names to the disk, where there is a way to.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder).and_then(|folder| folder.sync_all()) {

@@ -11,7 +11,8 @@ use tokio::time::interval;
 
 use crate::output::{Output, escape};
 
-const REDRAW_EVERY: Duration = Duration::from_millis(100);
+/// How often bars follow what they show.
+pub(crate) const REDRAW_EVERY: Duration = Duration::from_millis(100);
 /// The bar takes what is left of the line.
 const KNOWN: &str =
     "{msg} [{wide_bar}] {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
@@ -43,6 +44,14 @@ impl Bar {
         let task = tokio::spawn(redraw(bar.clone(), Arc::clone(progress)));
         Self { shown: Some((bar, task)) }
     }
+
+    /// Prints something above the bar.
+    pub(crate) fn print<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.shown {
+            Some((bar, _)) => bar.suspend(print),
+            None => print(),
+        }
+    }
 }
 
 impl Drop for Bar {
@@ -66,14 +75,16 @@ async fn redraw(bar: ProgressBar, progress: Arc<Progress>) {
     }
 }
 
-fn short(name: &str) -> String {
+/// A name's end, if it is long.
+pub(crate) fn short(name: &str) -> String {
     match name.char_indices().nth_back(NAME_CHARACTERS - 1) {
         Some((begin, _)) if begin > 0 => format!("...{}", &name[begin..]),
         _ => name.to_owned(),
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
+/// A template of ours.
+pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates of this file are well formed")
 }
 

@@ -49,6 +49,17 @@ fn every_field_that_is_printed_is_documented_and_the_other_way_round() {
     assert_documented("get", &printed(&["get", "file", "copy", "--json"]));
     assert_documented("ls", &printed(&["ls", "--json"]));
     assert_documented("stat", &printed(&["stat", "file", "--json"]));
+    let tree = |command: &str, arguments: &[&str]| {
+        let mut lines = printed(arguments);
+        let summary = lines.pop().expect("a summary");
+        assert_eq!(summary["event"], "summary");
+        assert_documented(command, &lines);
+        assert_documented(&format!("{command}, at the end"), [&summary]);
+    };
+    std::fs::create_dir(lab.path("tree")).unwrap();
+    lab.file("tree/one", 10);
+    tree("put -r", &["put", "-r", "tree", "--json"]);
+    tree("get -r", &["get", "-r", "tree", "back", "--json"]);
     assert_documented("rm", &printed(&["rm", "file", "--json"]));
     assert_documented("raw", &printed(&["raw", "create", "k", "--length", "1", "--json"]));
     lab.servers[0].0.signal(Signal::KILL);

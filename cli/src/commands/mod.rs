@@ -9,4 +9,5 @@ pub(crate) mod raw;
 pub(crate) mod rm;
 pub(crate) mod serve;
 pub(crate) mod stat;
+pub(crate) mod tree;
 pub(crate) mod up;

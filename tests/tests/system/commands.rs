@@ -18,19 +18,22 @@ const MIB: usize = 1 << 20;
 const ATTEMPTS: usize = 20;
 
 /// A cluster, and a folder of somebody who uses it.
-struct Desk {
-    cluster: Cluster,
-    folder: TempDir,
+pub(crate) struct Desk {
+    pub(crate) cluster: Cluster,
+    pub(crate) folder: TempDir,
 }
 
 impl Desk {
-    fn with_servers(servers: usize) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        let options = ClusterOptions { servers, pool_mib: 256, ..ClusterOptions::default() };
-        Self { cluster: Cluster::with(&options), folder }
+    pub(crate) fn with_servers(servers: usize) -> Self {
+        Self::with(&ClusterOptions { servers, pool_mib: 256, ..ClusterOptions::default() })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn with(options: &ClusterOptions) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        Self { cluster: Cluster::with(options), folder }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -49,7 +52,7 @@ impl Desk {
     }
 
     /// A client command, behind the words that start it.
-    fn command(&self, before: &[&str], arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, before: &[&str], arguments: &[&str]) -> Command {
         let binary = puddle_binary();
         let mut words = before.to_vec();
         words.push(binary.to_str().expect("a path in utf-8"));
@@ -67,18 +70,18 @@ impl Desk {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(&[], arguments).output().expect("the binary runs")
     }
 
     /// Runs a command that ends well.
-    fn done(&self, arguments: &[&str]) {
+    pub(crate) fn done(&self, arguments: &[&str]) {
         let output = self.run(arguments);
         assert!(output.status.success(), "{output:?}");
     }
 }
 
-fn send(child: &Child, signal: Signal) {
+pub(crate) fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("the command runs");
 }
 

@@ -26,6 +26,7 @@ mod reserve;
 mod scatter_gather;
 mod sets;
 mod stopping;
+mod trees;
 
 /// Runs each test over TCP and over the unix socket, as two tests.
 macro_rules! over_both {
