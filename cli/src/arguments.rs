@@ -158,6 +158,8 @@ pub(crate) enum Command {
     Rm(RmArguments),
     /// List the servers: what is written of them, and what they say themselves
     Nodes,
+    /// Show how full the servers are
+    Df,
     /// The four operations on values
     #[command(subcommand)]
     Raw(RawCommand),

@@ -58,6 +58,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Stat(given) => reading(commands::stat::run(&settings, &given)),
         Command::Rm(given) => commands::rm::run(&settings, &given),
         Command::Nodes => reading(commands::nodes::run(&settings)),
+        Command::Df => reading(commands::df::run(&settings)),
         Command::Raw(given) => commands::raw::run(&settings, &given),
         Command::Demo(given) => commands::demo::run(&settings, &given),
     }

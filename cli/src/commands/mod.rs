@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod demo;
+pub(crate) mod df;
 pub(crate) mod get;
 pub(crate) mod ls;
 pub(crate) mod nodes;
