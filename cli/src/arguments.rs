@@ -160,6 +160,8 @@ pub(crate) enum Command {
     Nodes,
     /// Show how full the servers are
     Df,
+    /// Read every copy of all objects, and compare every block
+    Verify(VerifyArguments),
     /// The four operations on values
     #[command(subcommand)]
     Raw(RawCommand),
@@ -418,6 +420,13 @@ pub(crate) struct RmArguments {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// Only objects whose names begin with this; without it, stripes that belong
+    /// to no object are looked for too
+    pub(crate) prefix: Option<OsString>,
 }
 
 #[derive(Debug, Args)]

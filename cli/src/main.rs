@@ -59,6 +59,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Rm(given) => commands::rm::run(&settings, &given),
         Command::Nodes => reading(commands::nodes::run(&settings)),
         Command::Df => reading(commands::df::run(&settings)),
+        Command::Verify(given) => reading(commands::verify::run(&settings, &given)),
         Command::Raw(given) => commands::raw::run(&settings, &given),
         Command::Demo(given) => commands::demo::run(&settings, &given),
     }

@@ -60,6 +60,7 @@ fn every_field_that_is_printed_is_documented_and_the_other_way_round() {
     lab.file("tree/one", 10);
     tree("put -r", &["put", "-r", "tree", "--json"]);
     tree("get -r", &["get", "-r", "tree", "back", "--json"]);
+    tree("verify", &["verify", "--json"]);
     assert_documented("df", &printed(&["df", "--json"]));
     assert_documented("rm", &printed(&["rm", "file", "--json"]));
     assert_documented("raw", &printed(&["raw", "create", "k", "--length", "1", "--json"]));

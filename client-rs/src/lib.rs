@@ -62,8 +62,8 @@ pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, Sys
 pub use error::{Error, Fate, Misbehaviour};
 pub use object::{
     Codec, CompareOptions, Comparison, CopyPlace, CopyState, DeleteReport, GetOptions, GetReport,
-    Listing, Located, Metadata, ObjectStat, Progress, PutCondition, PutOptions, PutReport, RangeOf,
-    Source, Unreadable, Value,
+    Listing, Located, Metadata, ObjectStat, Orphans, Progress, PutCondition, PutOptions, PutReport,
+    RangeOf, Source, Unreadable, Value, Verification, Verified, VerifyOptions, VerifyState,
 };
 pub use options::{DiscoverySource, Options, WritePolicy};
 pub use placement::{Slot, settings_fingerprint};

@@ -12,3 +12,4 @@ pub(crate) mod serve;
 pub(crate) mod stat;
 pub(crate) mod tree;
 pub(crate) mod up;
+pub(crate) mod verify;

@@ -196,6 +196,19 @@ async fn ask_all(
     said
 }
 
+/// What each of these servers says of the head.
+pub(super) async fn ask_each(
+    operation: &Operation,
+    key: &Bytes,
+    servers: &[Arc<str>],
+    part: Part,
+) -> Vec<(Arc<str>, Said)> {
+    let each = servers
+        .iter()
+        .map(|server| async move { (Arc::clone(server), ask(operation, key, server, part).await) });
+    join_all(each).await
+}
+
 async fn find_everywhere(
     operation: &Operation,
     view: &View,

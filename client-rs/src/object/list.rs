@@ -50,8 +50,8 @@ struct ServerHeads {
 
 /// A head or a delete, as one server lists it.
 #[derive(Debug)]
-struct Listed {
-    key: Bytes,
+pub(super) struct Listed {
+    pub(super) key: Bytes,
     version: Version,
     what: What,
 }
@@ -101,25 +101,35 @@ impl Listing {
     /// When no server at all gives an answer.
     pub async fn next(&mut self) -> Option<Result<ObjectStat, Error>> {
         loop {
-            if let Err(error) = self.refill().await {
-                return Some(Err(error));
-            }
-            let heads = self.sources.iter().filter_map(|source| source.heads.front());
-            let key = heads.map(|listed| listed.key.clone()).min()?;
-            let mut greatest: Option<Listed> = None;
-            for source in &mut self.sources {
-                let listed = source.heads.pop_front_if(|listed| listed.key == key);
-                let Some(listed) = listed else { continue };
-                if greatest.as_ref().is_none_or(|best| listed.rank() > best.rank()) {
-                    greatest = Some(listed);
+            match self.next_listed().await? {
+                Err(error) => return Some(Err(error)),
+                Ok(Listed { key, what: What::Object(tag, keep), .. }) => {
+                    return Some(Ok(stat_of(&key[1..], &tag, keep)));
                 }
-            }
-            match greatest.map(|listed| listed.what) {
-                Some(What::Object(tag, keep)) => return Some(Ok(stat_of(&key[1..], &tag, keep))),
-                Some(What::Unreadable(why)) => self.unreadable.add(&key[1..], why),
-                Some(What::Delete) | None => {}
+                Ok(Listed { key, what: What::Unreadable(why), .. }) => {
+                    self.unreadable.add(&key[1..], why);
+                }
+                Ok(Listed { what: What::Delete, .. }) => {}
             }
         }
+    }
+
+    /// The next name, whatever is known of it.
+    pub(super) async fn next_listed(&mut self) -> Option<Result<Listed, Error>> {
+        if let Err(error) = self.refill().await {
+            return Some(Err(error));
+        }
+        let heads = self.sources.iter().filter_map(|source| source.heads.front());
+        let key = heads.map(|listed| listed.key.clone()).min()?;
+        let mut greatest: Option<Listed> = None;
+        for source in &mut self.sources {
+            let listed = source.heads.pop_front_if(|listed| listed.key == key);
+            let Some(listed) = listed else { continue };
+            if greatest.as_ref().is_none_or(|best| listed.rank() > best.rank()) {
+                greatest = Some(listed);
+            }
+        }
+        greatest.map(Ok)
     }
 
     /// Servers that gave no answer so far: their objects may be missing.
@@ -183,7 +193,7 @@ impl ServerHeads {
 
 /// One page of a server's heads. Asked for again when the connection broke:
 /// nothing depends on how often.
-async fn page(
+pub(super) async fn page(
     operation: &Operation,
     server: &Arc<str>,
     query: &ListQuery,
@@ -216,6 +226,11 @@ impl Listed {
             }
         };
         Self { key: entry.key, version, what }
+    }
+
+    /// Whether the name is deleted, as far as this server knows.
+    pub(super) fn is_delete(&self) -> bool {
+        matches!(self.what, What::Delete)
     }
 
     /// The greatest version counts; of one version a delete wins, and a copy that

@@ -21,6 +21,7 @@ mod list;
 mod no_clobber;
 mod opened;
 mod operation;
+mod orphans;
 mod put;
 mod put_head;
 mod put_stripes;
@@ -33,14 +34,18 @@ mod source;
 mod stat;
 mod variable;
 mod verifier;
+mod verify;
+mod verify_object;
 
 pub(crate) use self::cleanup::Cleanups;
 pub use self::codec::Codec;
 pub(crate) use self::hold::Holds;
 pub use self::list::{Listing, Unreadable};
 pub use self::ranges::RangeOf;
+pub use self::orphans::Orphans;
 pub use self::report::{
     CompareOptions, Comparison, CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located,
     ObjectStat, Progress, PutCondition, PutOptions, PutReport, Source, Value,
 };
 pub use self::sections::Metadata;
+pub use self::verify::{Verification, Verified, VerifyOptions, VerifyState};

@@ -300,7 +300,7 @@ enum Came {
 }
 
 /// Fills `slice` from a value; `Some` = the row's status when it was refused.
-async fn gather(
+pub(super) async fn gather(
     connection: &mut Connection,
     set: SetId,
     key: &[u8],

@@ -27,6 +27,7 @@ mod scatter_gather;
 mod sets;
 mod stopping;
 mod trees;
+mod verification;
 
 /// Runs each test over TCP and over the unix socket, as two tests.
 macro_rules! over_both {
