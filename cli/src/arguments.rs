@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _, UnknownArgumentValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use rampuddle_protocol::Version;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,28 @@ pub(crate) struct Arguments {
     pub(crate) global: GlobalArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// Those of this process; ends it when they make no sense.
+    pub(crate) fn read() -> Self {
+        let mut matches = Self::full_command().get_matches();
+        Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The command with all its parts. Each shows its usage in full: clap would
+    /// show the options that the environment sets as if they had to be given.
+    pub(crate) fn full_command() -> clap::Command {
+        let mut command = Self::command();
+        command.build();
+        with_usage(command)
+    }
+}
+
+fn with_usage(mut command: clap::Command) -> clap::Command {
+    let usage = command.render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage: ").to_owned();
+    command.override_usage(usage).mut_subcommands(with_usage)
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +190,10 @@ pub(crate) enum Command {
     Raw(RawCommand),
     /// See it work: three servers, a large file, four readers, one kill -9
     Demo(DemoArguments),
+    /// Print what makes a shell complete commands and options
+    Completions(CompletionsArguments),
+    /// Write the manual pages into a folder
+    Man(ManArguments),
 }
 
 #[derive(Debug, Args)]
@@ -427,6 +454,19 @@ pub(crate) struct VerifyArguments {
     /// Only objects whose names begin with this; without it, stripes that belong
     /// to no object are looked for too
     pub(crate) prefix: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    /// For which shell
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// The folder, such as ~/.local/share/man/man1; made if need be
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]

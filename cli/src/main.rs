@@ -32,7 +32,6 @@ mod whole;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command};
@@ -40,8 +39,7 @@ use crate::exit::{Exit, reading, report};
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    run(arguments).unwrap_or_else(|error| report(&error)).into()
+    run(Arguments::read()).unwrap_or_else(|error| report(&error)).into()
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<Exit> {
@@ -62,6 +60,8 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Verify(given) => reading(commands::verify::run(&settings, &given)),
         Command::Raw(given) => commands::raw::run(&settings, &given),
         Command::Demo(given) => commands::demo::run(&settings, &given),
+        Command::Completions(given) => reading(commands::completions::run(settings.output, &given)),
+        Command::Man(given) => commands::man::run(settings.output, &given),
     }
 }
 

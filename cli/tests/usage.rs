@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use common::{Lab, puddle, run};
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 18] = [
     &["serve"],
     &["up"],
     &["put"],
@@ -16,6 +16,10 @@ const COMMANDS: [&[&str]; 14] = [
     &["stat"],
     &["rm"],
     &["nodes"],
+    &["df"],
+    &["verify"],
+    &["completions"],
+    &["man"],
     &["raw"],
     &["raw", "create"],
     &["raw", "scatter"],

@@ -1,9 +1,11 @@
 //! One file per command.
 
+pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod df;
 pub(crate) mod get;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod nodes;
 pub(crate) mod put;
 pub(crate) mod raw;
