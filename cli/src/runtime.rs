@@ -1,6 +1,8 @@
 //! The runtime of the commands that are clients.
 
 use std::future::Future;
+use std::io;
+use std::path::Path;
 
 use anyhow::Context as _;
 use rampuddle_client::{Client, DiscoverySource};
@@ -30,18 +32,8 @@ pub(crate) fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> a
 /// a mistake in the settings than a cluster without servers.
 pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Client> {
     let url = settings.discovery_to_look_at()?;
-    if let Some(path) = place_of(&url).filter(|path| matches!(path.try_exists(), Ok(false))) {
-        let path = path.display();
-        return Err(refusal(match url.starts_with("dir:") {
-            true => format!(
-                "there is no folder {path}, so no server was ever started with --discovery {url}: \
-                 check the path, or start one with `puddle serve --discovery {url}`"
-            ),
-            false => format!(
-                "there is no file {path} for --discovery {url}: check the path, or write the list \
-                 of servers there"
-            ),
-        }));
+    if let Some(path) = place_of(&url) {
+        check_place(&url, &path)?;
     }
     let mut options = settings.client_options_at(url.clone())?;
     let backend = open(&url, &settings.cluster)?;
@@ -57,6 +49,33 @@ pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Client> {
     Ok(Client::connect(options).await?)
 }
 
+/// Fails when the place is not there, or is not of the kind that the URL says.
+fn check_place(url: &str, path: &Path) -> anyhow::Result<()> {
+    let is_folder = url.starts_with("dir:");
+    let shown = path.display();
+    let found = path.metadata();
+    let is_lost = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    Err(refusal(match (found, is_folder) {
+        (Err(error), true) if is_lost(&error) => format!(
+            "there is no folder {shown}, so no server was ever started with --discovery {url}: \
+             check the path, or start one with `puddle serve --discovery {url}`"
+        ),
+        (Err(error), false) if is_lost(&error) => format!(
+            "there is no file {shown} for --discovery {url}: check the path, or write the list of \
+             servers there"
+        ),
+        (Ok(found), true) if !found.is_dir() => format!(
+            "--discovery {url}: expected a folder, and {shown} is none; for a list of servers in a \
+             file it is file:PATH"
+        ),
+        (Ok(found), false) if found.is_dir() => format!(
+            "--discovery {url}: expected a file with a list of servers, and {shown} is a folder; \
+             for the folder that servers meet in it is dir:PATH"
+        ),
+        _ => return Ok(()),
+    }))
+}
+
 /// Fails where nobody can be asked.
 pub(crate) fn check_has_servers(settings: &Settings, client: &Client) -> anyhow::Result<()> {
     let view = client.view();
@@ -69,5 +88,6 @@ pub(crate) fn check_has_servers(settings: &Settings, client: &Client) -> anyhow:
 /// What is said of a cluster without members.
 pub(crate) fn no_servers(settings: &Settings) -> String {
     let cluster = escape_text(&settings.cluster);
-    format!("the cluster \"{cluster}\" has no servers; start one with `puddle serve`")
+    let check = if settings.is_usual_cluster() { "" } else { "check the name (--cluster), or " };
+    format!("the cluster \"{cluster}\" has no servers; {check}start one with `puddle serve`")
 }

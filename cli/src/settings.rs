@@ -75,7 +75,11 @@ impl ConfigFile {
 
 fn read_bounded(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let mut file = File::open(path)?.take(CONFIG_BYTES_MAX + 1);
+    file.read_to_string(&mut text).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => io::Error::other("it is not text: expected TOML"),
+        _ => error,
+    })?;
     if text.len() as u64 > CONFIG_BYTES_MAX {
         return Err(io::Error::other("it has more than 1 MiB"));
     }

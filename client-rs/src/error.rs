@@ -139,20 +139,26 @@ pub enum Error {
         found: u64,
     },
     /// The server wants a token, and the client has none: set one.
-    #[error("server \"{server}\" wants a token, and none is set")]
+    #[error("server \"{server}\" wants a token, and none is set: use the servers' token file")]
     TokenWanted {
         /// The server.
         server: Arc<str>,
     },
     /// A token is set, but the server proved no knowledge of it: it may be an
     /// impostor.
-    #[error("server \"{server}\" did not prove that it knows the token")]
+    #[error(
+        "server \"{server}\" did not prove that it knows the token: it wants none, or another; \
+         use the servers' token file, or no token when they have none"
+    )]
     Unproven {
         /// The server.
         server: Arc<str>,
     },
     /// The server does not accept the token, or not for this role.
-    #[error("server \"{server}\" denies access to the token \"{key_id}\"")]
+    #[error(
+        "server \"{server}\" denies access to the token \"{key_id}\": it knows none of that \
+         name, secret and role; use a line of the servers' token file"
+    )]
     Denied {
         /// The server.
         server: Arc<str>,

@@ -92,8 +92,9 @@ async fn open_source(path: &Path) -> anyhow::Result<Source> {
     let metadata = std::fs::metadata(path).with_context(cannot).before_anything()?;
     if metadata.is_dir() {
         return Err(refusal(format!(
-            "{}: it is a directory; put its files one by one, or a tar of it",
-            cannot()
+            "{}: it is a directory; `puddle put -r {}` puts all files below it",
+            cannot(),
+            path.display()
         )));
     }
     let file = File::open(path).await.with_context(cannot).before_anything()?;

@@ -20,6 +20,7 @@ use crate::exit::{BeforeAnythingExt as _, Exit, reading, refusal};
 use crate::output::{JsonName, complain, escape, to_stderr};
 use crate::runtime::{block_on, connect};
 use crate::settings::Settings;
+use crate::size::Size;
 
 /// Runs one operation on one key.
 pub(crate) fn run(settings: &Settings, command: &RawCommand) -> anyhow::Result<Exit> {
@@ -38,6 +39,13 @@ fn create(settings: &Settings, given: &RawCreateArguments) -> anyhow::Result<Exi
         return Err(refusal(format!(
             "the value has {} bytes, more than --length {length}",
             bytes.len()
+        )));
+    }
+    if length > VALUE_BYTES_MAX {
+        let length = Size(length);
+        return Err(refusal(format!(
+            "--length {length}: a value has at most 1GiB; what is longer is an object, as \
+             `puddle put` makes it"
         )));
     }
     let mut item = CreateItem::new(key_bytes(&given.key), bytes);
