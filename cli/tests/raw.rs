@@ -35,7 +35,7 @@ fn refusals_have_their_exit_codes() {
     lab.run(["raw", "create", "k", "--length", "1"]).expect(2).says("EXISTS").says("--replace");
     lab.run(["raw", "create", "k", "--length", "1", "--replace"]).expect(0);
     lab.run(["raw", "create", "big", "--length", "33MiB"]).expect(3).says("NO_SPACE");
-    lab.run(["raw", "create", "big", "--length", "2GiB"]).expect(2).says("limit is 1073741824");
+    lab.run(["raw", "create", "big", "--length", "2GiB"]).expect(2).says("at most 1GiB");
     let long = run_with(lab.puddle(["raw", "create", "x", "--length", "1", "--value", "-"]), b"ab");
     long.expect(2).says("more than --length 1");
     let behind = lab.puddle(["raw", "scatter", "k", "--offset", "1MiB", "--value", "-"]);

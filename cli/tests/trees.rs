@@ -308,7 +308,7 @@ fn nothing_below_a_prefix_is_absent_and_an_empty_directory_is_done() {
 fn on_a_terminal_each_file_in_flight_has_a_line_and_all_have_one() {
     let lab = Lab::with_servers(1);
     with_tree(&lab);
-    lab.file("d/large", 20_000_000);
+    lab.file("d/large", 5_000_000);
     let put = lab.puddle(["put", "-r", "d", "--replicas", "1"]);
     let shown = run_on_terminal(&put, b"").expect(0).text();
     assert!(shown.contains("5 files"), "{shown:?}");

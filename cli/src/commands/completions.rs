@@ -22,8 +22,10 @@ fn shown(command: &Command) -> Command {
     let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
     let commands = command.get_subcommands().filter(|below| below.get_name() != "help");
     let about = command.get_about().cloned().unwrap_or_default();
+    let version = command.get_version().unwrap_or_default().to_owned();
     Command::new(command.get_name().to_owned())
         .about(about)
+        .version(version)
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args(arguments.cloned())
