@@ -364,7 +364,12 @@ pub(crate) struct PutArguments {
     #[arg(long)]
     pub(crate) no_clobber: bool,
     /// Replace this version of the object only, as `stat --json` prints it
-    #[arg(long, value_name = "VERSION", conflicts_with = "no_clobber", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "VERSION",
+        conflicts_with_all = ["no_clobber", "recursive"],
+        allow_hyphen_values = true
+    )]
     pub(crate) if_version: Option<Version>,
     /// Never evict the object; servers of this version evict nothing
     #[arg(long)]

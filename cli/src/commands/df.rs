@@ -1,7 +1,7 @@
 //! `puddle df`: how full the servers are.
 
 use comfy_table::{CellAlignment, Table, presets};
-use rampuddle_client::Node;
+use rampuddle_client::{Error, Node};
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -16,6 +16,9 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<Exit> {
         let client = connect(settings).await?;
         check_has_servers(settings, &client)?;
         let nodes = client.nodes().await;
+        if let Some(refusal) = refusal_of_all(&nodes) {
+            return Err(refusal.into());
+        }
         // One that is out, and has nothing any more, is no part of the sum.
         let counts = |node: &&Node| node.is_alive || node.state.is_some_and(|s| s.is_read_from());
         let mut rows: Vec<_> = nodes.iter().filter(counts).map(Row::of).collect();
@@ -28,11 +31,18 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<Exit> {
             return Ok(Exit::Done);
         }
         complain(&format!(
-            "not in the sum: no answer from {}; `puddle nodes --json` says why",
+            "not in the sum: no word from {}; `puddle nodes --json` says why",
             silent.join(", ")
         ));
         Ok(Exit::Failed)
     })
+}
+
+/// Why nobody says anything to this client, such as a token that is not theirs.
+fn refusal_of_all(nodes: &[Node]) -> Option<Error> {
+    let is_silent = nodes.iter().all(|node| node.info.is_none());
+    let mut refusals = nodes.iter().filter_map(|node| node.error.as_ref());
+    refusals.find(|error| is_silent && error.is_refusal()).cloned()
 }
 
 fn print(settings: &Settings, rows: &[Row]) -> anyhow::Result<()> {

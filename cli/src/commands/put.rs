@@ -49,7 +49,8 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
     })
 }
 
-fn condition(given: &PutArguments) -> PutCondition {
+/// Under which condition an object is written.
+pub(crate) fn condition(given: &PutArguments) -> PutCondition {
     match given.if_version {
         Some(version) => PutCondition::IfVersion(version),
         None if given.no_clobber => PutCondition::IfAbsent,

@@ -273,6 +273,7 @@ fn found_head(server: &str, said: &Said, version: Option<Version>, is_owner: boo
         Said::Nothing(Problem::Damaged(problem)) => Found::Damaged(problem.clone()),
         _ if !is_owner => Found::Nothing,
         Said::Nothing(Problem::Failed(error)) => Found::Unreachable(error.to_string()),
+        Said::Nothing(problem @ Problem::Changed) => Found::Unreachable(problem.to_string()),
         Said::Has(_) => Found::Missing(format!("server \"{server}\" has an older head")),
         Said::HasNot(_) => Found::Missing(format!("server \"{server}\" has no head")),
     }

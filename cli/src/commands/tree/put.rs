@@ -12,6 +12,7 @@ use super::report::{Action, Done};
 use super::several::{Job, Several, WAITING_MAX};
 use super::walk::{Walk, check_file};
 use crate::arguments::PutArguments;
+use crate::commands::put::condition;
 use crate::exit::{BeforeAnythingExt as _, Exit, one_line, refusal};
 use crate::progress_lines::Lane;
 use crate::runtime::{block_on, connect};
@@ -74,7 +75,8 @@ struct Sending {
 impl Sending {
     fn new(settings: &Settings, given: &PutArguments, client: &Client) -> Self {
         let mut options = PutOptions::default();
-        options.no_clobber = given.no_clobber;
+        options.condition = condition(given);
+        options.keep = given.keep;
         options.stripe_bytes = given.stripe.map(|size| size.0);
         let replicas = settings.replicas.map(Whole::get);
         Self { client: client.clone(), options, replicas, dereference: given.dereference }
@@ -139,7 +141,8 @@ impl Sending {
         options.progress = Some(progress);
         match self.client.compare(name, Source::file(path), &options).await {
             Ok(Comparison::Same(stat))
-                if self.replicas.is_none_or(|replicas| replicas == stat.replicas) =>
+                if self.replicas.is_none_or(|replicas| replicas == stat.replicas)
+                    && (stat.keep || !self.options.keep) =>
             {
                 Ok(Some(stat.bytes))
             }
