@@ -126,8 +126,7 @@ fn what_makes_no_sense_on_the_command_line_is_told_before_anything_is_done() {
 
 #[test]
 fn what_does_not_fit_the_files_here_is_told_before_anything_is_done() {
-    let mut lab = Lab::new();
-    lab.serve("s1", &["--replicas-max", "1"]);
+    let lab = Lab::with_servers(1);
     lab.file("file", 100);
     lab.file("rubbish", 300);
     fs::create_dir_all(lab.path("d/sub")).unwrap();
@@ -167,7 +166,7 @@ fn what_does_not_fit_the_files_here_is_told_before_anything_is_done() {
             &["stripe length", "whole MiB, from 1 MiB to 1 GiB"],
         ),
         (&["put", "file", "--stripe", "2GiB"], 2, &["whole MiB, from 1 MiB to 1 GiB"]),
-        (&["put", "file", "--replicas", "2"], 2, &["replicas is 2", "at most 1"]),
+        (&["put", "file", "--replicas", "4"], 2, &["replicas is 4", "at most 3"]),
         (
             &["put", "file", "there", "--no-clobber", "--replicas", "1"],
             2,
@@ -177,7 +176,7 @@ fn what_does_not_fit_the_files_here_is_told_before_anything_is_done() {
         (&["put", "-r", "file"], 2, &["-r wants a directory, and file is none", "leave -r out"]),
         (&["put", "-r", "-"], 2, &["-r wants a directory, and - is stdin"]),
         (&["put", "-r", ".."], 2, &[".. has no name of its own", "`puddle put -r .. PREFIX`"]),
-        (&["put", "-r", "d", "--replicas", "2"], 2, &[]),
+        (&["put", "file", "--if-version", "5"], 2, &["'5'"]),
         (
             &["raw", "create", "k", "--value", "d"],
             2,

@@ -12,6 +12,10 @@ use crate::runtime::{block_on, check_has_servers, connect};
 use crate::settings::Settings;
 use crate::time::utc;
 
+/// What is said of a cluster that was founded just now, as far as anybody knows.
+pub(crate) const YOUNG_REGISTRY: &str =
+    "objects may be missing: the cluster's registry is only seconds old, it may have been wiped";
+
 /// Prints a line per object.
 pub(crate) fn run(settings: &Settings, given: &LsArguments) -> anyhow::Result<Exit> {
     let prefix = given.prefix.as_ref().map(|prefix| prefix.as_bytes()).unwrap_or_default();
@@ -37,10 +41,7 @@ pub(crate) fn incomplete(listing: &Listing) -> Exit {
         exit = Exit::Failed;
     }
     if listing.is_of_young_registry() {
-        complain(
-            "objects may be missing: the cluster's registry is only seconds old, it may have been \
-             wiped",
-        );
+        complain(YOUNG_REGISTRY);
         exit = Exit::Failed;
     }
     if let Some((name, why)) = &listing.unreadable().first {

@@ -7,6 +7,7 @@ use rampuddle_client::{Client, Orphans, Progress, Verified, VerifyOptions, Verif
 use serde::Serialize;
 
 use crate::arguments::VerifyArguments;
+use crate::commands::ls::YOUNG_REGISTRY;
 use crate::exit::Exit;
 use crate::output::{JsonName, complain, counted, escape, escape_text};
 use crate::progress::Bar;
@@ -32,6 +33,7 @@ pub(crate) fn run(settings: &Settings, given: &VerifyArguments) -> anyhow::Resul
             summary.note(&verified);
             bar.print(|| tell(settings, &verified))?;
         }
+        summary.is_of_young_registry = verification.is_of_young_registry();
         summary.unreachable.extend(verification.unreachable().iter().cloned());
         if given.prefix.is_none() {
             summary.look_for_orphans(&client).await?;
@@ -130,6 +132,7 @@ struct Summary {
     /// `None` = nobody looked.
     orphans: Option<Orphans>,
     unreachable: Vec<String>,
+    is_of_young_registry: bool,
     seconds: f64,
 }
 
@@ -141,6 +144,7 @@ struct JsonSummary<'s> {
     read_bytes: u64,
     orphans: Option<JsonOrphans>,
     unreachable_servers: &'s [String],
+    complete: bool,
     seconds: f64,
 }
 
@@ -184,6 +188,7 @@ impl Summary {
                 read_bytes: self.read_bytes,
                 orphans,
                 unreachable_servers: &self.unreachable,
+                complete: self.is_complete(),
                 seconds: self.seconds,
             })?;
         } else {
@@ -192,15 +197,23 @@ impl Summary {
                 output.remark(&orphans_text(orphans));
             }
         }
-        let is_complete = self.unreachable.is_empty();
-        if !is_complete {
+        if !self.unreachable.is_empty() {
             let servers: Vec<_> = self.unreachable.iter().map(|name| escape_text(name)).collect();
             complain(&format!(
                 "objects and copies may have been left out: no answer from {}",
                 servers.join(", ")
             ));
         }
-        Ok(if is_complete && self.whole == self.objects { Exit::Done } else { Exit::Failed })
+        if self.is_of_young_registry {
+            complain(YOUNG_REGISTRY);
+        }
+        let is_done = self.is_complete() && self.whole == self.objects;
+        Ok(if is_done { Exit::Done } else { Exit::Failed })
+    }
+
+    /// Whether nothing may have been left out.
+    fn is_complete(&self) -> bool {
+        self.unreachable.is_empty() && !self.is_of_young_registry
     }
 
     fn text(&self) -> String {

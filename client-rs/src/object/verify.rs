@@ -164,4 +164,10 @@ impl Verification {
     pub fn unreachable(&self) -> &[String] {
         self.listing.unreachable()
     }
+
+    /// Whether the registry may have been wiped: see
+    /// [`Listing::is_of_young_registry`].
+    pub fn is_of_young_registry(&self) -> bool {
+        self.listing.is_of_young_registry()
+    }
 }

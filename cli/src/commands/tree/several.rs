@@ -38,20 +38,20 @@ pub(super) struct Job {
     pub(super) bytes: u64,
 }
 
-/// Why nothing more is done.
-enum End {
-    All,
-    Signal,
-    /// Every other file would fail like this.
-    Failure(anyhow::Error),
-}
-
 /// How a command works on many files.
 pub(super) struct Several<'s> {
     pub(super) output: Output,
     pub(super) client: &'s Client,
     pub(super) jobs: usize,
     pub(super) moving: Action,
+}
+
+/// Why nothing more is done.
+enum End {
+    All,
+    Signal,
+    /// Every other file would fail like this.
+    Failure(anyhow::Error),
 }
 
 impl Several<'_> {
@@ -70,60 +70,29 @@ impl Several<'_> {
         F: Future<Output = anyhow::Result<Done>> + Send + 'static,
     {
         let mut signals = EndSignals::new()?;
-        let mut summary = Summary::new(self.moving);
-        let counters = Arc::new(Counters::default());
-        let lines = Lines::show(self.output, &counters);
-        let mut in_flight = JoinSet::new();
-        let mut note = |done: Done, in_flight_bytes: u64| {
-            counters.done(in_flight_bytes);
-            lines.print(|| summary.note(self.output, &done));
-        };
-        // What waits was counted when it came, so that the total is known early.
-        let mut waiting = VecDeque::new();
-        let mut has_more = true;
+        let mut files = Files::new(self);
         let end = loop {
-            while in_flight.len() < self.jobs
-                && let Some(job) = waiting.pop_front()
-            {
-                let job: Job = job;
-                let lane = lines.begin(&job.pair.name);
-                let bytes = job.bytes;
-                let work = work(job, lane);
-                in_flight.spawn(async move { (work.await, bytes) });
-            }
-            if !has_more && in_flight.is_empty() {
+            files.begin(self.jobs, &work);
+            if files.is_at_end() {
                 break End::All;
             }
+            let takes_more = files.takes_more();
             tokio::select! {
                 biased;
                 () = signals.next() => break End::Signal,
-                Some(ended) = in_flight.join_next() => {
+                Some(ended) = files.in_flight.join_next() => {
                     let (done, bytes) = ended.context("the work on a file broke off")?;
                     match done {
-                        Ok(done) => note(done, bytes),
+                        Ok(done) => files.note(&done, bytes),
                         Err(error) => break End::Failure(error),
                     }
                 }
-                step = steps.recv(), if has_more && waiting.len() < WAITING_MAX => match step {
-                    Some(Step::File(job)) => {
-                        counters.found(job.bytes);
-                        waiting.push_back(job);
-                    }
-                    Some(Step::Done(done)) => {
-                        counters.found(0);
-                        note(done, 0);
-                    }
-                    None => {
-                        counters.all_found();
-                        has_more = false;
-                    }
-                },
+                step = steps.recv(), if takes_more => files.take(step),
             }
         };
-        drop(lines);
+        let (in_flight, mut summary) = files.end();
         if !matches!(end, End::All) {
-            in_flight.shutdown().await;
-            self.clean_up(&mut signals).await;
+            self.clean_up(in_flight, &mut signals).await;
         }
         match end {
             End::All => {}
@@ -134,10 +103,90 @@ impl Several<'_> {
         Ok(summary)
     }
 
-    async fn clean_up(&self, signals: &mut EndSignals) {
+    /// Drops what is in flight, and waits a moment until it has left the servers.
+    async fn clean_up(&self, mut in_flight: InFlight, signals: &mut EndSignals) {
+        in_flight.shutdown().await;
         tokio::select! {
             _ = timeout(CLEAN_UP_PATIENCE, self.client.cleaned_up()) => {}
             () = signals.next() => {}
         }
+    }
+}
+
+/// What comes of each file, and how many bytes it was found with.
+type InFlight = JoinSet<(anyhow::Result<Done>, u64)>;
+
+/// The files of a command: those that wait for their turn, those in flight, and
+/// what became of the others.
+struct Files {
+    output: Output,
+    counters: Arc<Counters>,
+    lines: Lines,
+    waiting: VecDeque<Job>,
+    in_flight: InFlight,
+    is_all_found: bool,
+    summary: Summary,
+}
+
+impl Files {
+    fn new(several: &Several<'_>) -> Self {
+        let counters = Arc::new(Counters::default());
+        Self {
+            output: several.output,
+            lines: Lines::show(several.output, &counters),
+            counters,
+            waiting: VecDeque::new(),
+            in_flight: JoinSet::new(),
+            is_all_found: false,
+            summary: Summary::new(several.moving),
+        }
+    }
+
+    /// Begins with as many of those that wait as may be in flight.
+    fn begin<F>(&mut self, jobs: usize, work: impl Fn(Job, Lane) -> F)
+    where
+        F: Future<Output = anyhow::Result<Done>> + Send + 'static,
+    {
+        while self.in_flight.len() < jobs {
+            let Some(job) = self.waiting.pop_front() else { return };
+            let (lane, bytes) = (self.lines.begin(&job.pair.name), job.bytes);
+            let work = work(job, lane);
+            self.in_flight.spawn(async move { (work.await, bytes) });
+        }
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.is_all_found && self.in_flight.is_empty()
+    }
+
+    /// More are taken than are worked on, so that the total is known early.
+    fn takes_more(&self) -> bool {
+        !self.is_all_found && self.waiting.len() < WAITING_MAX
+    }
+
+    fn take(&mut self, step: Option<Step>) {
+        match step {
+            Some(Step::File(job)) => {
+                self.counters.found(job.bytes);
+                self.waiting.push_back(job);
+            }
+            Some(Step::Done(done)) => {
+                self.counters.found(0);
+                self.note(&done, 0);
+            }
+            None => {
+                self.counters.all_found();
+                self.is_all_found = true;
+            }
+        }
+    }
+
+    fn note(&mut self, done: &Done, bytes: u64) {
+        self.counters.done(bytes);
+        self.lines.print(|| self.summary.note(self.output, done));
+    }
+
+    fn end(self) -> (InFlight, Summary) {
+        (self.in_flight, self.summary)
     }
 }
