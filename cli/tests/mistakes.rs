@@ -111,6 +111,9 @@ fn what_makes_no_sense_on_the_command_line_is_told_before_anything_is_done() {
         (&["serve", "--weight", "x"], 2, &["expected a number, such as 1 or 2.5"]),
         (&["serve", "--connections", "0"], 2, &["expected a whole number from 1 to"]),
         (&["ls", "--write", "most"], 2, &["'most'", "possible values: all, quorum, one"]),
+        (&["put", "f", "--compress", "gzip"], 2, &["'gzip'", "possible values: none, lz4, zstd"]),
+        (&["put", "f", "--meta", "x"], 2, &["'x'", "NAME=VALUE"]),
+        (&["put", "-r", "d", "--if-version", "5"], 2, &["--if-version"]),
         (&["ls", "--json=perhaps"], 2, &["'perhaps'", "expected yes or no"]),
         (&["completions", "csh"], 2, &["'csh'", "possible values: bash"]),
         // A secret on the command line.

@@ -72,6 +72,14 @@ fn a_tree_goes_there_and_back_and_only_what_changed_goes_again() {
     assert_eq!((names(&fewer, "sent").len(), names(&fewer, "same").len()), (5, 0));
     let kept = lab.run(["put", "-r", "d", "--json"]).expect(0).json();
     assert_eq!(names(&kept, "same").len(), 5, "nobody asked for another number of copies");
+    // Metadata and compression belong to what is sent; only metadata makes it be sent.
+    let described = ["put", "-r", "d", "--json", "--meta", "kind=test", "--compress", "zstd"];
+    assert_eq!(names(&lab.run(described).expect(0).json(), "sent").len(), 5);
+    assert_eq!(names(&lab.run(described).expect(0).json(), "same").len(), 5);
+    let stat = lab.run(["stat", "d/sub/b", "--json"]).expect(0).json();
+    assert_eq!(stat[0]["metadata"]["kind"], "test");
+    let plain = lab.run(["put", "-r", "d", "--json"]).expect(0).json();
+    assert_eq!(names(&plain, "same").len(), 5);
 }
 
 #[test]

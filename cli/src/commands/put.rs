@@ -26,18 +26,9 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
     block_on(async {
         let source = open_source(&given.source).await?;
         let name = object_name(given)?;
-        let mut options = PutOptions::default();
-        options.codec = match given.compress {
-            Compress::None => Codec::None,
-            Compress::Lz4 => Codec::Lz4,
-            Compress::Zstd => Codec::Zstd,
-        };
-        options.metadata = metadata::collect(&given.meta)?;
+        let mut options = options_of(given)?;
         let client = connect(settings).await?;
         let progress = Progress::new();
-        options.condition = condition(given);
-        options.keep = given.keep;
-        options.stripe_bytes = given.stripe.map(|size| size.0);
         options.progress = Some(progress.clone());
         let bar = Bar::follow(settings.output, name, &progress);
         let begin = Instant::now();
@@ -49,13 +40,23 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
     })
 }
 
-/// Under which condition an object is written.
-pub(crate) fn condition(given: &PutArguments) -> PutCondition {
-    match given.if_version {
+/// How an object is written.
+pub(crate) fn options_of(given: &PutArguments) -> anyhow::Result<PutOptions> {
+    let mut options = PutOptions::default();
+    options.condition = match given.if_version {
         Some(version) => PutCondition::IfVersion(version),
         None if given.no_clobber => PutCondition::IfAbsent,
         None => PutCondition::Always,
-    }
+    };
+    options.codec = match given.compress {
+        Compress::None => Codec::None,
+        Compress::Lz4 => Codec::Lz4,
+        Compress::Zstd => Codec::Zstd,
+    };
+    options.metadata = metadata::collect(&given.meta)?;
+    options.keep = given.keep;
+    options.stripe_bytes = given.stripe.map(|size| size.0);
+    Ok(options)
 }
 
 fn object_name(given: &PutArguments) -> anyhow::Result<&[u8]> {

@@ -41,8 +41,8 @@ pub(crate) use self::cleanup::Cleanups;
 pub use self::codec::Codec;
 pub(crate) use self::hold::Holds;
 pub use self::list::{Listing, Unreadable};
-pub use self::ranges::RangeOf;
 pub use self::orphans::Orphans;
+pub use self::ranges::RangeOf;
 pub use self::report::{
     CompareOptions, Comparison, CopyPlace, CopyState, DeleteReport, GetOptions, GetReport, Located,
     ObjectStat, Progress, PutCondition, PutOptions, PutReport, Source, Value,

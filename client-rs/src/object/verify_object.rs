@@ -214,8 +214,8 @@ impl Tally {
         let found: Vec<Found> = found.collect();
         let right = found.iter().filter(|found| matches!(found, Found::Right)).count();
         if let Some(head) = head {
-            let inline = if head.tag.is_inline() { head.tag.object_bytes } else { 0 };
-            self.read_bytes += (inline + u64::from(head.tag.variable_bytes)) * right as u64;
+            let of_head = head.tag.inline_bytes() + u64::from(head.tag.variable_bytes);
+            self.read_bytes += of_head * right as u64;
         }
         self.note(found, owners.len());
     }

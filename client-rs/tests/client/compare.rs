@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use rampuddle_client::{Client, CompareOptions, Comparison, Error, PutOptions, Source};
+use rampuddle_client::{Client, Codec, CompareOptions, Comparison, Error, PutOptions, Source};
 use rampuddle_protocol::Opcode;
 use tokio::io::{AsyncRead, AsyncReadExt as _, DuplexStream};
 
@@ -64,6 +64,33 @@ async fn an_object_is_the_same_as_its_own_bytes_and_no_others() {
             assert_eq!(compared(&client, "o", of_unknown_length).await, "different", "{length}");
         }
         client.delete(b"o").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn compressed_objects_and_those_with_metadata_are_compared_by_their_own_bytes() {
+    let doors = Doors::start(3, 96 << 20).await;
+    let client = doors.client().await;
+    for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
+        for length in [0, 1, 1_000, MIB - 1, MIB, MIB + 1, 5 * MIB + 3] {
+            // Blocks that become shorter, and every third one that does not.
+            let mut object = vec![7; length];
+            for block in object.chunks_mut(MIB).step_by(3).skip(1) {
+                block.copy_from_slice(&bytes(block.len(), 9));
+            }
+            let mut options = PutOptions::default();
+            options.codec = codec;
+            options.metadata.insert("kind".to_owned(), "test".into());
+            assert!(!client.put(b"o", object.clone(), &options).await.unwrap().is_short());
+            assert_eq!(compared(&client, "o", object.clone()).await, "same", "{codec} {length}");
+            for at in (0..length).step_by(MIB).chain(length.checked_sub(1)) {
+                let mut other = object.clone();
+                other[at] ^= 1;
+                assert_eq!(compared(&client, "o", other).await, "different", "{codec} {length}");
+            }
+            let longer = Source::reader(io::Cursor::new([&object[..], b"x"].concat()));
+            assert_eq!(compared(&client, "o", longer).await, "different", "{codec} {length}");
+        }
     }
 }
 

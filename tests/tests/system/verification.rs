@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rampuddle_client::{Client, CopyPlace, Error, PutOptions};
+use rampuddle_client::{Client, Codec, CopyPlace, Error, PutOptions};
 use rampuddle_harness::{ClusterOptions, Counts, Pattern, RawClient, Seeded, Transport};
 use rampuddle_protocol::{CreateRow, GatherRow, RowFlags, SetId, Status, Version};
 use serde_json::Value;
@@ -161,9 +161,24 @@ fn objects_that_are_whole_are_read_in_all_their_copies() {
     everywhere.replicas = Some(255);
     let put = lab.client.put(b"everywhere", vec![1; 5 << 20], &everywhere);
     lab.desk.cluster.runtime().block_on(put).unwrap();
+    let mut compressed = PutOptions::default();
+    compressed.codec = Codec::Zstd;
+    compressed.metadata.insert("kind".to_owned(), "test".into());
+    let mut stored = Vec::new();
+    for length in [MIB as usize, 9 << 20] {
+        let name = format!("compressed-{length}");
+        let put = lab.client.put(name.as_bytes(), vec![1; length], &compressed);
+        let report = lab.desk.cluster.runtime().block_on(put).unwrap();
+        assert!(report.stored_bytes < length as u64 / 16, "{report:?}");
+        stored.push((name, 2 * report.stored_bytes));
+    }
     let found = lab.verify(&[]);
     found.is_all_whole();
-    assert_eq!((found.objects.len(), &found.summary["whole"]), (7, &7.into()));
+    assert_eq!((found.objects.len(), &found.summary["whole"]), (9, &9.into()));
+    for (name, stored) in stored {
+        let read = found.is(&name, "whole")["read_bytes"].as_u64().unwrap();
+        assert!((stored..stored + 600).contains(&read), "{name}: {stored} {read}");
+    }
     for length in lengths {
         let object = found.is(&format!("of-{length}"), "whole");
         let read = object["read_bytes"].as_u64().unwrap();

@@ -4,7 +4,9 @@ use std::fs::Metadata;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rampuddle_client::{Client, CompareOptions, Comparison, Error, Progress, PutOptions, Source};
+use rampuddle_client::{
+    Client, CompareOptions, Comparison, Error, ObjectStat, Progress, PutOptions, Source,
+};
 use tokio::sync::mpsc;
 
 use super::names::{prefix_of, shown, usual_prefix};
@@ -12,7 +14,7 @@ use super::report::{Action, Done};
 use super::several::{Job, Several, WAITING_MAX};
 use super::walk::{Walk, check_file};
 use crate::arguments::PutArguments;
-use crate::commands::put::condition;
+use crate::commands::put::options_of;
 use crate::exit::{BeforeAnythingExt as _, Exit, one_line, refusal};
 use crate::progress_lines::Lane;
 use crate::runtime::{block_on, connect};
@@ -27,7 +29,7 @@ pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<E
     let prefix = check(given)?;
     block_on(async {
         let client = connect(settings).await?;
-        let sending = Arc::new(Sending::new(settings, given, &client));
+        let sending = Arc::new(Sending::new(settings, given, &client)?);
         let (steps, found) = mpsc::channel(WAITING_MAX);
         let walk = Walk { steps, prefix, dereference: given.dereference };
         let directory = given.source.clone();
@@ -66,20 +68,16 @@ fn check(given: &PutArguments) -> anyhow::Result<Vec<u8>> {
 struct Sending {
     client: Client,
     options: PutOptions,
-    /// Copies that the user asked for; an object with another number is not what
-    /// he wants.
+    /// Copies that the user asked for.
     replicas: Option<u8>,
     dereference: bool,
 }
 
 impl Sending {
-    fn new(settings: &Settings, given: &PutArguments, client: &Client) -> Self {
-        let mut options = PutOptions::default();
-        options.condition = condition(given);
-        options.keep = given.keep;
-        options.stripe_bytes = given.stripe.map(|size| size.0);
+    fn new(settings: &Settings, given: &PutArguments, client: &Client) -> anyhow::Result<Self> {
+        let options = options_of(given)?;
         let replicas = settings.replicas.map(Whole::get);
-        Self { client: client.clone(), options, replicas, dereference: given.dereference }
+        Ok(Self { client: client.clone(), options, replicas, dereference: given.dereference })
     }
 
     async fn one(self: Arc<Self>, job: Job, lane: Lane) -> anyhow::Result<Done> {
@@ -140,16 +138,22 @@ impl Sending {
         let mut options = CompareOptions::default();
         options.progress = Some(progress);
         match self.client.compare(name, Source::file(path), &options).await {
-            Ok(Comparison::Same(stat))
-                if self.replicas.is_none_or(|replicas| replicas == stat.replicas)
-                    && (stat.keep || !self.options.keep) =>
-            {
-                Ok(Some(stat.bytes))
-            }
+            Ok(Comparison::Same(stat)) if self.is_as_wanted(&stat) => Ok(Some(stat.bytes)),
             // What is not known to be there is sent.
             Ok(_) | Err(Error::Unknown { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Sending {
+    /// Whether the user asked for nothing that an object with the right bytes has
+    /// not. How its blocks are stored is nobody's concern.
+    fn is_as_wanted(&self, stat: &ObjectStat) -> bool {
+        let is_described = stat.metadata.as_ref() == Some(&self.options.metadata);
+        self.replicas.is_none_or(|replicas| replicas == stat.replicas)
+            && (stat.keep || !self.options.keep)
+            && (is_described || self.options.metadata.is_empty())
     }
 }
 
