@@ -633,10 +633,7 @@ impl Connection {
 
     fn push_frame(&mut self, frame: &[u8], core: &Core) {
         self.begin_output(core);
-        if let Some(mut place) = self.outbox.set_aside(frame.len(), 0, &mut None) {
-            self.outbox.bytes_mut(&mut place).copy_from_slice(frame);
-            self.outbox.push(0, place, frame.len(), 0);
-        }
+        self.outbox.push_greeting(frame);
     }
 
     /// Begins a request whose head is in. False when it must wait until answers
@@ -728,12 +725,9 @@ impl Connection {
     /// Ends a connection whose bytes cannot be understood: with one short frame
     /// when the handshake is done, without a word before.
     fn refuse_framing(&mut self, header: &Header, status: Status, core: &mut Core) {
-        if matches!(self.phase, Phase::Open { .. })
-            && let Some(mut place) = self.outbox.set_aside(Header::BYTES, 0, &mut None)
-        {
+        if matches!(self.phase, Phase::Open { .. }) {
             self.begin_output(core);
-            write_status(self.outbox.bytes_mut(&mut place), header, status, true);
-            self.outbox.push(header.request_id, place, Header::BYTES, 0);
+            self.outbox.push_last(header, status);
         }
         self.close(Over::Framing, core);
     }

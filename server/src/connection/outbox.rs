@@ -10,10 +10,15 @@ use super::draft::write_status;
 use crate::pool::{Piece, PoolRange};
 use crate::store::{ReadPlace, Store};
 
-const RING_BYTES: usize = 9 * 1024;
+const RING_BYTES: usize = 9 * 1024 - 320;
+/// What is kept of the ring for the frame that ends a connection.
+const LAST_BYTES: usize = Header::BYTES;
+/// Answers that wait, and the frame that ends a connection.
+const ANSWERS_MAX: usize = OUTSTANDING_REQUESTS_MAX as usize + 1;
 /// Memory of one connection's outbox at most.
 pub(super) const OUTBOX_BYTES: usize = RING_BYTES
-    + OUTSTANDING_REQUESTS_MAX as usize * size_of::<Answer>()
+    + LAST_BYTES
+    + ANSWERS_MAX * size_of::<Answer>()
     + ROWS_MAX as usize * size_of::<ReadPlace>();
 /// Heads of answers up to this lie in the connection's own ring.
 pub(super) const OWN_ANSWER_BYTES: usize = 8 * 1024;
@@ -64,7 +69,8 @@ struct Answer {
     payload_left: u64,
     reads: u32,
     began: bool,
-    cancelled: bool,
+    /// No Cancel finds it: it was cancelled, or belongs to the handshake.
+    is_final: bool,
 }
 
 /// The answers of one connection.
@@ -80,7 +86,7 @@ impl Outbox {
     pub(super) fn new() -> Self {
         Self {
             ring: Ring::new(),
-            answers: VecDeque::with_capacity(OUTSTANDING_REQUESTS_MAX as usize),
+            answers: VecDeque::with_capacity(ANSWERS_MAX),
             reads: VecDeque::new(),
             payload_bytes: 0,
         }
@@ -173,14 +179,31 @@ impl Outbox {
             payload_left: payload,
             reads,
             began: false,
-            cancelled: false,
+            is_final: false,
         });
+    }
+
+    /// Queues a frame of the handshake, which is no answer to a request that
+    /// could be cancelled. There is room: nothing was queued before it.
+    pub(super) fn push_greeting(&mut self, frame: &[u8]) {
+        let Some(mut place) = self.set_aside(frame.len(), 0, &mut None) else { return };
+        self.bytes_mut(&mut place).copy_from_slice(frame);
+        self.push(0, place, frame.len(), 0);
+        self.answers.back_mut().expect("it was just pushed").is_final = true;
+    }
+
+    /// Queues the frame that ends a connection, behind all that waits: there is
+    /// always room for this one.
+    pub(super) fn push_last(&mut self, request: &Header, status: Status) {
+        let mut place = Place::Ring(self.ring.take_last(), Header::BYTES);
+        write_status(self.bytes_mut(&mut place), request, status, true);
+        self.push(request.request_id, place, Header::BYTES, 0);
     }
 
     /// Turns an answer that has not begun to leave into CANCELLED.
     pub(super) fn cancel(&mut self, request_id: u64, store: &mut Store) -> bool {
         let wanted =
-            |answer: &Answer| answer.request_id == request_id && !answer.began && !answer.cancelled;
+            |answer: &Answer| answer.request_id == request_id && !answer.began && !answer.is_final;
         let Some(index) = self.answers.iter().position(wanted) else { return false };
         let first: usize = self.answers.range(..index).map(|answer| answer.reads as usize).sum();
         let answer = &mut self.answers[index];
@@ -189,7 +212,7 @@ impl Outbox {
             (read.entry, read.offset) = (CANCELLED, read.end);
         }
         self.payload_bytes -= answer.payload_left;
-        (answer.payload_left, answer.cancelled) = (0, true);
+        (answer.payload_left, answer.is_final) = (0, true);
         let head = match &mut answer.place {
             Place::Ring(at, bytes) => &mut self.ring.bytes[*at..*at + *bytes],
             Place::Borrowed(buffer) => &mut buffer.answer,
@@ -313,7 +336,7 @@ struct Ring {
 
 impl Ring {
     fn new() -> Self {
-        Self { bytes: vec![0; RING_BYTES].into(), oldest: 0, next: 0, pieces: 0 }
+        Self { bytes: vec![0; RING_BYTES + LAST_BYTES].into(), oldest: 0, next: 0, pieces: 0 }
     }
 
     fn take(&mut self, bytes: usize) -> Option<usize> {
@@ -330,6 +353,12 @@ impl Ring {
         }?;
         (self.next, self.pieces) = (at + bytes, self.pieces + 1);
         Some(at)
+    }
+
+    /// The piece that nothing else is given. No other may be taken behind it.
+    fn take_last(&mut self) -> usize {
+        self.pieces += 1;
+        RING_BYTES
     }
 
     fn give_back_oldest(&mut self, at: usize, bytes: usize) {

@@ -233,6 +233,45 @@ fn a_framing_error_gets_one_short_frame_after_the_handshake_and_nothing_before()
     }
 }
 
+/// Found by the fuzzer: the error frame was left out when answers filled the
+/// connection's own memory.
+#[test]
+fn the_error_frame_comes_behind_answers_that_leave_no_room() {
+    for answers in 0..129 {
+        let mut joined = Joined::greeted(4);
+        for id in 0..answers {
+            TableBuilder::request(&mut joined.wire, Opcode::Ping, id).finish(0);
+        }
+        joined.wire.extend(b"what is this?");
+        while joined.connection.wants_input() && joined.receive(usize::MAX) > 0 {}
+        joined.run(usize::MAX, usize::MAX);
+        let mut last = None;
+        let mut rest = &joined.answers[..];
+        while !rest.is_empty() {
+            let header = Header::parse(rest).unwrap();
+            last = Some((header.status, header.flags.has(FrameFlags::FRAMING_ERROR)));
+            rest = &rest[header.head_bytes()..];
+        }
+        assert_eq!(last, Some((Status::BadMagic as u8, true)), "behind {answers} answers");
+        assert_eq!(joined.connection.over(), Some(Over::Framing));
+    }
+    // One that takes nearly all of the ring.
+    let mut joined = Joined::greeted(4);
+    let mut table = TableBuilder::request(&mut joined.wire, Opcode::Delete, 1);
+    for _ in 0..63 {
+        table.push(&DeleteRow { version: version(1), ..DeleteRow::default() }, b"k", b"");
+    }
+    table.finish(0);
+    for id in 2..30 {
+        TableBuilder::request(&mut joined.wire, Opcode::Ping, id).finish(0);
+    }
+    joined.wire.extend(b"?");
+    while joined.connection.wants_input() && joined.receive(usize::MAX) > 0 {}
+    joined.run(usize::MAX, usize::MAX);
+    let last = &joined.answers[joined.answers.len() - Header::BYTES..];
+    assert!(Header::parse(last).unwrap().flags.has(FrameFlags::FRAMING_ERROR));
+}
+
 #[test]
 fn a_connection_whose_answers_are_not_read_is_not_read_either() {
     let mut joined = Joined::greeted(64);
@@ -281,6 +320,24 @@ fn a_cancelled_answer_leaves_as_cancelled_and_the_others_whole() {
     let cancelled = Status::Cancelled as u8;
     assert_eq!(seen, [(2, 0, 1, MIB), (3, cancelled, 0, 0), (4, 0, 1, MIB), (5, 0, 3, 0)]);
     joined.core.store.check_invariants();
+}
+
+/// Found by the fuzzer: the hello waits in the outbox like any answer, and has
+/// an id like that of any request.
+#[test]
+fn no_cancel_takes_back_the_hello() {
+    let mut joined = Joined::new(4);
+    joined.wire.extend(hello());
+    let mut table = TableBuilder::request(&mut joined.wire, Opcode::Cancel, 7);
+    table.push(&CancelRow { request_id: 0 }, b"", b"");
+    table.finish(0);
+    while joined.connection.wants_input() && joined.receive(usize::MAX) > 0 {}
+    joined.run(usize::MAX, usize::MAX);
+    let (hello, answer) = joined.answers.split_at(HELLO_FRAME_BYTES);
+    assert_eq!(Header::parse(hello).unwrap().head_bytes(), HELLO_FRAME_BYTES);
+    let header = Header::parse(answer).unwrap();
+    let table = Table::<Outcome>::parse(&header, header.table(answer)).unwrap();
+    assert_eq!(table.iter().next().unwrap().0.status(), Status::NotFound);
 }
 
 #[test]
