@@ -34,6 +34,8 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+#[doc(hidden)]
+pub mod canary;
 mod checksum;
 mod field;
 mod flags;

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use thiserror::Error;
 
+use crate::canary::{Canary, is_planted};
 use crate::{FrameFlags, Header, Opcode, Status};
 
 /// A row of a table: a fixed part, a key and a tag.
@@ -73,7 +74,12 @@ impl<'a, R: Row> Table<'a, R> {
         if variable != found {
             return Err(TableError::Variable { found, wanted: variable });
         }
-        let wanted = table.fixed().map(|row| row.payload_bytes()).fold(0, u64::saturating_add);
+        let add: fn(u64, u64) -> u64 = if is_planted(Canary::WrappingShares) {
+            u64::wrapping_add
+        } else {
+            u64::saturating_add
+        };
+        let wanted = table.fixed().map(|row| row.payload_bytes()).fold(0, add);
         let has_payload = !header.flags.has(FrameFlags::ANSWER);
         if has_payload && wanted != header.payload_bytes {
             return Err(TableError::Payload { found: header.payload_bytes, wanted });
