@@ -3,6 +3,7 @@
 #   make demo    see it work: three servers, a large file, four readers, one kill -9
 #   make test    all set-up and the tests
 #   make check   what CI runs: formatting, lints, documents, tests
+#   make fuzz    a short run of the fuzzers, and the bugs planted for them
 #   make soak    the long runs, by hand
 #   make install puddle into ~/.cargo/bin (PREFIX=... for elsewhere)
 
@@ -11,7 +12,7 @@ CARGO ?= cargo
 TEST_BINARY := target/debug/puddle
 DEMO_BINARY := target/release/puddle
 
-.PHONY: demo test tools check format lint documents soak audit install clean
+.PHONY: demo test tools check format lint documents fuzz soak audit install clean
 
 demo:
 	$(CARGO) build --release --locked --package puddle
@@ -25,20 +26,27 @@ test: tools
 tools:
 	deploy/libfaketime.sh
 
-check: format lint documents test
+check: format lint documents test fuzz
 
 format:
 	$(CARGO) fmt --all -- --check
+	cd fuzz && $(CARGO) fmt --package rampuddle-fuzz --package rampuddle-fuzz-coverage -- --check
 
 lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	cd fuzz && $(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
 
 documents:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 
+# Outside the workspace, with a lock file of its own.
+fuzz:
+	fuzz/check.sh
+
 # The long runs at their full size; writes what it saw into docs/testing.md.
 soak:
 	tests/soak.sh
+	fuzz/soak.sh
 
 # Licences and known vulnerabilities; needs cargo-deny.
 audit:

@@ -30,11 +30,5 @@ for name in "${names[@]}"; do
     exit 1
   fi
   said=$(grep -hoE '(counts of|the file has) .*' "$log" | sed 's/^counts of //; s/,$//' | paste -sd ';' | sed 's/;/; /g')
-  row="| \`${name##*::}\` | $said; $seconds s ($(nproc) processors, $(date -u +%F)) |"
-  # The row of this run takes the place of the one before, at the table's end if there is none.
-  awk -v row="$row" -v key="| \`${name##*::}\` |" '
-    index($0, key) == 1 { if (!done) print row; done = 1; next }
-    { print }
-    END { if (!done) print row }
-  ' docs/testing.md >"$log" && cp "$log" docs/testing.md
+  tests/record.sh "${name##*::}" "$said" "$seconds"
 done

@@ -38,6 +38,14 @@ mod connection;
 mod deadline;
 mod environment;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    //! What fuzzers feed. It may change with any version.
+
+    pub use crate::object::fuzzing::{Head, Table, read_head};
+    pub use crate::raw::fuzzing::{Conversation, Question, converse};
+}
 mod membership;
 mod object;
 mod offsets;

@@ -103,11 +103,31 @@ impl Core {
         }
     }
 
+    /// The same memory after a kill and a start: nothing stored, nobody connected.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn restarted(self, incarnation: Incarnation, sessions: Sessions) -> Self {
+        Self {
+            identity: Identity { incarnation, ..self.identity },
+            store: Store::new(self.store.pool.emptied()),
+            sessions,
+            buffers: self.buffers,
+            counters: Counters::default(),
+            now: self.now,
+            started_ms: self.now.monotonic_ms,
+        }
+    }
+
     /// A nonce that nobody can foresee.
     pub(crate) fn draw_nonce(&mut self) -> Nonce {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).expect("the system gave randomness at the start, too");
         Nonce(nonce)
+    }
+
+    /// Ends what time alone ends, but for leases: see [`Store::sweep`].
+    pub(crate) fn handle_time(&mut self) {
+        self.sessions.expire(&mut self.store, self.now);
+        self.store.expire_reservations(self.now);
     }
 
     /// What Info answers.

@@ -479,8 +479,7 @@ impl EventLoop {
                 None => {}
             }
         }
-        self.core.sessions.expire(&mut self.core.store, self.core.now);
-        self.core.store.expire_reservations(self.core.now);
+        self.core.handle_time();
         self.sweeps = true;
     }
 }

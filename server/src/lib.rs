@@ -39,6 +39,9 @@ mod options;
 mod pool;
 mod server;
 mod session;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -13,6 +13,8 @@ mod delete;
 mod format;
 #[cfg(test)]
 mod format_dumps;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod get;
 mod head;
 mod hold;

@@ -68,7 +68,7 @@ impl RawClient {
     }
 }
 
-async fn ask_info(connection: &mut Connection) -> Result<Info, Error> {
+pub(super) async fn ask_info(connection: &mut Connection) -> Result<Info, Error> {
     ask_without_rows(connection, Opcode::Info).await?;
     let row = connection.table::<InfoRow>()?.iter().next();
     let name_of = |name: &[u8]| {

@@ -45,7 +45,7 @@ impl RawClient {
     }
 }
 
-async fn ask(connection: &mut Connection, query: &ListQuery) -> Result<ListPage, Error> {
+pub(super) async fn ask(connection: &mut Connection, query: &ListQuery) -> Result<ListPage, Error> {
     let flags = if query.tombstones { RowFlags::TOMBSTONE } else { RowFlags::NONE };
     let row = ListRow { flags, rows_max: query.rows_max, ..ListRow::default() };
     connection.request(Opcode::List, [(row, &query.prefix[..], &query.cursor[..])], 0);

@@ -7,6 +7,8 @@
 mod batch;
 mod clock;
 mod create;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gather;
 mod inspect;
 mod items;

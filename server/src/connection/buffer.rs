@@ -93,8 +93,8 @@ impl Buffers {
         self.granted
     }
 
-    #[cfg(test)]
-    pub(super) fn free_count(&self) -> usize {
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn free_count(&self) -> usize {
         self.free.len()
     }
 }

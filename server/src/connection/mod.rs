@@ -26,6 +26,8 @@ use rampuddle_protocol::{
     FrameFlags, FramingError, Header, Opcode, Role, StatRequestRow, Status, Table,
 };
 
+#[cfg(feature = "simulation")]
+pub(crate) use buffer::BUFFERS;
 pub(crate) use buffer::{BUFFERS_BYTES, Buffers};
 
 use crate::core::Core;

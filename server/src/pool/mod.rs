@@ -76,8 +76,16 @@ impl Pool {
         self.mapping.each_mut(ranges, each);
     }
 
+    /// The same memory with all pages free. What lay in them still does: no
+    /// reader may ever see it.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn emptied(self) -> Self {
+        let runs = Runs::new(self.total_pages());
+        Self { runs, ..self }
+    }
+
     /// Asserts that runs and lists agree.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn check_invariants(&self) {
         self.runs.check_invariants();
     }

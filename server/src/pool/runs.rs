@@ -270,7 +270,7 @@ impl Runs {
     }
 
     /// Walks every run and list and asserts that they agree. Costs one step per run.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn check_invariants(&self) {
         let (mut page, mut free, mut free_runs, mut after_free) = (0, 0, 0, false);
         while page < self.total_pages() {
@@ -289,7 +289,7 @@ impl Runs {
         assert_eq!(listed, free_runs, "free runs in lists");
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     fn list_length(&self, head: Page) -> usize {
         let listed = |page: Page| (page != NO_PAGE).then_some(page);
         let next = |page: &Page| listed(self.pages[*page as usize].next);

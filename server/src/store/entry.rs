@@ -229,7 +229,7 @@ impl Slab {
     }
 
     /// Entries ever used; ids are below this.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn extent(&self) -> u32 {
         self.entries.len() as u32
     }

@@ -84,7 +84,7 @@ impl Endings {
     }
 
     /// Asserts that the heap is one, and that entries know their places.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn check_invariants(&self, slab: &Slab) {
         for (at, (ends_ms, id)) in self.heap.iter().enumerate() {
             assert!(at == 0 || self.heap[(at - 1) / 2].0 <= *ends_ms, "a heap at {at}");

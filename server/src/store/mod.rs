@@ -370,8 +370,14 @@ impl Store {
         assert_eq!(counted, self.pool.total_pages(), "used + reserved + free == pool");
     }
 
+    /// Whether a request uses a value. Costs a walk over all entries.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn has_pins(&self) -> bool {
+        (0..self.slab.extent()).any(|id| self.slab[id].pins > 0)
+    }
+
     /// Asserts every invariant. Costs a walk over all entries and pages.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn check_invariants(&self) {
         self.check_books();
         self.pool.check_invariants();

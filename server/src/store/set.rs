@@ -193,7 +193,7 @@ impl Sets {
         broken.into()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn check_invariants(&self, slab: &Slab) {
         let mut superseded = 0;
         for (set, record) in &self.records {

@@ -1,0 +1,189 @@
+//! One connection of a script: what is on its wire, and what came back.
+
+use rampuddle_protocol::{
+    ClientHello, Header, Nonce, Opcode, Proof, ProofInput, Role, ScatterRow, SessionId, prove,
+};
+use rampuddle_server::simulation::SimulatedServer;
+
+use super::reader::Reader;
+use crate::layout::{kind, number};
+use crate::mutate::seal;
+
+/// Bytes that one receive or send call moves at most.
+const BUDGET: u64 = 128 << 10;
+/// Bytes that a script may put on one wire.
+const WIRE_MAX: usize = 4 << 20;
+
+/// The token that a server with one knows: its id and its secret.
+pub(super) const TOKEN: ([u8; 16], &[u8]) = (*b"fuzz\0\0\0\0\0\0\0\0\0\0\0\0", b"secret");
+
+/// A connection and its client.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    number: Option<usize>,
+    wire: Vec<u8>,
+    /// Bytes put on the wire so far, and those that arrived.
+    put: usize,
+    arrived: usize,
+    left: usize,
+    session: SessionId,
+    pub(super) reader: Reader,
+}
+
+impl Line {
+    /// Connects anew; what was on the wire is lost.
+    pub(super) fn connect(&mut self, server: &mut SimulatedServer) {
+        if let Some(number) = self.number.take() {
+            server.cut(number);
+        }
+        *self = Self { number: server.connect(), ..Self::default() };
+    }
+
+    /// Whether the server still has the connection.
+    pub(super) fn is_open(&self, server: &SimulatedServer) -> bool {
+        self.number.is_some_and(|number| server.is_open(number))
+    }
+
+    /// Puts bytes on the wire.
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(WIRE_MAX.saturating_sub(self.put))];
+        self.wire.extend_from_slice(bytes);
+        self.put += bytes.len();
+    }
+
+    /// Puts bytes of a pattern on the wire that is the same wherever it is cut.
+    pub(super) fn fill(&mut self, count: usize) {
+        let count = count.min(WIRE_MAX.saturating_sub(self.put));
+        let of = |at: usize| ((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8;
+        self.wire.extend((self.put..self.put + count).map(of));
+        self.put += count;
+    }
+
+    /// Puts a head on the wire, with the server's handles and sealed.
+    pub(super) fn put_head(&mut self, head: &[u8]) {
+        let mut head = head.to_vec();
+        self.name_handles(&mut head);
+        let sealed = sealed_bytes(&head);
+        seal(&mut head[..sealed]);
+        self.put(&head);
+    }
+
+    /// Puts a sound hello on the wire.
+    pub(super) fn put_hello(&mut self, session: u8) {
+        self.session = SessionId([session % 3 + 1; 16]);
+        let hello = ClientHello {
+            version_min: Header::VERSION,
+            version_max: Header::VERSION,
+            nonce: Nonce([5; 16]),
+            session: self.session,
+            ..ClientHello::default()
+        };
+        let mut frame = Vec::new();
+        hello.frame("cluster", "", &mut frame);
+        self.put(&frame);
+    }
+
+    /// Puts the proof on the wire that the server waits for, or a wrong one.
+    pub(super) fn put_proof(&mut self, right: u8) {
+        let Some(hello) = self.reader.hello.filter(|_| self.reader.wants_proof()) else { return };
+        let role = Role::from_number(right % 4).unwrap_or(Role::Admin);
+        let input = ProofInput {
+            client_nonce: Nonce([5; 16]),
+            server_nonce: hello.nonce,
+            session: self.session,
+            incarnation: hello.incarnation,
+            role,
+            cluster: "cluster",
+        };
+        let mac = if right == 0 { [7; 32] } else { prove(TOKEN.1, &input, true) };
+        let proof = Proof { key_id: TOKEN.0, role: role as u8, mac, ..Proof::default() };
+        let mut frame = Vec::new();
+        proof.frame(&mut frame);
+        self.put(&frame);
+    }
+
+    /// Bytes arrive, at most so many, as one piece; returns how many.
+    pub(super) fn arrive(&mut self, server: &mut SimulatedServer, most: usize) -> usize {
+        let Some(number) = self.number else { return 0 };
+        let end = most.min(self.wire.len());
+        let mut taken = 0;
+        while taken < end {
+            let now = server.receive(number, &self.wire[taken..end], BUDGET);
+            taken += now;
+            if now == 0 {
+                break;
+            }
+        }
+        self.wire.drain(..taken);
+        self.arrived += taken;
+        taken
+    }
+
+    /// Answers leave, at most so many bytes; returns how many.
+    pub(super) fn leave(&mut self, server: &mut SimulatedServer, most: usize) -> usize {
+        let Some(number) = self.number else { return 0 };
+        let left = server.send(number, most, BUDGET, self.reader.room());
+        self.left += left;
+        self.reader.read();
+        assert!(
+            self.reader.was_greeted() || self.left <= self.arrived,
+            "more is answered than was said"
+        );
+        left
+    }
+
+    /// Sends no more.
+    pub(super) fn end(&mut self, server: &mut SimulatedServer) {
+        if let Some(number) = self.number {
+            server.end_input(number);
+        }
+    }
+
+    /// Cuts the connection.
+    pub(super) fn cut(&mut self, server: &mut SimulatedServer) {
+        if let Some(number) = self.number.take() {
+            server.cut(number);
+        }
+    }
+
+    /// Whether a head names handles by number.
+    pub(super) fn names_handles(head: &[u8]) -> bool {
+        handle_places(head).any(|place| (1..=4).contains(&number(head, Some(place))))
+    }
+
+    /// Replaces numbers 1 to 4 of handles by those that the server gave.
+    fn name_handles(&self, head: &mut [u8]) {
+        let places: Vec<_> = handle_places(head).collect();
+        for (offset, length) in places {
+            let named = number(head, Some((offset, length)));
+            let handle = named.checked_sub(1).and_then(|at| self.reader.handles.get(at as usize));
+            if let Some(handle) = handle.filter(|_| named <= 4) {
+                head[offset..offset + length].copy_from_slice(&handle.to_le_bytes());
+            }
+        }
+    }
+}
+
+/// How much of a head its checksum covers.
+fn sealed_bytes(head: &[u8]) -> usize {
+    if head.len() < Header::BYTES {
+        return 0;
+    }
+    Header::decode(head).head_bytes().clamp(Header::BYTES, head.len())
+}
+
+/// Where the rows of a Scatter or a Publish have their handles.
+fn handle_places(head: &[u8]) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let is_whole = head.len() >= Header::BYTES;
+    let header = if is_whole { Header::decode(head) } else { Header::default() };
+    let of = |opcode: Opcode| header.opcode == opcode as u8;
+    let opcode = if of(Opcode::Publish) { Opcode::Publish } else { Opcode::Scatter };
+    let is_one = of(Opcode::Publish) || of(Opcode::Scatter);
+    let field = kind(opcode, false).and_then(|kind| kind.field("handle"));
+    let (offset, length) = field.unwrap_or((0, 8));
+    let (start, row_bytes) = (usize::from(header.header_bytes), usize::from(header.row_bytes));
+    let room = head.len().saturating_sub(start);
+    let fits = is_one && row_bytes >= ScatterRow::BYTES.min(offset + length);
+    let rows = if fits { (header.rows as usize).min(room / row_bytes.max(1)) } else { 0 };
+    (0..rows).map(move |row| (start + row * row_bytes + offset, length))
+}
