@@ -11,7 +11,7 @@ seed=${SEED:-$RANDOM$RANDOM}
 cargo build --locked --release
 driver=${CARGO_TARGET_DIR:-target}/release/rampuddle-fuzz
 
-for run in decoder:200000 head:200000 client:20000 session:10000; do
+for run in decoder:200000 head:20000 client:20000 session:10000; do
   "$driver" "${run%:*}" --seed "$seed" --executions $((${run#*:} * times))
 done
 # A bug that is planted is found, from any seed, long before these bounds; but

@@ -24,7 +24,7 @@ record() {
   ../tests/record.sh "$name" "$said" $((SECONDS - began))
 }
 
-for run in decoder:10000000 session:1000000 client:1000000 head:10000000; do
+for run in decoder:10000000 session:1000000 client:1000000 head:1000000; do
   name=${run%:*}
   record "fuzz_$name" 'executions' "$driver" "$name" --seed "$seed" --executions "${run#*:}"
 done

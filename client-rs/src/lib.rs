@@ -43,7 +43,7 @@ mod error;
 pub mod fuzzing {
     //! What fuzzers feed. It may change with any version.
 
-    pub use crate::object::fuzzing::{Head, Table, read_head};
+    pub use crate::object::fuzzing::{Block, Head, VariablePart, packed, read_head, unpacked};
     pub use crate::raw::fuzzing::{Conversation, Question, converse};
 }
 mod membership;
