@@ -12,6 +12,7 @@ mod create;
 mod deadlines;
 mod delete;
 mod descriptors;
+mod endurance;
 mod faults;
 mod fullness;
 mod handshake;
