@@ -126,7 +126,7 @@ impl Opened {
 
     fn report(&self, bytes: u64, served: Vec<(String, u64)>) -> GetReport {
         let Tag { object_bytes, version, .. } = self.head.tag;
-        let metadata = self.head.sections.metadata.clone();
+        let metadata = Arc::new(self.head.sections.metadata.clone());
         GetReport { bytes, object_bytes, version, served, metadata }
     }
 

@@ -239,7 +239,7 @@ pub struct GetReport {
     /// they came.
     pub served: Vec<(String, u64)>,
     /// What was put beside the bytes.
-    pub metadata: Metadata,
+    pub metadata: Arc<Metadata>,
 }
 
 /// An object's bytes, or a range of them.

@@ -220,7 +220,7 @@ async fn metadata_is_told_by_stat_and_get_and_not_by_a_listing() {
         assert!(value.into_bytes() == object, "{length}");
         let mut buffer = vec![0; length];
         let report = client.get_into(b"o", &mut buffer, &GetOptions::default()).await;
-        assert_eq!(report.unwrap().unwrap().metadata, options.metadata, "{length}");
+        assert_eq!(*report.unwrap().unwrap().metadata, options.metadata, "{length}");
         assert!(buffer == object, "{length}");
         let listed = client.list(b"").next().await.unwrap().unwrap();
         assert_eq!((listed.bytes, listed.metadata), (length as u64, None));

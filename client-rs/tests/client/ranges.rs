@@ -346,6 +346,8 @@ async fn more_objects_than_one_look_takes_and_more_bytes_than_are_on_their_way_a
     for index in 1_150..1_154 {
         put(index, 24 * MIB).await;
     }
+    // One that is read by itself.
+    put(1_154, 65 * MIB).await;
     let asked: Vec<RangeOf> =
         objects.iter().map(|(name, object)| range(name, 1..object.len() - 1)).collect();
     let found = client.get_ranges(&asked, &GetOptions::default()).await;

@@ -8,9 +8,13 @@ use super::super::format::BLOCK_BYTES;
 use super::super::head::Head;
 use super::super::opened::zeroed;
 use super::super::report::{GetOptions, GetReport, Value, cut};
+use super::super::sections::Metadata;
 use super::RangeOf;
 use super::blocks::Wanted;
 use crate::error::Error;
+
+/// A longer range gains nothing from others, and is read by itself.
+const LONG_BYTES: u64 = 64 << 20;
 
 /// All ranges of a call.
 #[derive(Debug)]
@@ -83,12 +87,17 @@ impl<'a> Assembly<'a> {
         self.states.into_iter().map(ended).collect()
     }
 
-    /// Begins the ranges of an object whose head is whole. Those of an inline
-    /// object are done then.
+    /// Begins the ranges of an object whose head is whole, but for long ones. Those
+    /// of an inline object are done then.
     pub(super) fn begin(&mut self, ranges: &[usize], head: &Head) {
         let mut wanted: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        let metadata = Arc::new(head.sections.metadata.clone());
         for index in ranges {
-            match Building::new(head, &self.asked[*index].range) {
+            let range = cut(Some(self.asked[*index].range.clone()), head.tag.object_bytes);
+            if range.end - range.start > LONG_BYTES {
+                continue;
+            }
+            match Building::new(head, range, &metadata) {
                 Err(error) => self.end(*index, Err(error)),
                 Ok(building) if building.blocks_left == 0 => {
                     self.end(*index, Ok(Some(building.value())));
@@ -139,17 +148,19 @@ fn blocks_of(range: &Range<u64>) -> Range<u64> {
 }
 
 impl Building {
-    fn new(head: &Head, range: &Range<u64>) -> Result<Self, Error> {
-        let object_bytes = head.tag.object_bytes;
-        let range = cut(Some(range.clone()), object_bytes);
+    fn new(head: &Head, range: Range<u64>, metadata: &Arc<Metadata>) -> Result<Self, Error> {
         let length = range.end - range.start;
         let name = || head.key[1..].escape_ascii();
         let failed = |source| {
             Error::local(format!("no memory for {length} bytes of \"{}\"", name()), source)
         };
-        let metadata = head.sections.metadata.clone();
-        let version = head.tag.version;
-        let report = GetReport { bytes: length, object_bytes, version, served: vec![], metadata };
+        let report = GetReport {
+            bytes: length,
+            object_bytes: head.tag.object_bytes,
+            version: head.tag.version,
+            served: Vec::new(),
+            metadata: Arc::clone(metadata),
+        };
         let mut building = Self {
             bytes: zeroed(length).map_err(failed)?,
             blocks_left: 0,

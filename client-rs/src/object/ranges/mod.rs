@@ -68,7 +68,8 @@ impl Client {
     /// then the blocks of 1 MiB that the ranges need, each once, however many
     /// ranges need it. An object that makes difficulties (a server is silent, a
     /// block is wrong, it was replaced meanwhile) is read by itself, as
-    /// [`Client::get_range`] would, and keeps no other from being read.
+    /// [`Client::get_range`] would, and keeps no other from being read. So is a
+    /// range of more than 64 MiB.
     ///
     /// Each range is of one version of its object, which its report names. Ranges
     /// of one object are of the same version unless it was replaced meanwhile.
