@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use rampuddle_harness::{
-    CANARY_BOUND, Canary, Counts, Frame, Pattern, RawClient, RawConnection, Seeded,
-    ServeOptions, ServerProcess, Transport, fresh_version, until,
+    CANARY_BOUND, Canary, Counts, Frame, Pattern, RawClient, RawConnection, Seeded, ServeOptions,
+    ServerProcess, Transport, fresh_version, until,
 };
 use rampuddle_protocol::limits::{KEY_BYTES_MAX, MIB, PAGE_BYTES, PAYLOAD_BYTES_MAX};
 use rampuddle_protocol::{
@@ -87,7 +87,10 @@ fn a_full_server_with_a_thousand_silent_claims_stays_within_its_memory_and_answe
         let rows: Vec<_> = keys.iter().map(|key| (row, &key[..], &b""[..])).collect();
         let answer = client.ask(Opcode::Gather, &rows, b"");
         assert!(answer.statuses().iter().all(|status| *status == Status::Ok));
-        counts.add("values read", answer.shares().iter().filter(|share| **share == page).count() as u64);
+        counts.add(
+            "values read",
+            answer.shares().iter().filter(|share| **share == page).count() as u64,
+        );
     }
     assert_within(202);
 
@@ -239,9 +242,10 @@ impl Worker {
             }
             (18, _) => self.reserve(&key),
             _ => {
-                let id = self.client.fresh_id();
-                self.client.post_cancel(id);
-                self.client.ping();
+                // Of a request that was never sent.
+                let nothing = self.client.fresh_id();
+                let id = self.client.post_cancel(nothing);
+                assert_eq!(self.client.receive_answer().header.request_id, id);
                 self.done(0);
             }
         }
