@@ -9,7 +9,7 @@
 //!
 //! | URL | what | written to by programs |
 //! |---|---|---|
-//! | `static:NAME=HOST:PORT*WEIGHT,...` | a list on the command line | no |
+//! | `static:NAME=HOST:PORT*WEIGHT,...?strategy=WORD` | a list on the command line; the strategy `rendezvous` unless given | no |
 //! | `file:PATH` | a list in TOML, watched | no |
 //! | `dir:PATH` | a directory of one machine, locks for the living | yes |
 //!

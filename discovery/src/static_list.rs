@@ -6,14 +6,16 @@ use crate::assemble::Assembly;
 use crate::backend::Backend;
 use crate::error::DiscoveryError;
 use crate::listed;
-use crate::model::{Living, Member, Recorded, Revision, Settings, Snapshot};
+use crate::model::{Living, Member, Recorded, Revision, Settings, Snapshot, Strategy};
 use crate::url::UrlProblem;
 use crate::validate;
 
 /// `static:NAME=HOST:PORT*WEIGHT,...`: members that never change.
 ///
 /// The weight is 1 unless given, IPv6 addresses stand in brackets, and
-/// `NAME=unix:/PATH` is a server of this machine. All are `ready` and said to
+/// `NAME=unix:/PATH` is a server of this machine. `?strategy=ring` (or `clone`)
+/// behind the last entry says how keys find their owners; everybody must be
+/// given the same. All are `ready` and said to
 /// be alive; whether they are shows when they are asked. Nothing can be
 /// written. Unlike the entries of a registry, one wrong entry refuses the
 /// whole list: it was typed just now.
@@ -27,8 +29,11 @@ impl StaticBackend {
     /// Reads the part of the URL after `static:`. Fails when an entry makes no
     /// sense or is there twice.
     pub fn new(list: &str, cluster: &str) -> Result<Self, DiscoveryError> {
-        let snapshot = parse(list, Settings::new(cluster, 0))
-            .map_err(|reason| DiscoveryError::BadUrl { url: format!("static:{list}"), reason })?;
+        let bad = |reason| DiscoveryError::BadUrl { url: format!("static:{list}"), reason };
+        let mut settings = Settings::new(cluster, 0);
+        let (entries, strategy) = split_strategy(list).map_err(bad)?;
+        settings.strategy = strategy.unwrap_or_default();
+        let snapshot = parse(entries, settings).map_err(bad)?;
         Ok(Self { list: list.to_owned(), snapshot })
     }
 }
@@ -44,6 +49,14 @@ impl Backend for StaticBackend {
 
     fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>> {
         std::future::pending().boxed()
+    }
+}
+
+/// The entries, and the strategy behind them. A path may have a question mark too.
+fn split_strategy(list: &str) -> Result<(&str, Option<Strategy>), UrlProblem> {
+    match list.rsplit_once("?strategy=") {
+        None => Ok((list, None)),
+        Some((entries, word)) => Ok((entries, Some(word.parse().map_err(UrlProblem::Strategy)?))),
     }
 }
 
@@ -108,6 +121,17 @@ mod tests {
         let local = snapshot.alive("c").unwrap();
         assert_eq!(local.unix_socket.as_deref(), Some(Path::new("/run/c.sock")));
         assert_eq!((&local.tcp, &local.host), (&None, &crate::host_id()));
+    }
+
+    #[test]
+    fn a_list_may_say_how_keys_find_their_owners() {
+        let strategy = |list: &str| snapshot(list).settings.unwrap().strategy;
+        assert_eq!(strategy("a=h:1,b=h:2"), Strategy::Rendezvous);
+        assert_eq!(strategy("a=h:1,b=h:2*3?strategy=ring"), Strategy::Ring);
+        assert_eq!(strategy("a=unix:/run/what?.sock?strategy=clone"), Strategy::Clone);
+        let refused = StaticBackend::new("a=h:1?strategy=rings", "lab").unwrap_err().explained();
+        assert!(refused.contains("expected one of rendezvous, ring, clone"), "{refused}");
+        assert!(StaticBackend::new("a=h:1?strategy", "lab").is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::backend::Backend;
 use crate::dir::DirBackend;
 use crate::error::DiscoveryError;
 use crate::file::FileBackend;
+use crate::model::UnknownWord;
 use crate::static_list::StaticBackend;
 use crate::validate;
 
@@ -38,6 +39,9 @@ pub enum UrlProblem {
         /// The entry.
         entry: String,
     },
+    /// The strategy behind a list is none.
+    #[error("its strategy is none")]
+    Strategy(#[source] UnknownWord),
     /// An entry of a list says something that is not allowed.
     #[error("{complaint}")]
     Refused {
