@@ -3,9 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _, UnknownArgumentValueParser};
+use clap::builder::{
+    OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser,
+    UnknownArgumentValueParser,
+};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use rampuddle_discovery::Strategy;
 use rampuddle_protocol::Version;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +74,8 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) cluster: Option<String>,
-    /// Copies of each object, 1 to 255; 255 = one on every member [default: 2]
+    /// Copies of each object, 1 to 255; 255 = one on every member [default: 2,
+    /// or 255 where the cluster's strategy is clone]
     #[arg(
         long,
         global = true,
@@ -141,6 +146,16 @@ pub(crate) type Processor = Whole<0, 1_000_000>;
 /// Which weights make sense, discovery knows.
 fn weight(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "expected a number, such as 1 or 2.5")
+}
+
+/// The words of the strategies.
+fn strategy() -> impl TypedValueParser<Value = Strategy> {
+    let words = PossibleValuesParser::new([
+        PossibleValue::new("rendezvous").help("A contest of the members for each slot"),
+        PossibleValue::new("ring").help("The next points on a ring"),
+        PossibleValue::new("clone").help("Every member has a copy of everything"),
+    ]);
+    words.map(|word| word.parse().expect("these are the words of the strategies"))
 }
 
 /// The words of a switch, which the environment can turn off too.
@@ -323,6 +338,10 @@ pub(crate) struct ServeArguments {
         allow_negative_numbers = true
     )]
     pub(crate) replicas_max: Option<ReplicasMax>,
+    /// How keys find their owners, if this is the cluster's first server
+    /// [default: rendezvous]
+    #[arg(long, env = "PUDDLE_STRATEGY", hide_env_values = true, value_parser = strategy())]
+    pub(crate) strategy: Option<Strategy>,
     /// Print the settings in force as a config file, and do nothing else
     #[arg(long)]
     pub(crate) print_config: bool,
@@ -339,6 +358,9 @@ pub(crate) struct UpArguments {
     /// Size of each server's pool
     #[arg(long, value_name = "SIZE", default_value = "1GiB", allow_hyphen_values = true)]
     pub(crate) pool: Size,
+    /// How keys find their owners [default: rendezvous]
+    #[arg(long, env = "PUDDLE_STRATEGY", hide_env_values = true, value_parser = strategy())]
+    pub(crate) strategy: Option<Strategy>,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rampuddle_discovery::Strategy;
 use rampuddle_discovery::validate::UNIX_SOCKET_BYTES_MAX;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) pool: Size,
     /// Where the members are kept; `None` = in the cluster's own folder.
     pub(crate) discovery: Option<String>,
+    /// How keys find their owners, in a new cluster.
+    pub(crate) strategy: Option<Strategy>,
 }
 
 impl Plan {
@@ -125,7 +128,7 @@ impl Cluster {
         let mut starting = Vec::new();
         for number in 1..=plan.servers {
             let name = format!("server-{number}");
-            let mut command = server_command(settings, &discovery, plan.pool, &name)?;
+            let mut command = server_command(settings, &discovery, plan, &name)?;
             if let Some(socket) = socket_path(folder.path(), &name) {
                 command.arg("--socket").arg(socket);
             }
@@ -229,7 +232,7 @@ impl ServerProcess {
 fn server_command(
     settings: &Settings,
     discovery: &str,
-    pool: Size,
+    plan: &Plan,
     name: &str,
 ) -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("where this program is, is not known")?;
@@ -242,11 +245,14 @@ fn server_command(
     command
         .args(["serve", "--json", "--quiet", "--listen", "127.0.0.1:0", "--name", name])
         .args(["--cluster", &settings.cluster, "--discovery", discovery])
-        .args(["--pool", &pool.to_string()])
+        .args(["--pool", &plan.pool.to_string()])
         .arg(format!("--exit-with-parent={}", std::process::id()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0);
+    if let Some(strategy) = plan.strategy {
+        command.args(["--strategy", &strategy.to_string()]);
+    }
     if let Some(path) = &settings.token_file {
         command.arg("--token-file").arg(path);
     }

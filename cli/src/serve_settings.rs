@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rampuddle_client::Token as ClientToken;
-use rampuddle_discovery::validate;
+use rampuddle_discovery::{Strategy, validate};
 use rampuddle_protocol::limits::PAGE_BYTES;
 use rampuddle_server::{Options, Token};
 
@@ -36,6 +36,8 @@ pub(crate) struct ServeSettings {
     pub(crate) zone: String,
     /// For a new cluster.
     pub(crate) replicas_max: Option<ReplicasMax>,
+    /// For a new cluster.
+    pub(crate) strategy: Option<Strategy>,
 }
 
 impl ServeSettings {
@@ -57,6 +59,7 @@ impl ServeSettings {
             is_weight_chosen: chosen_weight.is_some(),
             zone: given.flags.zone.clone().or_else(|| given.file.zone.clone()).unwrap_or_default(),
             replicas_max: given.flags.replicas_max.or(given.file.replicas_max),
+            strategy: given.flags.strategy.or(given.file.strategy),
             options,
         })
     }
@@ -99,6 +102,7 @@ impl ServeSettings {
                 insecure_public: Some(options.insecure_public),
                 connections: Connections::of(options.connections_max),
                 replicas_max: self.replicas_max,
+                strategy: self.strategy,
             },
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rampuddle_client::{Options, WritePolicy};
-use rampuddle_discovery::{create_default_directory, default_url, has_default_directory};
+use rampuddle_discovery::{Strategy, create_default_directory, default_url, has_default_directory};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{
@@ -58,6 +58,7 @@ pub(crate) struct ServeSection {
     pub(crate) insecure_public: Option<bool>,
     pub(crate) connections: Option<Connections>,
     pub(crate) replicas_max: Option<ReplicasMax>,
+    pub(crate) strategy: Option<Strategy>,
 }
 
 impl ConfigFile {
@@ -169,7 +170,7 @@ impl Settings {
         let mut options = Options::new(discovery);
         options.cluster.clone_from(&self.cluster);
         options.token = self.token_file.as_deref().map(token_file::read_one).transpose()?;
-        options.replicas = self.replicas.map_or(options.replicas, Replicas::get);
+        options.replicas = self.replicas.map(Replicas::get);
         options.write = self.write.map_or(options.write, WritePolicy::from);
         Ok(options)
     }

@@ -22,6 +22,8 @@ use crate::servers::Servers;
 use crate::view::{View, Views};
 use crate::workers::Workers;
 
+/// Copies of each object unless somebody wants another number.
+const REPLICAS: u8 = 2;
 /// How long [`Client::nodes`] waits for each server.
 const NODES_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -39,7 +41,7 @@ pub(crate) struct Core {
     pub(crate) servers: Arc<Servers>,
     pub(crate) retries: RetryBudget,
     pub(crate) deadline: Option<Duration>,
-    pub(crate) replicas: u8,
+    replicas: Option<u8>,
     pub(crate) write: WritePolicy,
     pub(crate) upload_lease: Duration,
     pub(crate) holds: Holds,
@@ -77,7 +79,7 @@ impl Client {
     ///
     /// # Errors
     /// When options make no sense, discovery gives no answer in time, or the
-    /// cluster is placed by a strategy that this client lacks.
+    /// cluster places keys in a way that this client lacks.
     ///
     /// # Panics
     /// Outside of a tokio runtime with time and I/O enabled.
@@ -173,6 +175,11 @@ impl Core {
     /// operation begins.
     pub(crate) fn deadline_from_now(&self) -> Deadline {
         self.deadline.map(|deadline| Instant::now() + deadline)
+    }
+
+    /// Copies of an object of which nobody says otherwise.
+    pub(crate) fn replicas_in(&self, view: &View) -> u8 {
+        self.replicas.unwrap_or(if view.is_cloned() { u8::MAX } else { REPLICAS })
     }
 
     /// Where versions come from.

@@ -76,8 +76,10 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// How long discovery may take for its first answer.
     pub discovery_patience: Duration,
-    /// Copies of each object, 1 to 255; 255 = one on every member.
-    pub replicas: u8,
+    /// Copies of each object, 1 to 255; 255 = one on every member. `None` = the
+    /// usual: 2, or one on every member where the cluster's strategy is `clone`,
+    /// which has no other number.
+    pub replicas: Option<u8>,
     /// When a write counts as acked.
     pub write: WritePolicy,
     /// How long the stripes of an unfinished upload outlive a client that died.
@@ -106,7 +108,7 @@ impl Options {
             patience: Duration::from_secs(5),
             deadline: None,
             discovery_patience: Duration::from_secs(10),
-            replicas: 2,
+            replicas: None,
             write: WritePolicy::All,
             upload_lease: Duration::from_millis(UPLOAD_LEASE_MS),
             environment: Environment::default(),
@@ -127,7 +129,7 @@ impl Options {
             let found = format!("{:?}", self.upload_lease);
             return bad("upload_lease", found, "1 s to 24 h");
         }
-        if self.replicas == 0 {
+        if self.replicas == Some(0) {
             return bad("replicas", "0".to_owned(), "1 to 255");
         }
         if rampuddle_discovery::validate::name(&self.cluster).is_err() {

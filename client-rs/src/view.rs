@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
-use rampuddle_discovery::{Living, MemberState, Settings, Snapshot, Watch};
+use rampuddle_discovery::{Living, MemberState, Settings, Snapshot, Strategy, Watch};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -125,8 +125,19 @@ impl View {
     /// All members that count for placement by their rank for a slot. Costs one
     /// score per member.
     pub fn ranks(&self, slot: Slot) -> Vec<&Arc<str>> {
-        let ranks = self.placement.placement.ranks(slot);
+        self.first_ranks(slot, usize::MAX)
+    }
+
+    /// The first `count` of them. Costs no score as long as these are at most
+    /// twice `replicas_max`, or all members that there are.
+    pub(crate) fn first_ranks(&self, slot: Slot, count: usize) -> Vec<&Arc<str>> {
+        let ranks = self.placement.placement.ranks(slot, count);
         ranks.into_iter().map(|index| &self.placement.names[index].0).collect()
+    }
+
+    /// Whether every member has a copy of every object.
+    pub fn is_cloned(&self) -> bool {
+        self.settings.strategy == Strategy::Clone
     }
 
     /// Whether the registry was founded less than 10 s before `now_ms`, or has no

@@ -471,13 +471,31 @@ fn members(document: &Document) -> Vec<(String, f64, u64)> {
         .collect()
 }
 
+fn point(seed: u64, index: u64) -> u64 {
+    mix(seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+}
+
+/// The steps of the chapter on the ring.
+fn on_a_ring(seed: u64, slot: u64) -> u64 {
+    let (segment, k) = (slot / 16, slot % 16);
+    let (place, here) = (k << 60, point(seed, segment));
+    if here >= place {
+        return u64::MAX - (here - place);
+    }
+    place - 1 - (point(seed, (segment + 1) % 4096) >> 4) * k
+}
+
 /// The members by score: score, name and h. The platform's `ln` will do here:
 /// the scores of the vectors lie far apart, and are compared with a tolerance.
-fn ranked(members: &[(String, f64, u64)], slot: u64) -> Vec<(f64, &str, u64)> {
+fn ranked(
+    members: &[(String, f64, u64)],
+    slot: u64,
+    claim: fn(u64, u64) -> u64,
+) -> Vec<(f64, &str, u64)> {
     let mut ranked: Vec<(f64, &str, u64)> = members
         .iter()
         .map(|(name, weight, seed)| {
-            let h = mix(seed.wrapping_add((slot + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+            let h = claim(*seed, slot);
             let u = ((h >> 12) as f64 + 0.5) * (-52_f64).exp2();
             (weight / -u.ln(), name.as_str(), h)
         })
@@ -490,10 +508,20 @@ fn ranked(members: &[(String, f64, u64)], slot: u64) -> Vec<(f64, &str, u64)> {
 fn the_members_have_the_ranks_of_the_document() {
     let document = Document::read();
     let members = members(&document);
-    let rows = document.table("Test vectors of ranks", &["slot", "rank", "member", "h", "score"]);
+    check_ranks(&document, &members, "Test vectors of ranks", point);
+    check_ranks(&document, &members, "Test vectors of ranks on a ring", on_a_ring);
+}
+
+fn check_ranks(
+    document: &Document,
+    members: &[(String, f64, u64)],
+    heading: &str,
+    claim: fn(u64, u64) -> u64,
+) {
+    let rows = document.table(heading, &["slot", "rank", "member", "h", "score"]);
     assert_eq!(rows.len(), 4 * members.len());
     for of_slot in rows.chunks(members.len()) {
-        let ranked = ranked(&members, number(&of_slot[0][0]));
+        let ranked = ranked(members, number(&of_slot[0][0]), claim);
         for (row, (index, (score, name, h))) in of_slot.iter().zip(ranked.iter().enumerate()) {
             assert_eq!(row[0], of_slot[0][0], "{row:?}");
             assert_eq!((number(&row[1]), row[2].as_str()), (index as u64 + 1, *name), "{row:?}");

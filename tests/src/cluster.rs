@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rampuddle_client::{Client, Options};
-use rampuddle_discovery::{Settings, Snapshot, open};
+use rampuddle_discovery::{Settings, Snapshot, Strategy, open};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -27,6 +27,8 @@ pub struct ClusterOptions {
     /// Whether the cluster was created just now, so that clients do not believe
     /// yet that they see all its members.
     pub is_young: bool,
+    /// How keys find their owners.
+    pub strategy: Strategy,
     /// Whether clients reach each server through a proxy that can harm what passes.
     pub is_proxied: bool,
     /// What a shell does first in the process of each server, by its place;
@@ -36,7 +38,14 @@ pub struct ClusterOptions {
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { servers: 3, pool_mib: 64, is_young: false, is_proxied: false, shells: Vec::new() }
+        Self {
+            servers: 3,
+            pool_mib: 64,
+            is_young: false,
+            strategy: Strategy::default(),
+            is_proxied: false,
+            shells: Vec::new(),
+        }
     }
 }
 
@@ -70,7 +79,8 @@ impl Cluster {
         let created = if options.is_young { now.as_millis() as u64 } else { OLD_UNIX_MS };
         runtime.block_on(async {
             let backend = open(&discovery, CLUSTER).expect("a directory");
-            let settings = Settings::new(CLUSTER, created);
+            let mut settings = Settings::new(CLUSTER, created);
+            settings.strategy = options.strategy;
             backend.create_settings(&settings).await.expect("settings are written");
         });
         let mut proxies = Vec::new();

@@ -97,6 +97,7 @@ fn join_request(server: &Server, serve: &ServeSettings) -> anyhow::Result<JoinRe
     let options = &serve.options;
     let mut cluster = ClusterSettings::new(&options.cluster, 0);
     cluster.replicas_max = serve.replicas_max.map_or(cluster.replicas_max, ReplicasMax::get);
+    cluster.strategy = serve.strategy.unwrap_or_default();
     let mut member = Member::ready(&options.name, serve.weight);
     member.zone.clone_from(&serve.zone);
     let listened = server.local_address().context("the server listens nowhere")?;

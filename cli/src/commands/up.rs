@@ -1,5 +1,6 @@
 //! `puddle up`: a cluster on this machine, in the foreground.
 
+use rampuddle_discovery::{Strategy, open};
 use rampuddle_protocol::limits::PAGE_BYTES;
 use serde::Serialize;
 
@@ -15,7 +16,8 @@ use crate::signals::EndSignals;
 /// them.
 pub(crate) fn run(settings: &Settings, given: &UpArguments) -> anyhow::Result<Exit> {
     let discovery = settings.chosen_discovery().map(str::to_owned);
-    let plan = Plan { servers: given.servers.get(), pool: given.pool, discovery };
+    let strategy = given.strategy.or(settings.serve.strategy);
+    let plan = Plan { servers: given.servers.get(), pool: given.pool, discovery, strategy };
     if !given.pool.0.is_multiple_of(PAGE_BYTES) || given.pool.0 == 0 {
         let pool = given.pool;
         return Err(refusal(format!("--pool {pool}: expected a multiple of 64KiB, such as 1GiB")));
@@ -27,6 +29,7 @@ pub(crate) fn run(settings: &Settings, given: &UpArguments) -> anyhow::Result<Ex
             cluster = Cluster::start(settings, &plan) => cluster?,
             () = signals.next() => return Ok(Exit::Done),
         };
+        note_other_strategy(settings, &cluster, strategy).await;
         tell_ready(settings, &cluster);
         let exit = watch(settings, &mut cluster, &mut signals).await?;
         tokio::select! {
@@ -37,6 +40,21 @@ pub(crate) fn run(settings: &Settings, given: &UpArguments) -> anyhow::Result<Ex
         settings.output.remark("all servers have stopped");
         Ok(exit)
     })
+}
+
+/// Says so when the cluster existed, and its strategy is not the one asked for:
+/// the servers themselves are told to be quiet.
+async fn note_other_strategy(settings: &Settings, cluster: &Cluster, wanted: Option<Strategy>) {
+    let Ok(backend) = open(&cluster.discovery, &settings.cluster) else { return };
+    let found = backend.snapshot().await.ok().and_then(|snapshot| snapshot.settings);
+    if let (Some(wanted), Some(found)) = (wanted, found)
+        && wanted != found.strategy
+    {
+        let found = found.strategy;
+        settings
+            .output
+            .remark(&format!("note: the cluster exists with strategy {found}: it stays"));
+    }
 }
 
 /// Reports servers that die; returns when a signal comes or none is left.

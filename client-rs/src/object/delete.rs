@@ -124,7 +124,7 @@ async fn delete_once(operation: &Operation, key: &Bytes) -> Result<Option<Delete
     let mut deletion = Deletion { operation, key, version, told: Vec::new() };
     deletion.tell(places.all()).await;
     // As many owners as the object has copies; without one, as it may have.
-    let none = view.settings().replicas_max.max(operation.replicas);
+    let none = view.settings().replicas_max.max(operation.replicas_in(&view));
     let replicas = deletion.replicas(none);
     // With a copy on every member, they lie further than objects do usually.
     let places = Places::of_copies(&view, key, replicas.max(deletion.reach()));

@@ -145,7 +145,7 @@ pub(super) async fn find(
 ) -> Result<Option<Head>, Error> {
     let view = operation.views.current();
     let places = Places::of(&view, key);
-    let first = places.all().len().min(usize::from(operation.replicas.max(1)));
+    let first = places.all().len().min(operation.replicas_in(&view).into());
     let mut first = places.all()[..first].to_vec();
     prefer(operation, &mut first);
     let Some(first) = first.into_iter().next() else {

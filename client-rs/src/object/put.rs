@@ -14,7 +14,7 @@ use super::head::check_name;
 use super::operation::Operation;
 use super::put_head::{NewHead, WrittenHead};
 use super::put_stripes::Uploaded;
-use super::ranks::{Candidates, YOUNG, wanted_now, write_ranks};
+use super::ranks::{Candidates, YOUNG};
 use super::report::{Progress, PutCondition, PutOptions, PutReport, Source};
 use super::sections::{Sections, check_metadata};
 use super::source::Stripes;
@@ -22,7 +22,7 @@ use super::variable::{BlockEntry, Variable};
 use crate::client::Client;
 use crate::error::Error;
 use crate::options::WritePolicy;
-use crate::placement::Slot;
+use crate::view::View;
 
 /// Length of a stripe unless told otherwise.
 const STRIPE_BYTES: u64 = 4 << 20;
@@ -65,6 +65,23 @@ impl Client {
     }
 }
 
+/// Refuses a number of copies that the cluster does not have.
+fn check_replicas(replicas: u8, view: &View) -> Result<(), Error> {
+    let max = view.settings().replicas_max;
+    let (found, expected) = if replicas == u8::MAX {
+        return Ok(());
+    } else if view.is_cloned() {
+        let found = format!("{replicas}, and in this cluster every member has a copy (clone)");
+        (found, "255, or no --replicas at all")
+    } else if replicas == 0 || replicas > max {
+        let found = format!("{replicas}, and this cluster allows at most {max}");
+        (found, "1 to that, or 255 for a copy on every member")
+    } else {
+        return Ok(());
+    };
+    Err(Error::BadOption { option: "replicas", found, expected })
+}
+
 /// One put under way.
 pub(super) struct Put {
     pub(super) operation: Operation,
@@ -87,15 +104,9 @@ pub(super) struct Put {
 
 impl Put {
     fn new(operation: Operation, key: Bytes, options: &PutOptions) -> Result<Self, Error> {
-        let replicas = options.replicas.unwrap_or(operation.replicas);
-        let max = operation.views.current().settings().replicas_max;
-        if replicas == 0 || (replicas > max && replicas != u8::MAX) {
-            return Err(Error::BadOption {
-                option: "replicas",
-                found: format!("{replicas}, and this cluster allows at most {max}"),
-                expected: "1 to that, or 255 for a copy on every member",
-            });
-        }
+        let view = operation.views.current();
+        let replicas = options.replicas.unwrap_or_else(|| operation.replicas_in(&view));
+        check_replicas(replicas, &view)?;
         let stripe_bytes = options.stripe_bytes.unwrap_or(STRIPE_BYTES);
         if !(BLOCK_BYTES..=VALUE_BYTES_MAX).contains(&stripe_bytes)
             || !stripe_bytes.is_multiple_of(BLOCK_BYTES)
@@ -342,9 +353,9 @@ impl Put {
 
     fn report(&self, head: &WrittenHead, uploaded: Uploaded) -> PutReport {
         let view = self.operation.views.current();
-        let members = write_ranks(&view, Slot::of(&self.key, 0)).len();
         let now_ms = self.operation.clocks().now_ms();
-        let wanted = wanted_now(&view, self.replicas, members, now_ms);
+        let candidates = Candidates::of(&view, &self.key, self.replicas, now_ms);
+        let wanted = candidates.wanted;
         let of_stripes = uploaded.copies();
         let copies = of_stripes.chain([head.copies.applied()]).min().unwrap_or(0);
         let (stripes, stored_bytes) = (uploaded.stripes(), uploaded.stored_bytes());
@@ -352,7 +363,7 @@ impl Put {
         let of_head = head.copies.stand_ins().map(ToString::to_string);
         stand_ins.extend(of_head.filter(|name| !stand_ins.contains(name)).collect::<Vec<_>>());
         problems.extend(head.copies.problems());
-        if wanted > members {
+        if wanted > candidates.ranks.len() {
             problems.push(YOUNG.to_owned());
         }
         PutReport {

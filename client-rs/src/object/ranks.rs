@@ -26,16 +26,16 @@ fn wanted_of(replicas: u8, members: usize) -> usize {
     if replicas == u8::MAX { members } else { usize::from(replicas).min(members) }
 }
 
-/// Members that a value of this slot may be written to, by rank.
-pub(super) fn write_ranks(view: &View, slot: Slot) -> Vec<Arc<str>> {
-    let is_written_to =
-        |name: &&Arc<str>| view.member(name).is_some_and(|member| member.state.is_written_to());
-    view.ranks(slot).into_iter().filter(is_written_to).cloned().collect()
+/// How far values may lie: readers look no further.
+fn reach(view: &View) -> usize {
+    if view.is_cloned() { usize::MAX } else { 2 * usize::from(view.settings().replicas_max) }
 }
 
-/// How far stand-ins reach: readers look no further.
-fn reach(view: &View) -> usize {
-    2 * usize::from(view.settings().replicas_max)
+/// The first members by rank that may have a value of which so many copies are
+/// wanted: owners and stand-ins.
+fn first_ranks(view: &View, key: &[u8], replicas: u8) -> Vec<Arc<str>> {
+    let count = reach(view).max(wanted_of(replicas, view.placed_members()));
+    view.first_ranks(Slot::of(key, 0), count).into_iter().cloned().collect()
 }
 
 /// Where copies of a value go.
@@ -48,10 +48,9 @@ pub(super) struct Candidates {
 
 impl Candidates {
     pub(super) fn of(view: &View, key: &[u8], replicas: u8, now_ms: u64) -> Self {
-        let mut ranks = write_ranks(view, Slot::of(key, 0));
-        let wanted = wanted_now(view, replicas, ranks.len(), now_ms);
-        ranks.truncate(wanted.max(reach(view)));
-        Self { ranks, wanted }
+        // Who counts for placement is written to.
+        let ranks = first_ranks(view, key, replicas);
+        Self { wanted: wanted_now(view, replicas, ranks.len(), now_ms), ranks }
     }
 
     pub(super) fn owners(&self) -> &[Arc<str>] {
@@ -77,9 +76,7 @@ impl Places {
 
     /// Of an object with so many copies: they may lie further than that.
     pub(super) fn of_copies(view: &View, key: &[u8], replicas: u8) -> Self {
-        let count = reach(view).max(wanted_of(replicas, view.placed_members()));
-        let ranks = view.ranks(Slot::of(key, 0)).into_iter().take(count);
-        let mut members: Vec<Arc<str>> = ranks.cloned().collect();
+        let mut members = first_ranks(view, key, replicas);
         let placed = members.len();
         let leaving = view
             .members()
@@ -131,7 +128,9 @@ pub(super) fn prefer(operation: &Operation, owners: &mut [Arc<str>]) {
 
 #[cfg(test)]
 mod tests {
-    use rampuddle_discovery::{Member, MemberState, Recorded, Revision, Settings, Snapshot};
+    use rampuddle_discovery::{
+        Member, MemberState, Recorded, Revision, Settings, Snapshot, Strategy,
+    };
 
     use super::*;
 
@@ -161,6 +160,30 @@ mod tests {
         assert_eq!((wanted(3, OLD_MS - 1), wanted(3, OLD_MS)), (3, 2));
         assert_eq!(wanted(255, FOUNDED_MS), 2, "on every member that is known");
         assert_eq!(Candidates::of(&view, b"key", 3, FOUNDED_MS).owners().len(), 2);
+    }
+
+    fn cloned(members: usize, leaving: &[usize]) -> View {
+        let view = view(members, leaving);
+        let member = |member: &crate::view::ViewMember| {
+            let value = Member::ready(&*member.name, member.weight);
+            let value = Member { state: member.state, ..value };
+            Recorded { value, revision: Revision::ABSENT }
+        };
+        let mut settings = view.settings().clone();
+        settings.strategy = Strategy::Clone;
+        let members = view.members().iter().map(member).collect();
+        let snapshot = Snapshot { members, settings: Some(settings), ..Snapshot::default() };
+        View::new(&snapshot, "lab", None).unwrap()
+    }
+
+    #[test]
+    fn everybody_in_a_cloned_cluster_owns_everything_and_is_asked_for_it() {
+        let view = cloned(10, &[3]);
+        let places = Places::of(&view, b"key");
+        assert_eq!((places.all().len(), places.owners(255).len()), (10, 9));
+        let candidates = Candidates::of(&view, b"key", 255, OLD_MS);
+        assert_eq!((candidates.owners().len(), candidates.ranks.len()), (9, 9));
+        assert_eq!(places.owners(255), candidates.owners());
     }
 
     #[test]

@@ -25,7 +25,7 @@ async fn plain(client: &Client, object: Vec<u8>) -> PutReport {
 /// The object's bytes as the first owner has it.
 async fn read(doors: &Doors) -> Vec<u8> {
     let mut options = doors.options();
-    options.replicas = 1;
+    options.replicas = Some(1);
     let client = Client::connect(options).await.unwrap();
     let value = client.get(b"o", &GetOptions::default()).await.unwrap().unwrap();
     value.into_bytes().to_vec()

@@ -278,7 +278,7 @@ async fn stripes_on_every_member_are_read_from_the_last_of_them() {
             _ => Verdict::Pass,
         }));
         let mut options = doors.options();
-        options.replicas = 1;
+        options.replicas = Some(1);
         let reader = Client::connect(options).await.unwrap();
         let value = reader.get(b"o", &GetOptions::default()).await.unwrap().unwrap();
         assert!(value.into_bytes() == object);

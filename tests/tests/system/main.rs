@@ -27,6 +27,7 @@ mod reserve;
 mod scatter_gather;
 mod sets;
 mod stopping;
+mod strategies;
 mod trees;
 mod verification;
 

@@ -75,7 +75,7 @@ impl<'s> Story<'s> {
     }
 
     fn servers(&self) -> Plan {
-        Plan { servers: SERVERS, pool: self.pool, discovery: None }
+        Plan { servers: SERVERS, pool: self.pool, discovery: None, strategy: None }
     }
 
     fn check_memory(&self) -> anyhow::Result<()> {
@@ -113,7 +113,7 @@ impl<'s> Story<'s> {
             None => self.make_file(&cluster, &mut steps).await?,
         };
         let mut options = self.settings.client_options_at(cluster.discovery.clone())?;
-        options.replicas = self.replicas;
+        options.replicas = Some(self.replicas);
         self.put(&options, &file, &mut steps).await?;
         let busiest = self.read_in_parallel(&options, &file, &mut steps).await?;
 

@@ -53,7 +53,7 @@ pub(super) async fn find(operation: &Operation, objects: &[Asked], assembly: &mu
     let view = operation.views.current();
     let sought = objects.iter().map(|object| {
         let places = Places::of(&view, &object.key);
-        let first = places.all().len().min(usize::from(operation.replicas.max(1)));
+        let first = places.all().len().min(operation.replicas_in(&view).into());
         let mut order = places.all()[..first].to_vec();
         prefer(operation, &mut order);
         Sought { object, places, order: order.into_iter() }
