@@ -9,9 +9,10 @@ use clap::builder::{
 };
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use rampuddle_client::WritePolicy;
+use rampuddle_client::configuration::{replicas_of_text, variables};
 use rampuddle_discovery::Strategy;
 use rampuddle_protocol::Version;
-use serde::{Deserialize, Serialize};
 
 use crate::metadata::Meta;
 use crate::size::{ByteRange, Size};
@@ -61,7 +62,7 @@ pub(crate) struct GlobalArguments {
         long,
         global = true,
         value_name = "URL",
-        env = "PUDDLE_DISCOVERY",
+        env = variables::DISCOVERY,
         hide_env_values = true
     )]
     pub(crate) discovery: Option<String>,
@@ -70,7 +71,7 @@ pub(crate) struct GlobalArguments {
         long,
         global = true,
         value_name = "NAME",
-        env = "PUDDLE_CLUSTER",
+        env = variables::CLUSTER,
         hide_env_values = true
     )]
     pub(crate) cluster: Option<String>,
@@ -80,15 +81,22 @@ pub(crate) struct GlobalArguments {
         long,
         global = true,
         value_name = "N",
-        env = "PUDDLE_REPLICAS",
+        env = variables::REPLICAS,
         hide_env_values = true,
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        value_parser = replicas_of_text
     )]
-    pub(crate) replicas: Option<Replicas>,
+    pub(crate) replicas: Option<u8>,
     /// How many owners must have an object before it counts as written
     /// [default: all]
-    #[arg(long, global = true, env = "PUDDLE_WRITE", hide_env_values = true)]
-    pub(crate) write: Option<WriteChoice>,
+    #[arg(
+        long,
+        global = true,
+        env = variables::WRITE,
+        hide_env_values = true,
+        value_parser = write_policy()
+    )]
+    pub(crate) write: Option<WritePolicy>,
     /// One compact JSON object per line on stdout
     #[arg(
         long, global = true,
@@ -114,14 +122,14 @@ pub(crate) struct GlobalArguments {
     )]
     pub(crate) quiet: Option<bool>,
     /// Settings in TOML; flags and PUDDLE_* come before them
-    #[arg(long, global = true, value_name = "FILE", env = "PUDDLE_CONFIG", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FILE", env = variables::CONFIG, hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
     /// The token, as a line KEY_ID:ROLE:SECRET in a file
     #[arg(
         long,
         global = true,
         value_name = "FILE",
-        env = "PUDDLE_TOKEN_FILE",
+        env = variables::TOKEN_FILE,
         hide_env_values = true
     )]
     pub(crate) token_file: Option<PathBuf>,
@@ -132,8 +140,6 @@ pub(crate) struct GlobalArguments {
     pub(crate) token: Option<String>,
 }
 
-/// Copies of an object.
-pub(crate) type Replicas = Whole<1, 255>;
 /// Copies that an object may ask for; 255 has a meaning of its own.
 pub(crate) type ReplicasMax = Whole<1, 254>;
 /// Connections of a server.
@@ -167,15 +173,14 @@ fn yes_or_no(text: &str) -> Result<bool, &'static str> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum WriteChoice {
-    /// All of them
-    All,
-    /// More than half
-    Quorum,
-    /// One
-    One,
+/// The words of the write policies.
+fn write_policy() -> impl TypedValueParser<Value = WritePolicy> {
+    let words = PossibleValuesParser::new([
+        PossibleValue::new("all").help("All of them"),
+        PossibleValue::new("quorum").help("More than half"),
+        PossibleValue::new("one").help("One"),
+    ]);
+    words.map(|word| word.parse().expect("these are the words of the policies"))
 }
 
 #[derive(Debug, Subcommand)]

@@ -253,7 +253,7 @@ fn server_command(
     if let Some(strategy) = plan.strategy {
         command.args(["--strategy", &strategy.to_string()]);
     }
-    if let Some(path) = &settings.token_file {
+    if let Some(path) = &settings.chosen.token_file {
         command.arg("--token-file").arg(path);
     }
     Ok(command)

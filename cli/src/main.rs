@@ -26,7 +26,6 @@ mod settings;
 mod signals;
 mod size;
 mod time;
-mod token_file;
 mod whole;
 
 use std::io::IsTerminal as _;

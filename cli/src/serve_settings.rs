@@ -14,7 +14,6 @@ use crate::exit::{BeforeAnythingExt as _, refusal};
 use crate::machine;
 use crate::settings::{ConfigFile, ServeSection, Settings};
 use crate::size::Size;
-use crate::token_file;
 
 /// Where a server listens unless told otherwise.
 const LISTEN: &str = "127.0.0.1:7117";
@@ -78,15 +77,14 @@ impl ServeSettings {
     /// The config file that gives these settings.
     pub(crate) fn as_config(&self, settings: &Settings) -> ConfigFile {
         let options = &self.options;
-        ConfigFile {
-            discovery: Some(self.discovery.clone()),
-            cluster: Some(options.cluster.clone()),
-            replicas: settings.replicas,
-            write: settings.write,
-            json: settings.output.json.then_some(true),
-            quiet: settings.output.quiet.then_some(true),
-            token_file: settings.token_file.clone(),
-            serve: ServeSection {
+        let mut client = settings.chosen.clone();
+        client.discovery = Some(self.discovery.clone());
+        client.cluster = Some(options.cluster.clone());
+        ConfigFile::new(
+            client,
+            settings.output.json.then_some(true),
+            settings.output.quiet.then_some(true),
+            ServeSection {
                 name: Some(options.name.clone()),
                 listen: options.listen.map(|address| address.to_string()),
                 socket: options.socket.clone(),
@@ -104,7 +102,7 @@ impl ServeSettings {
                 replicas_max: self.replicas_max,
                 strategy: self.strategy,
             },
-        }
+        )
     }
 }
 
@@ -137,7 +135,8 @@ impl Given<'_> {
         options.cpu = flags.cpu.or(file.cpu).map(Processor::get);
         options.busy_poll = on(flags.busy_poll, file.busy_poll);
         options.insecure_public = on(flags.insecure_public, file.insecure_public);
-        options.tokens = settings.token_file.as_deref().map_or(Ok(Vec::new()), read_tokens)?;
+        options.tokens =
+            settings.chosen.token_file.as_deref().map_or(Ok(Vec::new()), read_tokens)?;
         Ok(options)
     }
 
@@ -190,7 +189,8 @@ fn check_advertise(options: &Options, advertise: Option<&str>) -> anyhow::Result
 
 /// The tokens of which clients must show one.
 fn read_tokens(path: &Path) -> anyhow::Result<Vec<Token>> {
-    Ok(token_file::read_all(path)?.iter().map(server_token).collect())
+    let tokens = ClientToken::read_all(path).before_anything()?;
+    Ok(tokens.iter().map(server_token).collect())
 }
 
 fn server_token(token: &ClientToken) -> Token {

@@ -34,6 +34,7 @@
 
 mod client;
 mod clocks;
+pub mod configuration;
 mod connection;
 mod deadline;
 mod environment;
@@ -56,6 +57,7 @@ mod retry;
 mod server;
 mod servers;
 mod token;
+mod token_file;
 mod transport;
 mod version_clock;
 mod view;
@@ -66,6 +68,7 @@ mod workers;
 mod support;
 
 pub use client::{Client, Node};
+pub use configuration::{ConfigFile, Configuration, ConfigurationError};
 pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, SystemRandom};
 pub use error::{Error, Fate, Misbehaviour};
 pub use object::{
@@ -73,7 +76,7 @@ pub use object::{
     Listing, Located, Metadata, ObjectStat, Orphans, Progress, PutCondition, PutOptions, PutReport,
     RangeOf, Source, Unreadable, Value, Verification, Verified, VerifyOptions, VerifyState,
 };
-pub use options::{DiscoverySource, Options, WritePolicy};
+pub use options::{DiscoverySource, Options, UnknownPolicy, WritePolicy};
 pub use placement::{Slot, settings_fingerprint};
 pub use raw::{
     Answer, CreateItem, DeleteItem, DropItem, GatherItem, Info, ListPage, ListQuery, RawClient,

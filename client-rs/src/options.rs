@@ -1,12 +1,13 @@
 //! How a client finds its cluster and behaves.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rampuddle_discovery::Backend;
-
 use rampuddle_protocol::limits::{HEAD_LEASE_MS, UPLOAD_LEASE_MS};
+use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 use crate::error::Error;
@@ -34,7 +35,8 @@ impl fmt::Debug for DiscoverySource {
 const UPLOAD_LEASE_MIN: Duration = Duration::from_secs(1);
 
 /// How many owners must have an object before a write counts as acked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum WritePolicy {
     /// All of them.
     #[default]
@@ -43,6 +45,25 @@ pub enum WritePolicy {
     Quorum,
     /// One.
     One,
+}
+
+/// A text that names no write policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected one of all, quorum, one")]
+#[non_exhaustive]
+pub struct UnknownPolicy;
+
+impl FromStr for WritePolicy {
+    type Err = UnknownPolicy;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
+        match text {
+            "all" => Ok(Self::All),
+            "quorum" => Ok(Self::Quorum),
+            "one" => Ok(Self::One),
+            _ => Err(UnknownPolicy),
+        }
+    }
 }
 
 impl WritePolicy {

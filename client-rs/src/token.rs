@@ -1,12 +1,10 @@
 //! Tokens: a shared secret with a name and a role.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rampuddle_protocol::Role;
 
-/// The longest token file that is read.
-const FILE_BYTES_MAX: u64 = 4_096;
 /// The longest key id: its field in the handshake.
 const KEY_ID_BYTES_MAX: usize = 16;
 /// A shorter secret could be guessed.
@@ -43,11 +41,63 @@ pub enum TokenError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The file is too long for a token.
-    #[error("the token file {} has more than {FILE_BYTES_MAX} bytes", .path.display())]
-    TooLong {
+    /// What is there is not a file.
+    #[error("the token file {} is not a file", .path.display())]
+    NotAFile {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The file belongs to somebody else.
+    #[error(
+        "the token file {} belongs to user {owner}: expected user {user}, who runs this, or root; \
+         make a copy of your own, with mode 600",
+        .path.display()
+    )]
+    NotOurs {
         /// The file.
         path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who runs this.
+        user: u32,
+    },
+    /// Others on this machine may read or write the file.
+    #[error(
+        "others may read or write the token file {} (mode {mode:04o}): run chmod 600 on it",
+        .path.display()
+    )]
+    OpenToOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// There is no token in the file.
+    #[error("the token file {} has no token: expected lines KEY_ID:ROLE:SECRET", .path.display())]
+    None {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There are several, and one was wanted.
+    #[error(
+        "the token file {} has {count} tokens: a client shows one; put that into a file of its own",
+        .path.display()
+    )]
+    Several {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+    },
+    /// A line of the file is no token.
+    #[error("line {number} of the token file {}", .path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1.
+        number: usize,
+        /// What is wrong with it.
+        source: Box<TokenError>,
     },
     /// There is not exactly one line.
     #[error("a token is one line KEY_ID:ROLE:SECRET, found {lines}")]
@@ -93,7 +143,7 @@ impl Token {
         Ok(Self { key_id, role, secret })
     }
 
-    /// Reads the text of a token file.
+    /// Reads the text of a token file with one token.
     pub fn parse(text: &str) -> Result<Self, TokenError> {
         let lines = text.lines().map(str::trim);
         let lines: Vec<&str> =
@@ -113,20 +163,6 @@ impl Token {
             _ => return Err(TokenError::Role),
         };
         Self::new(key_id, role, unhexed(secret).unwrap_or_else(|| secret.as_bytes().to_vec()))
-    }
-
-    /// Reads a token file. Blocks for as long as reading a small file does.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self, TokenError> {
-        let path = path.as_ref();
-        let failed = |source| TokenError::Read { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(failed)?;
-        let mut text = String::new();
-        let mut bounded = std::io::Read::take(file, FILE_BYTES_MAX + 1);
-        std::io::Read::read_to_string(&mut bounded, &mut text).map_err(failed)?;
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(TokenError::TooLong { path: path.to_owned() });
-        }
-        Self::parse(&text)
     }
 
     /// The name under which the server knows the token.

@@ -114,7 +114,7 @@ fn text(settings: &Settings, up: &Up<'_>) -> String {
     if !settings.is_usual_cluster() {
         lines.push(format!("  export PUDDLE_CLUSTER={}", shell_word(up.cluster)));
     }
-    if let Some(path) = &settings.token_file {
+    if let Some(path) = &settings.chosen.token_file {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
         lines.push(format!("  export PUDDLE_TOKEN_FILE={}", shell_word(&path.to_string_lossy())));
     }

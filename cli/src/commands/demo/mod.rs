@@ -16,7 +16,7 @@ use rampuddle_protocol::limits::PAGE_BYTES;
 
 use self::compare::Comparing;
 use self::steps::{Step, Steps};
-use crate::arguments::{DemoArguments, Replicas};
+use crate::arguments::DemoArguments;
 use crate::cluster::{Cluster, Plan};
 use crate::commands::get::Served;
 use crate::exit::{BeforeAnythingExt as _, Exit, refusal};
@@ -61,7 +61,7 @@ impl<'s> Story<'s> {
     fn plan(settings: &'s Settings, given: &DemoArguments) -> anyhow::Result<Self> {
         let file = given.file.as_deref().map(checked_file).transpose()?;
         let bytes = file.as_ref().map_or(MADE_BYTES, |(_, bytes)| *bytes);
-        let replicas = settings.replicas.map_or(REPLICAS, Replicas::get).min(SERVERS as u8);
+        let replicas = settings.chosen.replicas.unwrap_or(REPLICAS).min(SERVERS as u8);
         if replicas < REPLICAS {
             return Err(refusal("one server is killed: the demo needs --replicas 2 or 3"));
         }

@@ -76,7 +76,7 @@ struct Sending {
 impl Sending {
     fn new(settings: &Settings, given: &PutArguments, client: &Client) -> anyhow::Result<Self> {
         let options = options_of(given)?;
-        let replicas = settings.replicas.map(Whole::get);
+        let replicas = settings.chosen.replicas;
         Ok(Self { client: client.clone(), options, replicas, dereference: given.dereference })
     }
 

@@ -5,64 +5,61 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
-use anyhow::Context as _;
-use rampuddle_client::Token;
-
-use crate::exit::{BeforeAnythingExt as _, refusal};
+use crate::token::{Token, TokenError};
 
 /// The longest token file that is read.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 /// What only the file's owner may do.
 const OTHERS: u32 = 0o077;
 
-/// The tokens of which a server's clients must show one: a line each.
-///
-/// # Errors
-/// When there is none, or others may read the file.
-pub(crate) fn read_all(path: &Path) -> anyhow::Result<Vec<Token>> {
-    let text = read_text(path)?;
-    let lines = text.lines().map(str::trim).zip(1..);
-    let lines = lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
-    let tokens = lines.map(|(line, number)| {
-        let place = || format!("line {number} of the token file {}", path.display());
-        Token::parse(line).with_context(place).before_anything()
-    });
-    let tokens: Vec<Token> = tokens.collect::<anyhow::Result<_>>()?;
-    if tokens.is_empty() {
-        let path = path.display();
-        return Err(refusal(format!(
-            "the token file {path} has no token: expected lines KEY_ID:ROLE:SECRET"
-        )));
+impl Token {
+    /// The one token in a file: what a client shows. Blocks for as long as
+    /// reading a small file does.
+    ///
+    /// # Errors
+    /// When there is none or more than one, or others may read the file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, TokenError> {
+        let path = path.as_ref();
+        let mut tokens = Self::read_all(path)?;
+        match (tokens.pop(), tokens.len()) {
+            (Some(token), 0) => Ok(token),
+            (_, more) => Err(TokenError::Several { path: path.to_owned(), count: more + 1 }),
+        }
     }
-    Ok(tokens)
+
+    /// The tokens in a file, a line each: those of which a server's clients must
+    /// show one.
+    ///
+    /// # Errors
+    /// When there is none, or others may read the file.
+    pub fn read_all(path: impl AsRef<Path>) -> Result<Vec<Self>, TokenError> {
+        let path = path.as_ref();
+        let text = read_text(path)?;
+        let lines = text.lines().map(str::trim).zip(1..);
+        let lines = lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
+        let tokens = lines.map(|(line, number)| {
+            let in_line = |source| TokenError::Line {
+                path: path.to_owned(),
+                number,
+                source: Box::new(source),
+            };
+            Self::parse(line).map_err(in_line)
+        });
+        let tokens = tokens.collect::<Result<Vec<Self>, TokenError>>()?;
+        if tokens.is_empty() { Err(TokenError::None { path: path.to_owned() }) } else { Ok(tokens) }
+    }
 }
 
-/// The one token that a client shows.
-///
-/// # Errors
-/// When there is none or more than one, or others may read the file.
-pub(crate) fn read_one(path: &Path) -> anyhow::Result<Token> {
-    let mut tokens = read_all(path)?;
-    match (tokens.pop(), tokens.len()) {
-        (Some(token), 0) => Ok(token),
-        (_, more) => Err(refusal(format!(
-            "the token file {} has {} tokens: a client shows one; put that into a file of its own",
-            path.display(),
-            more + 1
-        ))),
-    }
-}
-
-fn read_text(path: &Path) -> anyhow::Result<String> {
-    let cannot = || format!("cannot read the token file {}", path.display());
-    let file = File::open(path).with_context(cannot).before_anything()?;
-    let metadata = file.metadata().with_context(cannot).before_anything()?;
+fn read_text(path: &Path) -> Result<String, TokenError> {
+    let failed = |source| TokenError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     check_private(path, &metadata, rustix::process::geteuid().as_raw())?;
     let mut text = String::new();
     let mut bounded = file.take(FILE_BYTES_MAX + 1);
-    bounded.read_to_string(&mut text).map_err(plain).with_context(cannot).before_anything()?;
+    bounded.read_to_string(&mut text).map_err(plain).map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(refusal(format!("{}: it has more than 64 KiB", cannot())));
+        return Err(failed(io::Error::other("it has more than 64 KiB")));
     }
     Ok(text)
 }
@@ -77,29 +74,25 @@ fn plain(error: io::Error) -> io::Error {
 
 /// The file must be a file or a pipe of this user or of root, and nobody else's
 /// to read or to write.
-fn check_private(path: &Path, metadata: &Metadata, user: u32) -> anyhow::Result<()> {
-    let path = path.display();
+fn check_private(path: &Path, metadata: &Metadata, user: u32) -> Result<(), TokenError> {
     let (kind, mode) = (metadata.file_type(), metadata.mode() & 0o777);
+    let path = path.to_owned();
     if !kind.is_file() && !kind.is_fifo() {
-        return Err(refusal(format!("the token file {path} is not a file")));
+        return Err(TokenError::NotAFile { path });
     }
     let owner = metadata.uid();
     if owner != user && owner != 0 {
-        return Err(refusal(format!(
-            "the token file {path} belongs to user {owner}: expected user {user}, who runs this, or \
-             root; make a copy of your own, with mode 600"
-        )));
+        return Err(TokenError::NotOurs { path, owner, user });
     }
     if mode & OTHERS != 0 {
-        return Err(refusal(format!(
-            "others may read or write the token file {path} (mode {mode:04o}): run chmod 600 on it"
-        )));
+        return Err(TokenError::OpenToOthers { path, mode });
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -113,21 +106,27 @@ mod tests {
         file
     }
 
+    /// With its cause.
+    fn told(error: &TokenError) -> String {
+        let cause = error.source().map(ToString::to_string);
+        format!("{error}: {}", cause.unwrap_or_default())
+    }
+
     fn refusal_of(text: &str) -> String {
-        crate::exit::one_line(&read_one(private(text).path()).unwrap_err())
+        told(&Token::read(private(text).path()).unwrap_err())
     }
 
     #[test]
     fn a_token_file_that_others_may_read_or_write_is_refused() {
         let file = private(LINE);
-        read_one(file.path()).unwrap();
+        Token::read(file.path()).unwrap();
         for mode in [0o644, 0o640, 0o604, 0o620, 0o602, 0o777] {
             std::fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
-            let refused = read_one(file.path()).unwrap_err().to_string();
+            let refused = Token::read(file.path()).unwrap_err().to_string();
             assert!(refused.contains("chmod 600"), "{refused}");
         }
         std::fs::set_permissions(file.path(), Permissions::from_mode(0o400)).unwrap();
-        read_one(file.path()).unwrap();
+        Token::read(file.path()).unwrap();
     }
 
     #[test]
@@ -147,17 +146,17 @@ mod tests {
         assert!(refusal_of(&LINE.repeat(3)).contains("has 3 tokens"));
         assert!(refusal_of(&"#".repeat(70_000)).contains("more than 64 KiB"));
         assert!(refusal_of("\nlab:root:0123456789abcdef\n").contains("line 2"));
-        assert_eq!(read_all(private(&LINE.repeat(3)).path()).unwrap().len(), 3);
+        assert_eq!(Token::read_all(private(&LINE.repeat(3)).path()).unwrap().len(), 3);
     }
 
     #[test]
     fn what_is_no_text_file_is_refused() {
         let file = private(LINE);
         std::fs::write(file.path(), [0xff; 20]).unwrap();
-        let refused = crate::exit::one_line(&read_one(file.path()).unwrap_err());
+        let refused = told(&Token::read(file.path()).unwrap_err());
         assert!(refused.contains("it is not text"), "{refused}");
         for path in ["/", "/dev/zero"] {
-            let refused = read_one(Path::new(path)).unwrap_err().to_string();
+            let refused = Token::read(path).unwrap_err().to_string();
             assert!(refused.contains("is not a file"), "{refused}");
         }
     }
