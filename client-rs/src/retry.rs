@@ -40,6 +40,7 @@ const BACKOFF_LAST: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
     tokens: AtomicU64,
+    retries: AtomicU64,
 }
 
 /// The attempts made at one request on one server.
@@ -53,7 +54,7 @@ pub(crate) struct Attempts {
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self { tokens: AtomicU64::new(BURST) }
+        Self { tokens: AtomicU64::new(BURST), retries: AtomicU64::new(0) }
     }
 }
 
@@ -88,7 +89,14 @@ impl RetryBudget {
         }
         let pause = at_least + backoff(environment, attempts.made);
         attempts.made += 1;
-        pause_within(deadline, pause).await
+        let goes_on = pause_within(deadline, pause).await;
+        self.retries.fetch_add(u64::from(goes_on), Ordering::Relaxed);
+        goes_on
+    }
+
+    /// How many requests were sent again so far.
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
     }
 
     /// Takes what one retry or hedge costs; false when there is too little left.

@@ -10,11 +10,13 @@ use super::cleanup::drop_displaced;
 use super::copies::meet;
 use super::format::Tag;
 use super::head::check_name;
+use super::observed::observed;
 use super::operation::Operation;
 use super::ranks::{Places, YOUNG, wanted_now};
 use super::report::DeleteReport;
 use crate::client::Client;
 use crate::error::{Error, Fate};
+use crate::metrics::OperationKind;
 use crate::raw::{DeleteItem, Target};
 
 /// Times that a delete refused as older is sent with a greater version.
@@ -29,6 +31,10 @@ impl Client {
     /// when that cannot be said, [`Error::Unknown`] when no object was found and
     /// a server that may have one gave no answer.
     pub async fn delete(&self, name: &[u8]) -> Result<DeleteReport, Error> {
+        observed(self.core(), OperationKind::Delete, name, self.delete_object(name)).await
+    }
+
+    async fn delete_object(&self, name: &[u8]) -> Result<DeleteReport, Error> {
         let key = check_name(name)?;
         let operation = &Operation::begin(self.core());
         let mut clocks_compared = false;

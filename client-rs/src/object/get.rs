@@ -11,11 +11,13 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use super::head::check_name;
+use super::observed::observed;
 use super::opened::{Opened, Stopped};
 use super::operation::Operation;
 use super::report::{GetOptions, GetReport, Value, cut};
 use crate::client::Client;
 use crate::error::Error;
+use crate::metrics::OperationKind;
 
 impl Client {
     /// Reads an object into new memory. `None` = there is none, which every
@@ -26,7 +28,8 @@ impl Client {
     /// [`Error::Unreadable`] when no copy of some of its bytes is whole,
     /// [`Error::Local`] when there is not enough memory for it.
     pub async fn get(&self, name: &[u8], options: &GetOptions) -> Result<Option<Value>, Error> {
-        self.get_value(name, None, options).await
+        let work = self.get_value(name, None, options);
+        observed(self.core(), OperationKind::Get, name, work).await
     }
 
     /// Reads a range of an object into new memory; what lies behind its end is
@@ -40,7 +43,8 @@ impl Client {
         range: Range<u64>,
         options: &GetOptions,
     ) -> Result<Option<Value>, Error> {
-        self.get_value(name, Some(range), options).await
+        let work = self.get_value(name, Some(range), options);
+        observed(self.core(), OperationKind::GetRange, name, work).await
     }
 
     async fn get_value(
@@ -69,6 +73,16 @@ impl Client {
     /// As [`Client::get`], and [`Error::TooLarge`] when the object is longer
     /// than the buffer; then nothing was written.
     pub async fn get_into(
+        &self,
+        name: &[u8],
+        buffer: &mut [u8],
+        options: &GetOptions,
+    ) -> Result<Option<GetReport>, Error> {
+        let work = self.get_object_into(name, buffer, options);
+        observed(self.core(), OperationKind::Get, name, work).await
+    }
+
+    async fn get_object_into(
         &self,
         name: &[u8],
         buffer: &mut [u8],
@@ -136,7 +150,19 @@ impl Client {
         Ok(report)
     }
 
-    async fn stream_object<F: Future<Output = Result<(), Error>>>(
+    /// Hands an object, or a range of it, to `take` in order.
+    pub(crate) async fn stream_object<F: Future<Output = Result<(), Error>>>(
+        &self,
+        name: &[u8],
+        range: Option<Range<u64>>,
+        options: &GetOptions,
+        take: impl Fn(Bytes) -> F,
+    ) -> Result<Option<GetReport>, Error> {
+        let kind = range.as_ref().map_or(OperationKind::Get, |_| OperationKind::GetRange);
+        observed(self.core(), kind, name, self.stream_range(name, range, options, take)).await
+    }
+
+    async fn stream_range<F: Future<Output = Result<(), Error>>>(
         &self,
         name: &[u8],
         range: Option<Range<u64>>,

@@ -156,7 +156,12 @@ pub(super) async fn find(
     let is_owner = |head: &Head| places.owners(head.tag.replicas).contains(&first);
     match ask(operation, key, &first, part).await {
         Said::Has(head) if is_owner(&head) => Ok(Some(*head)),
-        said => find_everywhere(operation, &view, key, part, Some((first, said))).await,
+        said => {
+            if matches!(said, Said::Nothing(_)) {
+                operation.servers.access().counters.failed_over();
+            }
+            find_everywhere(operation, &view, key, part, Some((first, said))).await
+        }
     }
 }
 
@@ -289,7 +294,10 @@ async fn ask_for(
     let is_all = part == Part::All;
     let is_nothing = wanted.is_empty() && !is_all;
     let bytes = read_on(&raw, server, key, &tag, wanted, answer.bytes).await?;
-    let broken = |why: &str| damaged(server, why);
+    let broken = |why: &str| {
+        operation.servers.access().counters.found_damaged();
+        damaged(server, why)
+    };
     let filled = match is_all {
         true => head.fill(bytes),
         false if is_nothing => Ok(()),

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rampuddle_protocol::{RowFlags, Version};
+use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::format::{Tag, head_key};
 use super::head::stat_of;
+use super::observed::{Observation, outcome_of};
 use super::operation::Operation;
 use super::report::ObjectStat;
 use crate::client::Client;
 use crate::error::Error;
+use crate::metrics::{OperationKind, OperationOutcome};
 use crate::raw::{ListPage, ListQuery, StatAnswer};
 use crate::view::View;
 
@@ -22,6 +26,7 @@ pub struct Listing {
     operation: Operation,
     view: Arc<View>,
     is_of_young_registry: bool,
+    observation: Observation,
     prefix: Bytes,
     sources: Vec<ServerHeads>,
     unreachable: Vec<String>,
@@ -83,6 +88,7 @@ impl Client {
             operation: Operation::begin(self.core()),
             view,
             is_of_young_registry,
+            observation: Observation::begin(self.core(), OperationKind::List, prefix),
             prefix: head_key(prefix),
             sources,
             unreachable: Vec::new(),
@@ -100,6 +106,21 @@ impl Listing {
     /// # Errors
     /// When no server at all gives an answer.
     pub async fn next(&mut self) -> Option<Result<ObjectStat, Error>> {
+        let (span, begin) = (self.observation.span(), Instant::now());
+        let next = self.next_object().instrument(span).await;
+        self.observation.worked(begin.elapsed());
+        let is_complete =
+            self.unreachable.is_empty() && self.unreadable.count == 0 && !self.is_of_young_registry;
+        match &next {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => self.observation.end(outcome_of(error), None),
+            None if is_complete => self.observation.end(OperationOutcome::Done, None),
+            None => self.observation.end(OperationOutcome::Short, None),
+        }
+        next
+    }
+
+    async fn next_object(&mut self) -> Option<Result<ObjectStat, Error>> {
         loop {
             match self.next_listed().await? {
                 Err(error) => return Some(Err(error)),

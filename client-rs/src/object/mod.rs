@@ -21,6 +21,7 @@ mod hold;
 mod if_version;
 mod list;
 mod no_clobber;
+mod observed;
 mod opened;
 mod operation;
 mod orphans;

@@ -11,6 +11,7 @@ use super::codec::{Codec, Packed, pack};
 use super::copies::Copies;
 use super::format::{BLOCK_BYTES, INLINE_BYTES_MAX, Seed, Tag, object_bytes_max};
 use super::head::check_name;
+use super::observed::observed;
 use super::operation::Operation;
 use super::put_head::{NewHead, WrittenHead};
 use super::put_stripes::Uploaded;
@@ -21,6 +22,7 @@ use super::source::Stripes;
 use super::variable::{BlockEntry, Variable};
 use crate::client::Client;
 use crate::error::Error;
+use crate::metrics::OperationKind;
 use crate::options::WritePolicy;
 use crate::view::View;
 
@@ -47,11 +49,21 @@ impl Client {
         source: impl Into<Source>,
         options: &PutOptions,
     ) -> Result<PutReport, Error> {
+        let work = self.put_object(name, source.into(), options);
+        observed(self.core(), OperationKind::Put, name, work).await
+    }
+
+    async fn put_object(
+        &self,
+        name: &[u8],
+        source: Source,
+        options: &PutOptions,
+    ) -> Result<PutReport, Error> {
         let key = check_name(name)?;
         let mut put = Put::new(Operation::begin(self.core()), key, options)?;
         put.look_first().await?;
         let put = Arc::new(put);
-        let mut stripes = Stripes::new(source.into());
+        let mut stripes = Stripes::new(source);
         if let Some(total) = stripes.length() {
             put.check_length(total)?;
             put.progress.iter().for_each(|progress| progress.set_total(total));

@@ -185,9 +185,13 @@ impl Reading<'_> {
         let stripe = piece.stripe;
         let mut problems: Vec<String> = Vec::new();
         let mut attempts = self.operation.retries.first_attempt();
+        let mut has_failed = false;
         for round in 1..=ROUNDS {
             let mut missing = 0;
             for server in owners.iter().chain(others) {
+                if std::mem::take(&mut has_failed) {
+                    self.operation.servers.access().counters.failed_over();
+                }
                 let before = verifier.reached();
                 let ask = self.ask_server(server, &key, piece, room, &mut verifier, &mut attempts);
                 let outcome = ask.await;
@@ -216,9 +220,14 @@ impl Reading<'_> {
                     }
                     Ok(Came::Wrong) => {
                         verifier.restart_block();
+                        has_failed = true;
+                        self.operation.servers.access().counters.found_damaged();
                         format!("stripe {stripe} on server \"{server}\" does not have its checksum")
                     }
-                    Err(error) => error.to_string(),
+                    Err(error) => {
+                        has_failed = true;
+                        error.to_string()
+                    }
                 };
                 if !problems.contains(&problem) {
                     problems.push(problem);

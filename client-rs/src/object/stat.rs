@@ -9,11 +9,13 @@ use rampuddle_protocol::{Status, Version};
 
 use super::format::{Tag, stripe_key, stripe_version};
 use super::head::{Head, Part, check_name, find};
+use super::observed::observed;
 use super::operation::Operation;
 use super::ranks::Places;
 use super::report::{CopyPlace, CopyState, Located, ObjectStat};
 use crate::client::Client;
 use crate::error::Error;
+use crate::metrics::OperationKind;
 use crate::raw::{RawClient, StatAnswer, Target};
 
 /// Stripes that are asked for at once.
@@ -34,6 +36,10 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn stat(&self, name: &[u8]) -> Result<Option<ObjectStat>, Error> {
+        observed(self.core(), OperationKind::Stat, name, self.stat_object(name)).await
+    }
+
+    async fn stat_object(&self, name: &[u8]) -> Result<Option<ObjectStat>, Error> {
         let operation = Operation::begin(self.core());
         let found = find(&operation, &check_name(name)?, Part::Described).await?;
         Ok(found.map(|head| head.stat()))
@@ -46,6 +52,10 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn locate(&self, name: &[u8]) -> Result<Option<Located>, Error> {
+        observed(self.core(), OperationKind::Locate, name, self.locate_object(name)).await
+    }
+
+    async fn locate_object(&self, name: &[u8]) -> Result<Option<Located>, Error> {
         let operation = &Operation::begin(self.core());
         let key = check_name(name)?;
         let Some(head) = find(operation, &key, Part::Described).await? else { return Ok(None) };

@@ -7,6 +7,7 @@ use rampuddle_protocol::SessionId;
 
 use crate::clocks::Clocks;
 use crate::environment::Environment;
+use crate::metrics::Counters;
 use crate::placement::Placing;
 use crate::token::Token;
 
@@ -22,6 +23,8 @@ pub(crate) struct Access {
     /// The boot id of this machine: see [`rampuddle_discovery::host_id`].
     pub(crate) host: String,
     pub(crate) clocks: Clocks,
+    /// What all operations count into.
+    pub(crate) counters: Counters,
     /// What keys are placed by now; `None` before the first view.
     pub(crate) placing: RwLock<Option<Arc<Placing>>>,
     /// Where probes run.

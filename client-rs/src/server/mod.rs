@@ -279,6 +279,7 @@ impl Server {
             });
             match greeted {
                 Ok(connection) => {
+                    self.access.counters.connected();
                     self.recovered();
                     return Ok(connection);
                 }

@@ -24,6 +24,7 @@ fn access_with(connections_per_server: usize, environment: Environment) -> Arc<A
         patience: Duration::from_secs(5),
         connections_per_server,
         host: host_id(),
+        counters: Default::default(),
         clocks: Clocks::new(&environment),
         placing: Default::default(),
         environment,

@@ -3,12 +3,16 @@
 
 #![forbid(unsafe_code)]
 
+mod blocking;
 mod codecs;
 mod compare;
 mod doors;
+mod environment;
+mod examples;
 mod failures;
 mod hostile;
 mod if_version;
+mod metrics;
 mod no_clobber;
 mod object_faults;
 mod objects;
@@ -16,4 +20,5 @@ mod patience;
 mod put_ends;
 mod ranges;
 mod raw;
+mod spans;
 mod support;

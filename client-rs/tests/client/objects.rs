@@ -12,13 +12,14 @@ use crate::doors::bytes;
 
 const MIB: usize = 1 << 20;
 
-struct Cluster {
-    url: String,
+/// Servers `s0`, `s1`, ... on threads of this process.
+pub(crate) struct Cluster {
+    pub(crate) url: String,
     servers: Vec<Option<(Stopper, JoinHandle<()>)>>,
 }
 
 impl Cluster {
-    fn start(count: usize, pool_bytes: u64) -> Self {
+    pub(crate) fn start(count: usize, pool_bytes: u64) -> Self {
         let mut list = Vec::new();
         let mut servers = Vec::new();
         for index in 0..count {
@@ -31,13 +32,17 @@ impl Cluster {
         Self { url: format!("static:{}", list.join(",")), servers }
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) fn options(&self) -> Options {
         let mut options = Options::new(&self.url);
         options.cluster = "test".into();
-        Client::connect(options).await.unwrap()
+        options
     }
 
-    fn stop(&mut self, index: usize) {
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.options()).await.unwrap()
+    }
+
+    pub(crate) fn stop(&mut self, index: usize) {
         if let Some((stopper, thread)) = self.servers[index].take() {
             stopper.stop();
             let ended = thread.join();

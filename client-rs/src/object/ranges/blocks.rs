@@ -180,7 +180,8 @@ impl OnServer<'_, '_> {
         let verify = lock(self.assembly).options().verify;
         let (mut came, mut left) = (Vec::new(), Vec::new());
         for (sought, answer) in batch.into_iter().zip(answers) {
-            match answer.ok().and_then(|answer| stored(&sought.wanted, answer, verify)) {
+            let stored = |answer| stored(self.operation, &sought.wanted, answer, verify);
+            match answer.ok().and_then(stored) {
                 Some(bytes) => came.push((sought, bytes)),
                 None => left.push(sought),
             }
@@ -229,10 +230,15 @@ impl OnServer<'_, '_> {
 }
 
 /// The bytes of a block as they are stored, when they are right.
-fn stored(wanted: &Wanted, answer: Answer, verify: bool) -> Option<Bytes> {
-    let is_whole = answer.status == Status::Ok && answer.length == wanted.stored_bytes();
-    let is_good = is_whole && (!verify || wanted.is_right(&answer.bytes));
-    is_good.then_some(answer.bytes)
+fn stored(operation: &Operation, wanted: &Wanted, answer: Answer, verify: bool) -> Option<Bytes> {
+    if answer.status != Status::Ok || answer.length != wanted.stored_bytes() {
+        return None;
+    }
+    if verify && !wanted.is_right(&answer.bytes) {
+        operation.servers.access().counters.found_damaged();
+        return None;
+    }
+    Some(answer.bytes)
 }
 
 /// Cuts blocks into stretches that are asked for together.

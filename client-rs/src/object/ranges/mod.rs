@@ -24,13 +24,17 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
+use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use self::assembly::Assembly;
 use super::head::check_name;
+use super::observed::{Judged as _, Observation};
 use super::operation::Operation;
 use super::report::{GetOptions, Value};
 use crate::client::Client;
 use crate::error::Error;
+use crate::metrics::OperationKind;
 
 /// Objects whose heads are looked at together: what one frame has room for.
 const OBJECTS_AT_ONCE: usize = 1_024;
@@ -83,6 +87,20 @@ impl Client {
     /// # Errors
     /// For each range as [`Client::get_range`].
     pub async fn get_ranges(
+        &self,
+        asked: &[RangeOf],
+        options: &GetOptions,
+    ) -> Vec<Result<Option<Value>, Error>> {
+        let name = asked.first().map_or(&b""[..], |first| &first.name);
+        let mut observation = Observation::begin(self.core(), OperationKind::GetRanges, name);
+        let begin = Instant::now();
+        let results = self.read_ranges(asked, options).instrument(observation.span()).await;
+        observation.worked(begin.elapsed());
+        observation.end(results.outcome(), results.bytes());
+        results
+    }
+
+    async fn read_ranges(
         &self,
         asked: &[RangeOf],
         options: &GetOptions,
