@@ -13,6 +13,7 @@ use crate::clocks::Clocks;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::membership::Membership;
+use crate::metrics::Counters;
 use crate::object::{Cleanups, Holds};
 use crate::options::{DiscoverySource, Options, WritePolicy};
 use crate::raw::{Info, RawClient};
@@ -127,6 +128,12 @@ impl Client {
         self.core.views.current()
     }
 
+    /// Waits for another view than the one that is known already: members came or
+    /// went, or some are seen alive that were not. Several changes may come as one.
+    pub async fn next_view(&self, known: &Arc<View>) -> Arc<View> {
+        self.core.views.other_than(known).await
+    }
+
     /// The raw operations on values.
     pub fn raw(&self) -> RawClient {
         RawClient::new(Arc::clone(&self.core))
@@ -204,6 +211,7 @@ fn access(options: &Options) -> Access {
         connections_per_server: options.connections_per_server,
         host: host_id(),
         clocks: Clocks::new(&environment),
+        counters: Counters::default(),
         placing: Default::default(),
         environment,
         runtime: tokio::runtime::Handle::current(),

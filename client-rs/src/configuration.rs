@@ -152,7 +152,7 @@ impl Configuration {
     /// # Errors
     /// When a variable makes no sense. An empty one makes none.
     pub fn from_env() -> Result<Self, ConfigurationError> {
-        Self::from_variables(|name| std::env::var_os(name))
+        Self::from_variables(std::env::var_os)
     }
 
     fn from_variables(

@@ -310,6 +310,13 @@ pub enum Error {
         /// Why.
         source: Arc<io::Error>,
     },
+    /// A blocking call on a thread of an async runtime, all of whose tasks would
+    /// stand still meanwhile. Nothing was done.
+    #[error(
+        "a call of rampuddle_client::blocking waits, and this thread belongs to an async runtime: \
+         use rampuddle_client::Client here, or a thread of your own"
+    )]
+    WithinRuntime,
     /// Options that cannot work: fix the settings.
     #[error("the option {option} is {found}: expected {expected}")]
     BadOption {

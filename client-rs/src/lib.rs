@@ -1,8 +1,56 @@
-//! RamPuddle's client library: placement, replication and striping over servers
-//! that know nothing of each other.
+//! RamPuddle's client library: the memory of a cluster as one shared place for
+//! large files.
+//!
+//! ```
+//! use rampuddle_client::{Client, GetOptions, Options, PutOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let server = rampuddle_server::Server::bind(
+//! #     rampuddle_server::Options::new("node-1", "default", 64 << 20),
+//! # )?;
+//! # let url = format!("static:node-1={}", server.local_address().unwrap());
+//! # let stopper = server.stopper();
+//! # let running = std::thread::spawn(move || server.run());
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! // `Options::from_env()` takes what the command `puddle` takes.
+//! let mut options = Options::new(url);
+//! options.replicas = Some(2);
+//! let client = Client::connect(options).await?;
+//!
+//! let weights = vec![7; 5_000_000];
+//! let report = client.put(b"weights", weights.clone(), &PutOptions::default()).await?;
+//! assert_eq!((report.bytes, report.is_short()), (5_000_000, false));
+//!
+//! // The whole object, or a part of it; `None` = there is none, which every
+//! // server that may have it has confirmed.
+//! let value = client.get(b"weights", &GetOptions::default()).await?.expect("just put");
+//! assert_eq!(value.into_bytes(), weights);
+//! let part = client.get_range(b"weights", 10..20, &GetOptions::default()).await?;
+//! assert_eq!(part.expect("still there").into_bytes(), [7; 10][..]);
+//!
+//! let mut listing = client.list(b"w");
+//! while let Some(object) = listing.next().await {
+//!     assert_eq!(object?.bytes, 5_000_000);
+//! }
+//! client.delete(b"weights").await?;
+//! assert!(client.get(b"weights", &GetOptions::default()).await?.is_none());
+//! # Ok::<_, rampuddle_client::Error>(())
+//! # })?;
+//! # stopper.stop();
+//! # running.join().unwrap()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Programs without an async runtime use [`blocking::Client`]. What a client has
+//! done is in [`Client::metrics`], and in spans at level DEBUG. Servers know
+//! nothing of each other: placement, striping, replication and checksums are all
+//! done here. More examples, each a program: `client-rs/examples`.
 //!
 //! ```text
 //!   Client ---- View <-------- discovery (members, the living)
+//!     |
+//!     +-- objects: put, get, list, delete
 //!     |
 //!     +-- raw()  four operations on values, batches of any size
 //!           |        placement: key -> slot -> members by rank
@@ -15,23 +63,10 @@
 //!
 //! There is no thread and no task per connection: whoever waits for an answer
 //! reads it. Dropping the future of a call closes the connections that it used.
-//!
-//! ```no_run
-//! use rampuddle_client::{Client, CreateItem, GatherItem, Options, Target};
-//!
-//! # async fn example() -> Result<(), rampuddle_client::Error> {
-//! let client = Client::connect(Options::new("static:node-1=127.0.0.1:7440")).await?;
-//! let raw = client.raw();
-//! let made = raw.create(&Target::Placement, vec![CreateItem::new("key", "bytes")]).await;
-//! assert!(made[0].as_ref().is_ok_and(|answer| answer.status.is_success()));
-//! let read = raw.gather(&Target::Placement, vec![GatherItem::whole("key")]).await;
-//! assert!(read[0].as_ref().is_ok_and(|answer| &answer.bytes[..] == b"bytes"));
-//! # Ok(())
-//! # }
-//! ```
 
 #![deny(unsafe_code)]
 
+pub mod blocking;
 mod client;
 mod clocks;
 pub mod configuration;
@@ -48,6 +83,7 @@ pub mod fuzzing {
     pub use crate::raw::fuzzing::{Conversation, Question, converse};
 }
 mod membership;
+mod metrics;
 mod object;
 mod offsets;
 mod options;
@@ -71,6 +107,7 @@ pub use client::{Client, Node};
 pub use configuration::{ConfigFile, Configuration, ConfigurationError};
 pub use environment::{Clock, Environment, Random, SeededRandom, SystemClock, SystemRandom};
 pub use error::{Error, Fate, Misbehaviour};
+pub use metrics::{Latency, Metrics, OperationKind, OperationMetrics, OperationOutcome};
 pub use object::{
     Codec, CompareOptions, Comparison, CopyPlace, CopyState, DeleteReport, GetOptions, GetReport,
     Listing, Located, Metadata, ObjectStat, Orphans, Progress, PutCondition, PutOptions, PutReport,

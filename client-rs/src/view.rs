@@ -193,6 +193,13 @@ impl Views {
         Arc::clone(&self.latest.borrow())
     }
 
+    /// The first view that is not this one.
+    pub(crate) async fn other_than(&self, known: &Arc<View>) -> Arc<View> {
+        let mut latest = self.latest.subscribe();
+        let other = latest.wait_for(|view| !Arc::ptr_eq(view, known)).await;
+        Arc::clone(&other.expect("the sender is a part of this"))
+    }
+
     /// Follows discovery for ever, from what is known of the members. `on_view`
     /// sees each new view before it is handed out. A snapshot that cannot be used
     /// leaves the view as it is. `answers` asks a member itself whether it is
