@@ -169,7 +169,7 @@ fn what_cannot_be_read_is_told_and_the_rest_goes_on() {
         symlink("/proc/self/mem", lab.path("d/unread")).unwrap();
     } else {
         lab.file("d/unread", 10);
-        fs::set_permissions(lab.path("d/unread"), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(lab.path("d/unread"), Permissions::from_mode(0o000)).unwrap();
     }
     let ran = lab.run(["put", "-r", "-L", "--replicas", "1", "d"]).expect(3);
     let ran = ran.says("sent 4 files").says("1 failed");

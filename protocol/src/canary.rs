@@ -2,7 +2,7 @@
 //! tested: a fuzzer that does not find them proves nothing.
 //!
 //! Without the feature `canary-bug` no bug is in the code: [`is_planted`] is a
-//! constant. With it, each is asleep until [`plant`] wakes it. Builds without
+//! constant. With it, each is asleep until `plant` wakes it. Builds without
 //! debug assertions, which is what people run, refuse the feature.
 
 #[cfg(all(feature = "canary-bug", not(debug_assertions)))]

@@ -147,9 +147,9 @@ impl Verification {
                     Some(Ok(listed)) => self.begin(listed.key),
                 }
             }
-            match self.under_way.join_next().await?.expect("nobody ends it, and it never panics") {
-                Some(verified) => return Some(Ok(verified)),
-                None => {}
+            let verified = self.under_way.join_next().await?;
+            if let Some(verified) = verified.expect("nobody ends it, and it never panics") {
+                return Some(Ok(verified));
             }
         }
     }

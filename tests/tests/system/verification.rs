@@ -325,9 +325,9 @@ fn servers_that_are_killed_or_pause_are_named_and_restarted_ones_have_lost_their
     lab.verify(&[]).is_all_whole();
     for paused in [true, false] {
         if paused {
-            lab.desk.cluster.server(1).pause()
+            lab.desk.cluster.server(1).pause();
         } else {
-            lab.desk.cluster.kill(1)
+            lab.desk.cluster.kill(1);
         }
         let began = Instant::now();
         let found = lab.verify(&[]);
@@ -373,7 +373,7 @@ fn stripes_of_no_head_are_counted_and_those_with_a_lease_are_none() {
         let version = Version { time: 1, writer: 1 };
         let row =
             CreateRow { length: 70_000, version, set: upload, lease_ms, ..CreateRow::default() };
-        let created = raw.create_row(row, &stripe_key(upload, stripe), b"", &[1; 70_000]);
+        let created = raw.create_row(row, &stripe_key(upload, stripe), b"", &vec![1; 70_000]);
         assert_eq!(created.0.status(), Status::Ok);
     };
     plant(1, 0, 0);
