@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 use rampuddle_client::{Error, Node};
+use rampuddle_discovery::MemberState;
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -20,7 +21,8 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<Exit> {
             return Err(refusal.into());
         }
         // One that is out, and has nothing any more, is no part of the sum.
-        let counts = |node: &&Node| node.is_alive || node.state.is_some_and(|s| s.is_read_from());
+        let counts =
+            |node: &&Node| node.is_alive || node.state.is_some_and(MemberState::is_read_from);
         let mut rows: Vec<_> = nodes.iter().filter(counts).map(Row::of).collect();
         let silent: Vec<_> = rows.iter().filter(|row| row.room.is_none()).collect();
         let silent: Vec<_> = silent.iter().filter_map(|row| row.name.as_deref()).collect();

@@ -3,7 +3,7 @@
 use std::fs::{DirEntry, FileType, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tokio::sync::mpsc::Sender;
 
@@ -115,7 +115,7 @@ fn kind_of(found: &Metadata) -> &'static str {
 }
 
 /// Whether a file is one still: it may have become something that has no end.
-pub(super) fn check_file(path: &PathBuf, dereference: bool) -> Result<(), String> {
+pub(super) fn check_file(path: &Path, dereference: bool) -> Result<(), String> {
     let look = if dereference { path.metadata() } else { path.symlink_metadata() };
     match look {
         Ok(found) if found.is_file() => Ok(()),
