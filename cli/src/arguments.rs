@@ -16,6 +16,7 @@ use rampuddle_protocol::Version;
 
 use crate::metadata::Meta;
 use crate::size::{ByteRange, Size};
+use crate::ttl::Ttl;
 use crate::whole::Whole;
 
 /// The memory of a cluster as one shared place for large files.
@@ -401,6 +402,9 @@ pub(crate) struct PutArguments {
     /// Never evict the object; servers of this version evict nothing
     #[arg(long)]
     pub(crate) keep: bool,
+    /// How long the object lives, such as 90s, 15m, 2h or 7d [default: for good]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) ttl: Option<Ttl>,
     /// Length of a stripe, whole MiB up to 1GiB [default: 4MiB]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub(crate) stripe: Option<Size>,

@@ -26,6 +26,7 @@ mod settings;
 mod signals;
 mod size;
 mod time;
+mod ttl;
 mod whole;
 
 use std::io::IsTerminal as _;

@@ -1,5 +1,10 @@
 //! Moments as people read them.
 
+/// A moment in seconds since 1970, for JSON.
+pub(crate) fn seconds_of(unix_ms: u64) -> u64 {
+    unix_ms / 1000
+}
+
 /// A moment as `2026-01-31 23:59:59Z`.
 pub(crate) fn utc(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;

@@ -7,8 +7,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::process::Stdio;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use common::{Lab, behind, left_in, run, run_on_terminal, run_unread, run_with, text};
+use common::{Lab, PATIENCE, behind, left_in, run, run_on_terminal, run_unread, run_with, text};
 use rustix::process::Signal;
 
 #[test]
@@ -232,6 +233,34 @@ fn an_object_that_is_kept_is_shown_to_be() {
         assert_eq!(lab.run(["stat", name, "--json"]).expect(0).json()[0]["keep"], is_kept);
         let line = format!("keep      {word}\n");
         assert!(lab.run(["stat", name]).expect(0).text().contains(&line), "{name}");
+    }
+}
+
+#[test]
+fn an_object_with_a_ttl_says_when_it_ends_and_ends_then() {
+    let lab = Lab::with_servers(2);
+    let json = |arguments: &[&str]| lab.run(arguments).expect(0).json().remove(0);
+    run_with(lab.puddle(["put", "-", "for-good"]), b"one").expect(0);
+    assert!(json(&["stat", "for-good", "--json"])["expires"].is_null());
+    assert!(lab.run(["stat", "for-good"]).expect(0).text().contains("expires   never\n"));
+    let put = run_with(lab.puddle(["put", "-", "a", "--ttl", "2h", "--json"]), b"two").expect(0);
+    let expires = put.json()[0]["expires"].as_u64().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!((now + 7_100..=now + 7_201).contains(&expires), "{expires} at {now}");
+    assert_eq!(json(&["stat", "a", "--json"])["expires"], expires);
+    assert!(lab.run(["stat", "a"]).expect(0).text().contains("expires   20"));
+    run_with(lab.puddle(["put", "-", "a", "--ttl", "1s"]), b"three").expect(0);
+    let began = Instant::now();
+    while lab.run(["ls"]).expect(0).text() != "for-good\n" {
+        assert!(began.elapsed() < PATIENCE, "it never ends");
+    }
+    for bad in ["", "90", "1.5h", "-1s", "1w"] {
+        let refused = lab.run(["put", "members", "--ttl", bad]).expect(2);
+        refused.says("such as 90s, 15m, 2h or 7d");
+    }
+    for bad in ["0s", "3651d"] {
+        let refused = run_with(lab.puddle(["put", "-", "b", "--ttl", bad]), b"x").expect(2);
+        refused.says("expected 1 s to 3,650 days");
     }
 }
 

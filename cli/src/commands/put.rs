@@ -20,6 +20,7 @@ use crate::progress::Bar;
 use crate::runtime::{block_on, connect};
 use crate::settings::Settings;
 use crate::size::rounded;
+use crate::time::seconds_of;
 
 /// Stores the source under a name.
 pub(crate) fn run(settings: &Settings, given: &PutArguments) -> anyhow::Result<Exit> {
@@ -55,6 +56,7 @@ pub(crate) fn options_of(given: &PutArguments) -> anyhow::Result<PutOptions> {
     };
     options.metadata = metadata::collect(&given.meta)?;
     options.keep = given.keep;
+    options.ttl = given.ttl.map(|ttl| ttl.0);
     options.stripe_bytes = given.stripe.map(|size| size.0);
     Ok(options)
 }
@@ -127,6 +129,7 @@ struct JsonPut<'a> {
     wanted: u32,
     stand_ins: &'a [String],
     problems: &'a [String],
+    expires: Option<u64>,
 }
 
 fn tell(settings: &Settings, name: &[u8], report: &PutReport, seconds: f64) -> Exit {
@@ -154,6 +157,7 @@ fn tell(settings: &Settings, name: &[u8], report: &PutReport, seconds: f64) -> E
         wanted: report.wanted,
         stand_ins: &report.stand_ins,
         problems: &report.problems,
+        expires: report.expires_unix_ms.map(seconds_of),
     };
     if settings.output.json {
         settings.output.report(&json);

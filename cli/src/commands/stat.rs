@@ -14,7 +14,7 @@ use crate::metadata::JsonMetadata;
 use crate::output::{JsonName, escape, escape_text};
 use crate::runtime::{block_on, connect};
 use crate::settings::Settings;
-use crate::time::utc;
+use crate::time::{seconds_of, utc};
 
 /// Prints what is known of an object.
 pub(crate) fn run(settings: &Settings, given: &StatArguments) -> anyhow::Result<Exit> {
@@ -41,6 +41,7 @@ fn text(located: &Located) -> String {
     line("written", utc(stat.version.unix_ms()));
     line("replicas", stat.replicas.to_string());
     line("keep", if stat.keep { "yes" } else { "no" }.to_owned());
+    line("expires", stat.expires_unix_ms.map_or_else(|| "never".to_owned(), utc));
     line("stripes", format!("{} of {} bytes", stat.stripes, stat.stripe_bytes));
     let stored = stat.stored_bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string());
     line("stored", format!("{stored} bytes by codec {}", stat.codec));
@@ -89,6 +90,7 @@ struct JsonStat {
     stripe_bytes: u64,
     upload: String,
     keep: bool,
+    expires: Option<u64>,
     codec: String,
     stored_bytes: Option<u64>,
     #[serde(flatten)]
@@ -124,6 +126,7 @@ impl JsonStat {
             stripe_bytes: stat.stripe_bytes,
             upload: stat.upload.to_string(),
             keep: stat.keep,
+            expires: stat.expires_unix_ms.map(seconds_of),
             codec: stat.codec.to_string(),
             stored_bytes: stat.stored_bytes,
             metadata: JsonMetadata::new(&stat.metadata.clone().unwrap_or_default()),

@@ -20,6 +20,8 @@ pub(crate) const INLINE_BYTES_MAX: u64 = MIB;
 const FORMAT: u8 = 1;
 /// The bytes lie in the head.
 const INLINE: u8 = 1;
+/// The object ends at a moment that stands in its sections.
+const ENDS: u8 = 1 << 1;
 
 // An inline object is one block.
 const _: () = assert!(INLINE_BYTES_MAX <= BLOCK_BYTES);
@@ -75,6 +77,8 @@ pub(crate) struct Tag {
     pub(crate) crc32c: u32,
     /// With a codec: the length of an inline object as it is stored. Else 0.
     pub(crate) inline_stored_bytes: u32,
+    /// The object ends; when, its sections say.
+    pub(crate) ends: bool,
 }
 
 impl Tag {
@@ -133,7 +137,8 @@ impl Tag {
     pub(crate) fn encode(&self, key: &[u8]) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         let inline = if self.is_inline() { INLINE } else { 0 };
-        bytes[..4].copy_from_slice(&[FORMAT, self.replicas, self.codec.number(), inline]);
+        let flags = inline | if self.ends { ENDS } else { 0 };
+        bytes[..4].copy_from_slice(&[FORMAT, self.replicas, self.codec.number(), flags]);
         self.stripe_bytes.put(&mut bytes[4..]);
         self.object_bytes.put(&mut bytes[8..]);
         self.upload.put(&mut bytes[16..]);
@@ -173,6 +178,7 @@ impl Tag {
             variable_bytes: u32::take(&bytes[48..]),
             crc32c: u32::take(&bytes[52..]),
             inline_stored_bytes: inline_stored,
+            ends: bytes[3] & ENDS != 0,
         };
         tag.check().map(|()| tag)
     }
@@ -237,6 +243,7 @@ mod tests {
             variable_bytes: 80,
             crc32c: 9,
             inline_stored_bytes: 0,
+            ends: true,
         }
     }
 

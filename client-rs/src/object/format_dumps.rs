@@ -15,6 +15,7 @@ use super::format::{
     BLOCK_BYTES, HEAD_KIND, INLINE_BYTES_MAX, STRIPE_KIND, Seed, Tag, head_key, stripe_key,
     stripe_version,
 };
+use super::life::{TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 use super::sections::{
     METADATA_BYTES_MAX, METADATA_NAME_BYTES_MAX, SECTION_CRC32C, SECTION_EXPIRY, SECTION_METADATA,
     SECTION_MUST_BE_KNOWN, Sections,
@@ -29,11 +30,13 @@ const STRIPE_BYTES: u64 = 4 << 20;
 const STRIPED_BYTES: u64 = STRIPE_BYTES + 5;
 
 /// The dumps, each with the layout that its fields follow.
-const DUMPS: [(&str, &str); 13] = [
+const DUMPS: [(&str, &str); 15] = [
     ("compressed-head", ""),
     ("compressed-table", ""),
     ("compressed-tag", "`Tag`, 64 bytes"),
     ("empty-tag", "`Tag`, 64 bytes"),
+    ("expiring-tag", "`Tag`, 64 bytes"),
+    ("expiring-variable", ""),
     ("head-key", ""),
     ("inline-tag", "`Tag`, 64 bytes"),
     ("sections", ""),
@@ -148,6 +151,7 @@ fn inline_tag(bytes: &[u8]) -> Tag {
         variable_bytes: 0,
         crc32c: Seed::new(UPLOAD, 0, 0).apply(crc32c(bytes), length),
         inline_stored_bytes: 0,
+        ends: false,
     }
 }
 
@@ -162,6 +166,7 @@ fn striped_tag() -> Tag {
         variable_bytes: 40,
         crc32c: 0xb81d_f123,
         inline_stored_bytes: 0,
+        ends: false,
     }
 }
 
@@ -215,6 +220,8 @@ fn numbers_of_the_document_are_the_codes() {
         ("METADATA_NAME_BYTES_MAX", METADATA_NAME_BYTES_MAX as u64),
         ("UPLOAD_LEASE_MS", UPLOAD_LEASE_MS),
         ("HEAD_LEASE_MS", HEAD_LEASE_MS),
+        ("TTL_SECONDS_MIN", TTL_SECONDS_MIN),
+        ("TTL_SECONDS_MAX", TTL_SECONDS_MAX),
     ]);
     let rows = rows("Numbers of the format");
     let written: BTreeMap<&str, u64> = rows
@@ -298,6 +305,7 @@ fn compressed_tag() -> Tag {
         variable_bytes: 20,
         crc32c: crc32c(&bytes_of("compressed-head")[14..]),
         inline_stored_bytes: 14,
+        ends: false,
     }
 }
 
@@ -339,6 +347,7 @@ fn the_table_of_compressed_and_plain_blocks_is_that_of_the_dump() {
         variable_bytes: bytes.len() as u32,
         crc32c: rampuddle_protocol::crc32c(&bytes),
         inline_stored_bytes: 0,
+        ends: false,
         ..compressed_tag()
     };
     let read = Variable::decode(&tag, &bytes).unwrap();
@@ -382,7 +391,7 @@ fn formats_and_codecs_that_are_not_known_are_refused_in_the_documents_words() {
 #[test]
 fn what_later_versions_may_add_is_skipped() {
     let key = head_key(b"greeting");
-    for (at, byte) in [(3, 0x81), (56, 1)] {
+    for (at, byte) in [(3, 0x81), (3, 0xfd), (56, 1)] {
         let bytes = with_byte("inline-tag", &key, at, byte);
         assert_eq!(Tag::decode(&key, &bytes), Ok(inline_tag(b"hello")));
     }
@@ -391,6 +400,20 @@ fn what_later_versions_may_add_is_skipped() {
     let tag = Tag { variable_bytes: 52, crc32c: crc32c(&longer), ..striped_tag() };
     let read = Variable::decode(&tag, &longer).unwrap();
     assert_eq!(read, Variable { table: blocks_of_pattern(), sections: Sections::default() });
+}
+
+#[test]
+fn the_head_of_an_object_that_ends_is_that_of_the_dumps() {
+    let seed = Seed::new(UPLOAD, 0, 0);
+    let entry = BlockEntry::plain(&seed, 5, crc32c(b"hello"));
+    let sections = Sections { expires_ms: Some(1_767_312_000_000), ..Sections::default() };
+    let variable = Variable::encode(&[entry], &sections.encode());
+    assert_eq!(variable, bytes_of("expiring-variable"));
+    let (crc32c, variable_bytes) = (crc32c(&variable), variable.len() as u32);
+    let tag = Tag { ends: true, crc32c, variable_bytes, ..inline_tag(b"hello") };
+    assert_tag("expiring-tag", b"greeting", tag);
+    let read = Variable::decode(&tag, &variable).unwrap();
+    assert_eq!(read, Variable { table: vec![entry], sections });
 }
 
 #[test]

@@ -11,6 +11,7 @@ use rampuddle_protocol::{RowFlags, Status, Version};
 
 use super::codec::{Codec, unpack};
 use super::format::{INLINE_BYTES_MAX, Seed, Tag, head_key};
+use super::life::Life;
 use super::operation::Operation;
 use super::ranks::{Places, YOUNG, prefer};
 use super::read::stored_bytes;
@@ -50,7 +51,7 @@ pub(super) struct Head {
 /// How much of a head is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// The tag.
+    /// The tag, and of an object that ends the sections.
     Tag,
     /// The tag and, when it says that there are any, the sections.
     Described,
@@ -61,7 +62,8 @@ pub(super) enum Part {
 /// What one server said about a head.
 pub(super) enum Said {
     Has(Box<Head>),
-    /// It has none; it remembers a delete of this version (none = no delete).
+    /// It has none; it remembers a delete of this version (none = no delete), or
+    /// has a head of it that is over.
     HasNot(Version),
     /// It gave no answer that counts.
     Nothing(Problem),
@@ -110,7 +112,13 @@ impl Head {
         let of_tag = stat_of(&self.key[1..], &self.tag, self.keep);
         let stored_bytes = of_tag.stored_bytes.unwrap_or_else(|| stored_bytes(&self.table));
         let metadata = Some(self.sections.metadata.clone());
-        ObjectStat { stored_bytes: Some(stored_bytes), metadata, ..of_tag }
+        let expires_unix_ms = self.life().ends_ms;
+        ObjectStat { stored_bytes: Some(stored_bytes), metadata, expires_unix_ms, ..of_tag }
+    }
+
+    /// To when the object lives, by the sections, which must have been asked for.
+    pub(super) fn life(&self) -> Life {
+        Life { ends_ms: self.sections.expires_ms }
     }
 }
 
@@ -133,6 +141,7 @@ pub(super) fn stat_of(name: &[u8], tag: &Tag, keep: bool) -> ObjectStat {
         codec: tag.codec,
         stored_bytes,
         metadata: None,
+        expires_unix_ms: None,
     }
 }
 
@@ -288,6 +297,8 @@ async fn ask_for(
     let (inline, variable) = (tag.inline_bytes(), u64::from(tag.variable_bytes));
     let wanted = match part {
         Part::All => 0..inline + variable,
+        // Whether it is over stands there, too.
+        Part::Tag if tag.ends => inline..inline + variable,
         Part::Described if has_more_to_say(&tag) => inline..inline + variable,
         Part::Described | Part::Tag => inline..inline,
     };
@@ -304,6 +315,10 @@ async fn ask_for(
         false => head.describe(&bytes),
     };
     filled.map_err(broken)?;
+    // Over, though the server has it still: as good as deleted.
+    if head.life().is_over(operation.clocks().now_ms()) {
+        return Ok(Said::HasNot(tag.version));
+    }
     head.unpack_inline(operation).await.map_err(broken)?;
     Ok(Said::Has(Box::new(head)))
 }
@@ -474,6 +489,7 @@ mod tests {
             variable_bytes: variable.len() as u32,
             crc32c: crc32c(&variable),
             inline_stored_bytes: 0,
+            ends: false,
         };
         read_made(tag, [object, &variable].concat()).await
     }
@@ -526,6 +542,7 @@ mod tests {
                     variable_bytes: variable.len() as u32,
                     crc32c: crc32c(&variable),
                     inline_stored_bytes: stored.len() as u32,
+                    ends: false,
                 };
                 match read_made(tag, [stored, &variable].concat()).await {
                     Ok(bytes) => assert!(problem.is_empty() && bytes == object),

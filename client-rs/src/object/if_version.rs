@@ -99,6 +99,7 @@ impl Put {
         let mut item = CreateItem::new(self.key.clone(), found.bytes);
         (item.tag, item.version, item.set) = (found.tag, found.version, found.set);
         (item.crc32c, item.replicas) = (found.crc32c, head.tag.replicas);
+        item.lease_ms = head.life().lease_ms(self.operation.clocks().now_ms());
         item.flags = found.flags.among(RowFlags::STORED).without(RowFlags::CHECKSUM);
         item.flags |= RowFlags::REPLACE;
         let mut replaced = vec![head.tag];

@@ -66,8 +66,12 @@ enum What {
     Delete,
     /// Why not.
     Unreadable(&'static str),
-    /// With its tag; whether it is never evicted.
-    Object(Tag, bool),
+    /// With its tag; whether it is never evicted, and when it ends.
+    Object {
+        tag: Tag,
+        keep: bool,
+        ends_ms: Option<u64>,
+    },
 }
 
 impl Client {
@@ -124,8 +128,9 @@ impl Listing {
         loop {
             match self.next_listed().await? {
                 Err(error) => return Some(Err(error)),
-                Ok(Listed { key, what: What::Object(tag, keep), .. }) => {
-                    return Some(Ok(stat_of(&key[1..], &tag, keep)));
+                Ok(Listed { key, what: What::Object { tag, keep, ends_ms }, .. }) => {
+                    let of_tag = stat_of(&key[1..], &tag, keep);
+                    return Some(Ok(ObjectStat { expires_unix_ms: ends_ms, ..of_tag }));
                 }
                 Ok(Listed { key, what: What::Unreadable(why), .. }) => {
                     self.unreadable.add(&key[1..], why);
@@ -203,7 +208,9 @@ impl ServerHeads {
         query.tombstones = true;
         match page(operation, &self.server, &query).await {
             Ok(page) => {
-                self.heads.extend(page.entries.into_iter().map(Listed::of));
+                let now_ms = operation.clocks().now_ms();
+                let entries = page.entries.into_iter();
+                self.heads.extend(entries.map(|entry| Listed::of(entry, now_ms)));
                 self.cursor = page.next;
                 None
             }
@@ -233,14 +240,17 @@ pub(super) async fn page(
 }
 
 impl Listed {
-    fn of(entry: StatAnswer) -> Self {
+    fn of(entry: StatAnswer, now_ms: u64) -> Self {
         let version = entry.row.version;
         let what = if entry.row.flags.has(RowFlags::TOMBSTONE) {
             What::Delete
         } else {
             match Tag::decode(&entry.key, &entry.tag) {
                 Ok(tag) if tag.version == version => {
-                    What::Object(tag, entry.row.flags.has(RowFlags::KEEP))
+                    let keep = entry.row.flags.has(RowFlags::KEEP);
+                    let lease_ms = Some(entry.row.lease_ms).filter(|lease| tag.ends && *lease > 0);
+                    let ends_ms = lease_ms.map(|lease_ms| now_ms.saturating_add(lease_ms));
+                    What::Object { tag, keep, ends_ms }
                 }
                 Ok(_) => What::Unreadable("its version is not that of its tag"),
                 Err(why) => What::Unreadable(why),
@@ -259,7 +269,7 @@ impl Listed {
     fn rank(&self) -> (Version, u8) {
         let of_kind = match self.what {
             What::Unreadable(_) => 0,
-            What::Object(..) => 1,
+            What::Object { .. } => 1,
             What::Delete => 2,
         };
         (self.version, of_kind)
@@ -288,6 +298,7 @@ mod tests {
             variable_bytes: 0,
             crc32c: 0,
             inline_stored_bytes: 0,
+            ends: false,
         };
         let mut bytes = tag.encode(key);
         change(&mut bytes);

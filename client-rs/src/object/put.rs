@@ -1,6 +1,7 @@
 //! Putting objects: stripes first, then the head.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rampuddle_protocol::limits::VALUE_BYTES_MAX;
@@ -11,6 +12,7 @@ use super::codec::{Codec, Packed, pack};
 use super::copies::Copies;
 use super::format::{BLOCK_BYTES, INLINE_BYTES_MAX, Seed, Tag, object_bytes_max};
 use super::head::check_name;
+use super::life::{Life, check_ttl};
 use super::observed::observed;
 use super::operation::Operation;
 use super::put_head::{NewHead, WrittenHead};
@@ -103,6 +105,7 @@ pub(super) struct Put {
     pub(super) stripe_bytes: u64,
     pub(super) condition: PutCondition,
     keep: bool,
+    pub(super) ttl: Option<Duration>,
     /// What the head is known to take the place of before it is written.
     pub(super) replaced: Vec<Tag>,
     codec: Codec,
@@ -130,10 +133,12 @@ impl Put {
             });
         }
         check_metadata(&options.metadata)?;
+        check_ttl(options.ttl)?;
         let sections = Sections { metadata: options.metadata.clone(), ..Sections::default() };
         // With a codec there will be a checksum of the whole object.
         let crc32c = (options.codec != Codec::None).then_some(0);
-        let longest = Sections { crc32c, ..sections.clone() }.encode();
+        let expires_ms = options.ttl.map(|_| 0);
+        let longest = Sections { crc32c, expires_ms, ..sections.clone() }.encode();
         Ok(Self {
             codec: options.codec,
             bytes_max: object_bytes_max(longest.len() as u64),
@@ -145,6 +150,7 @@ impl Put {
             stripe_bytes,
             condition: options.condition,
             keep: options.keep,
+            ttl: options.ttl,
             replaced: Vec::new(),
             sections,
             progress: options.progress.clone(),
@@ -215,6 +221,7 @@ impl Put {
             variable_bytes: 0,
             crc32c: 0,
             inline_stored_bytes: 0,
+            ends: self.ttl.is_some(),
         }
     }
 
@@ -234,21 +241,22 @@ impl Put {
         let length = bytes.len() as u64;
         let packed = self.pack(0, bytes).await?;
         let stored_bytes = packed.bytes.len() as u64;
+        let life = self.life().await;
         let (sections, tag) = match packed.is_compressed() {
-            false => (self.sections.encode(), self.tag(length)),
+            false => (self.sections_with(life, None), self.tag(length)),
             true => {
-                let sections = self.sections_with(packed.plain_crc32c);
+                let sections = self.sections_with(life, Some(packed.plain_crc32c));
                 let inline_stored_bytes = stored_bytes as u32;
                 (sections, Tag { codec: self.codec, inline_stored_bytes, ..self.tag(length) })
             }
         };
         let head = if sections.is_empty() {
             let tag = Tag { crc32c: self.only_block(&packed), ..tag };
-            NewHead { tag, bytes: packed.bytes, crc: packed.crc32c }
+            NewHead { tag, bytes: packed.bytes, crc: packed.crc32c, life }
         } else {
             let (variable, tag) = self.describe(&packed.entries, &sections, tag);
             let crc = crc32c_combine(packed.crc32c, tag.crc32c, variable.len() as u64);
-            NewHead { tag, bytes: [&packed.bytes[..], &variable].concat().into(), crc }
+            NewHead { tag, bytes: [&packed.bytes[..], &variable].concat().into(), crc, life }
         };
         let uploaded = Uploaded::inline(length, stored_bytes);
         let report = self.finish(head, uploaded, self.cleanup()).await?;
@@ -265,9 +273,17 @@ impl Put {
         packed.entries.first().map_or_else(no_block, |entry| entry.crc32c)
     }
 
-    /// The sections of an object of which blocks are compressed.
-    fn sections_with(&self, crc32c: u32) -> Vec<u8> {
-        Sections { crc32c: Some(crc32c), ..self.sections.clone() }.encode()
+    /// The life of an object whose head is written now, by a clock that was compared
+    /// with those of the servers.
+    async fn life(&self) -> Life {
+        self.meet().await;
+        Life::beginning(self.ttl, self.operation.clocks().now_ms())
+    }
+
+    /// The sections of an object with this life, and, when blocks of it are
+    /// compressed, with this checksum.
+    fn sections_with(&self, life: Life, crc32c: Option<u32>) -> Vec<u8> {
+        Sections { crc32c, expires_ms: life.ends_ms, ..self.sections.clone() }.encode()
     }
 
     /// A variable part, and the tag that has it.
@@ -290,14 +306,13 @@ impl Put {
             cleanup.run(&self.operation).await;
             return Err(error);
         }
-        let (codec, sections) = match uploaded.plain_crc32c() {
-            None => (Codec::None, self.sections.encode()),
-            Some(crc32c) => (self.codec, self.sections_with(crc32c)),
-        };
+        let (life, crc32c) = (self.life().await, uploaded.plain_crc32c());
+        let codec = if crc32c.is_some() { self.codec } else { Codec::None };
+        let sections = self.sections_with(life, crc32c);
         let stripe_bytes = self.stripe_bytes as u32;
         let tag = Tag { codec, stripe_bytes, ..self.tag(uploaded.bytes) };
         let (variable, tag) = self.describe(uploaded.entries(), &sections, tag);
-        let head = NewHead { tag, bytes: variable.into(), crc: tag.crc32c };
+        let head = NewHead { tag, bytes: variable.into(), crc: tag.crc32c, life };
         self.finish(head, uploaded, cleanup).await
     }
 
@@ -313,7 +328,6 @@ impl Put {
         uploaded: Uploaded,
         cleanup: Cleanup,
     ) -> Result<PutReport, Error> {
-        self.meet().await;
         let put = Arc::clone(self);
         let committed = async move { put.commit(head, uploaded, cleanup).await };
         self.operation.uncut(committed).await.unwrap_or_else(|| {
@@ -347,7 +361,7 @@ impl Put {
         displaced.extend(unnamed.collect::<Vec<_>>());
         let have = head.copies.taken.iter().map(|taken| Arc::clone(&taken.server)).collect();
         if uploaded.stripes() > 0 {
-            self.make_permanent(&mut head, &mut uploaded).await;
+            self.settle(&mut head, &mut uploaded).await;
         }
         let mut report = self.report(&head, uploaded);
         // With fewer copies than that, what is left of the old object may be all
@@ -390,6 +404,7 @@ impl Put {
             stripes,
             stand_ins,
             problems,
+            expires_unix_ms: head.life.ends_ms,
         }
     }
 }

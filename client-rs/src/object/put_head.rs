@@ -6,6 +6,7 @@ use rampuddle_protocol::RowFlags;
 use super::copies::{Copies, meet, write};
 use super::format::Tag;
 use super::if_version::write_if_version;
+use super::life::Life;
 use super::no_clobber::{is_refused, write_in_turn};
 use super::put::Put;
 use super::ranks::Candidates;
@@ -17,16 +18,20 @@ use crate::raw::CreateItem;
 const REDRAWS_MAX: usize = 8;
 
 /// A head to be written, but for its version.
+#[derive(Clone)]
 pub(super) struct NewHead {
     pub(super) tag: Tag,
     /// What its value begins with, and the checksum of that.
     pub(super) bytes: Bytes,
     pub(super) crc: u32,
+    /// As its sections say.
+    pub(super) life: Life,
 }
 
 /// A head as it was written.
 pub(super) struct WrittenHead {
     pub(super) tag: Tag,
+    pub(super) life: Life,
     pub(super) copies: Copies,
 }
 
@@ -40,12 +45,12 @@ impl Put {
     /// Writes the head with a version drawn now, again with a greater one when
     /// every owner holds a greater one already.
     pub(super) async fn write_head(&self, head: NewHead) -> Result<WrittenHead, Error> {
-        let NewHead { tag, bytes, crc } = head;
         let candidates = self.candidates(&self.key);
         let mut clocks_compared = false;
         for _ in 0..REDRAWS_MAX {
-            let tag = Tag { version: self.operation.clocks().draw(), ..tag };
-            let item = self.head_item(&tag, bytes.clone(), crc);
+            let version = self.operation.clocks().draw();
+            let tag = Tag { version, ..head.tag };
+            let item = self.head_item(NewHead { tag, ..head.clone() });
             let copies = self.write_on_condition(&item, &candidates).await;
             let is_refused = self.condition == PutCondition::IfAbsent && is_refused(&copies);
             let is_final = copies.is_in_doubt() || is_refused;
@@ -63,7 +68,7 @@ impl Put {
                 PutCondition::IfAbsent => self.judge_unclobbering(&copies, tag.version).await?,
                 PutCondition::IfVersion(_) => self.judge_conditional(&copies)?,
             }
-            return Ok(WrittenHead { tag, copies });
+            return Ok(WrittenHead { tag, life: head.life, copies });
         }
         let problem = "other writers were faster every time".to_owned();
         Err(Error::Failed { name: self.name(), problems: vec![problem] })
@@ -79,13 +84,15 @@ impl Put {
         }
     }
 
-    fn head_item(&self, tag: &Tag, bytes: Bytes, crc: u32) -> CreateItem {
+    fn head_item(&self, head: NewHead) -> CreateItem {
+        let NewHead { tag, bytes, crc, life } = head;
         let mut item = CreateItem::new(self.key.clone(), bytes);
         item.tag = Bytes::copy_from_slice(&tag.encode(&self.key));
         item.version = tag.version;
         item.crc32c = Some(crc);
         item.set = self.upload;
         item.replicas = self.replicas;
+        item.lease_ms = life.lease_ms(self.operation.clocks().now_ms());
         item.flags = self.flags();
         if self.condition != PutCondition::IfAbsent {
             item.flags |= RowFlags::REPLACE;

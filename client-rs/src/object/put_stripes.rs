@@ -16,6 +16,7 @@ use super::codec::Packed;
 use super::copies::{Copies, write};
 use super::format::{BLOCK_BYTES, Seed, stripe_key, stripe_version};
 use super::head::is_overtaken;
+use super::life::Lease;
 use super::operation::Operation;
 use super::put::Put;
 use super::put_head::WrittenHead;
@@ -227,6 +228,13 @@ impl Put {
         self.operation.upload_lease.as_millis() as u64
     }
 
+    /// The lease while the head is written. Of an object that ends soon anyway not
+    /// much more than its life: a writer that dies now cannot shorten it.
+    fn head_lease_ms(&self) -> u64 {
+        let life_ms = self.ttl.map_or(HEAD_LEASE_MS, |ttl| ttl.as_millis() as u64);
+        HEAD_LEASE_MS.min(life_ms.saturating_add(self.lease_ms()))
+    }
+
     fn stripe_item(&self, index: usize, bytes: Bytes, crc: u32) -> CreateItem {
         let mut item = CreateItem::new(stripe_key(self.upload, index as u64), bytes);
         item.version = stripe_version(self.upload);
@@ -265,7 +273,8 @@ impl Put {
     /// written, and copies again those that were lost meanwhile.
     pub(super) async fn secure(&self, uploaded: &mut Uploaded) -> Result<(), Error> {
         let expected = uploaded.by_server.clone();
-        for server in touch(&self.operation, self.upload, expected, HEAD_LEASE_MS).await {
+        let lease = Lease::AtLeast(self.head_lease_ms());
+        for server in touch(&self.operation, self.upload, expected, lease).await {
             for stripe in uploaded.on(&server) {
                 self.copy_again(stripe, &server, uploaded).await?;
             }
@@ -275,9 +284,9 @@ impl Put {
 
     fn renew(&self, uploaded: &Uploaded) {
         let background = Operation::background(self.operation.core());
-        let (upload, lease_ms) = (self.upload, self.lease_ms());
+        let (upload, lease) = (self.upload, Lease::AtLeast(self.lease_ms()));
         let expected = uploaded.by_server.clone();
-        tokio::spawn(async move { touch(&background, upload, expected, lease_ms).await });
+        tokio::spawn(async move { touch(&background, upload, expected, lease).await });
     }
 
     /// Copies a stripe from a server that has it to one that has not.
@@ -311,7 +320,7 @@ impl Put {
             return Err(failed(format!("the copy of stripe {index} that is left is damaged")));
         };
         let mut item = self.stripe_item(index, bytes, crc);
-        item.lease_ms = HEAD_LEASE_MS;
+        item.lease_ms = self.head_lease_ms();
         let mut candidates = self.candidates(&key);
         let has = &uploaded.servers[index];
         candidates.ranks.retain(|server| server != lost && !has.contains(server));
@@ -325,20 +334,27 @@ impl Put {
         Ok(())
     }
 
-    /// Ends the lease of all stripes: they stay. A server that does not answer
-    /// counts as having lost them, unless the object was replaced or deleted
-    /// already, by somebody who removed them.
-    pub(super) async fn make_permanent(&self, head: &mut WrittenHead, uploaded: &mut Uploaded) {
+    /// Lets all stripes stay as long as the head: for good, or to the end of the
+    /// object's life. A server that does not answer counts as having lost them,
+    /// unless the object was replaced or deleted already, by somebody who removed
+    /// them, or is over.
+    pub(super) async fn settle(&self, head: &mut WrittenHead, uploaded: &mut Uploaded) {
         // The head is of the set, too.
         let mut expected = uploaded.by_server.clone();
         for server in head.copies.stored() {
             *expected.entry(Arc::clone(server)).or_default() += 1;
         }
         let (upload, all) = (self.upload, expected.keys().cloned().collect());
-        let touch = move |background| async move { touch(&background, upload, expected, 0).await };
+        let lease = Lease::Of(head.life);
+        let touch =
+            move |background| async move { touch(&background, upload, expected, lease).await };
         // Behind the deadline nobody knows yet.
         let lost: Vec<Arc<str>> = self.operation.see_through(touch).await.unwrap_or(all);
-        if lost.is_empty() || is_overtaken(&self.operation, &self.key, head.tag.version).await {
+        let is_over = head.life.is_over(self.operation.clocks().now_ms());
+        if lost.is_empty()
+            || is_over
+            || is_overtaken(&self.operation, &self.key, head.tag.version).await
+        {
             return;
         }
         for lost in lost {
@@ -378,14 +394,18 @@ async fn touch(
     operation: &Operation,
     upload: SetId,
     expected: BTreeMap<Arc<str>, u64>,
-    lease_ms: u64,
+    lease: Lease,
 ) -> Vec<Arc<str>> {
     let raw = &operation.raw();
     let each = expected.into_iter().map(|(server, count)| async move {
         let mut attempts = operation.retries.first_attempt();
-        let mut answer = raw.touch(&server, &[upload], lease_ms).await.remove(0);
+        let touch = async || {
+            let (lease_ms, flags) = lease.row(operation.clocks().now_ms());
+            raw.touch(&server, &[upload], lease_ms, flags).await.remove(0)
+        };
+        let mut answer = touch().await;
         if answer.is_err() && operation.again(&mut attempts).await {
-            answer = raw.touch(&server, &[upload], lease_ms).await.remove(0);
+            answer = touch().await;
         }
         let has_all = answer.is_ok_and(|answer| answer.detail >= count);
         (!has_all).then_some(server)

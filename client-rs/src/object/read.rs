@@ -360,6 +360,7 @@ mod tests {
             variable_bytes: 0,
             crc32c: 0,
             inline_stored_bytes: 0,
+            ends: false,
         }
     }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rampuddle_protocol::{SetId, Version};
@@ -37,6 +38,9 @@ pub struct PutOptions {
     /// [`Client::stat`]: crate::Client::stat
     /// [`Client::get`]: crate::Client::get
     pub metadata: Metadata,
+    /// How long the object lives once it is visible, 1 s to 3,650 days; for good
+    /// when `None`. At its end it is gone by itself, from all servers.
+    pub ttl: Option<Duration>,
     /// Told how far it is.
     pub progress: Option<Arc<Progress>>,
 }
@@ -215,6 +219,8 @@ pub struct PutReport {
     pub stand_ins: Vec<String>,
     /// What went wrong on the way, a line each.
     pub problems: Vec<String>,
+    /// When it ends, in milliseconds since 1970; `None` = never.
+    pub expires_unix_ms: Option<u64>,
 }
 
 impl PutReport {
@@ -320,6 +326,9 @@ pub struct ObjectStat {
     /// What was put beside the bytes. `None` in listings, which look at the
     /// tags of heads only.
     pub metadata: Option<Metadata>,
+    /// When it ends, in milliseconds since 1970; `None` = never. In listings as
+    /// the server counts it, so it may be some milliseconds off.
+    pub expires_unix_ms: Option<u64>,
 }
 
 /// An object and where its copies lie.

@@ -117,6 +117,7 @@ mod tests {
             variable_bytes: variable.len() as u32,
             crc32c: crc32c(variable),
             inline_stored_bytes: 0,
+            ends: false,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rampuddle_protocol::{HoldRow, Opcode, ReleaseRow, Row, SetId, TouchRow};
+use rampuddle_protocol::{HoldRow, Opcode, ReleaseRow, Row, RowFlags, SetId, TouchRow};
 
 use super::{Answer, RawClient};
 use crate::error::Error;
@@ -31,15 +31,17 @@ impl RawClient {
         self.on_sets(server, Opcode::Release, sets, row).await
     }
 
-    /// Gives the values of sets a new lease from now on; 0 = they stay.
-    /// [`Answer::detail`] is how many values there are.
+    /// Gives the values of sets a new lease from now on; 0 = they stay. With EXACT
+    /// it may be shorter than the one before. [`Answer::detail`] is how many
+    /// values there are.
     pub(crate) async fn touch(
         &self,
         server: &Arc<str>,
         sets: &[SetId],
         lease_ms: u64,
+        flags: RowFlags,
     ) -> Vec<Result<Answer, Error>> {
-        let row = |set| TouchRow { set, lease_ms, ..TouchRow::default() };
+        let row = |set| TouchRow { set, lease_ms, flags, ..TouchRow::default() };
         self.on_sets(server, Opcode::Touch, sets, row).await
     }
 

@@ -42,6 +42,16 @@ impl Frame {
             && self.creates().iter().next().is_some_and(|(_, key, _)| starts(key))
     }
 
+    /// Whether it does so only in the place of a version.
+    pub(crate) fn writes_a_head_on_condition(&self) -> bool {
+        self.writes_a_head() && self.creates().iter().any(|(row, ..)| !row.if_version.is_none())
+    }
+
+    /// Length of its payload.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.header.payload_bytes
+    }
+
     /// Whether it writes a stripe.
     pub(crate) fn writes_a_stripe(&self) -> bool {
         let starts = |key: &[u8]| key.first() == Some(&STRIPE);
@@ -51,11 +61,16 @@ impl Frame {
 
     /// Whether it makes stripes permanent.
     pub(crate) fn makes_permanent(&self) -> bool {
+        self.touches(|row| row.lease_ms == 0)
+    }
+
+    /// Whether it is a Touch with such a row.
+    pub(crate) fn touches(&self, which: impl Fn(&TouchRow) -> bool) -> bool {
         self.opcode == Opcode::Touch
             && Table::<TouchRow>::parse(&self.header, &self.table)
                 .unwrap()
                 .iter()
-                .any(|(row, ..)| row.lease_ms == 0)
+                .any(|(row, ..)| which(&row))
     }
 
     /// Whether it reads a stripe.

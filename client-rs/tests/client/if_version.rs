@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::doors::{Doors, Frame, Rule, Verdict, at_once, bytes, open, ranks, used_bytes};
+use crate::doors::{Doors, Frame, Rule, Verdict, at_once, bytes, holding, open, ranks, used_bytes};
 use rampuddle_client::{Client, Error, GetOptions, PutCondition, PutOptions, PutReport};
 use rampuddle_protocol::Version;
 use tokio::sync::Semaphore;
@@ -118,19 +118,7 @@ async fn a_put_that_is_overtaken_while_it_sends_its_stripes_leaves_nothing() {
     let (slow, fast) = (doors.client().await, doors.client().await);
     let version = plain(&slow, b"one".to_vec()).await.version;
     let (came, may_go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    doors.set({
-        let (came, may_go) = (Arc::clone(&came), Arc::clone(&may_go));
-        Arc::new(move |frame| {
-            let (came, may_go) = (Arc::clone(&came), Arc::clone(&may_go));
-            Box::pin(async move {
-                if frame.writes_a_stripe() {
-                    came.add_permits(1);
-                    let _ = may_go.acquire().await;
-                }
-                Verdict::Pass
-            })
-        })
-    });
+    doors.set(holding(Frame::writes_a_stripe, &came, &may_go));
     let put = tokio::spawn(async move {
         slow.put(b"o", bytes(6 * MIB as usize, 1), &if_version(version)).await
     });

@@ -22,3 +22,4 @@ mod ranges;
 mod raw;
 mod spans;
 mod support;
+mod ttl;

@@ -64,16 +64,16 @@ async fn a_listing_goes_on_when_a_connection_breaks_between_two_pages() {
 
 /// A clock that can be set: so many milliseconds off.
 #[derive(Debug, Default)]
-struct Adjustable(AtomicI64);
+pub(crate) struct Adjustable(AtomicI64);
 
 impl Adjustable {
-    fn set(&self, off_by_ms: i64) {
+    pub(crate) fn set(&self, off_by_ms: i64) {
         self.0.store(off_by_ms, Ordering::SeqCst);
     }
 }
 
 /// A client with such a clock.
-async fn adjustable(doors: &Doors) -> (Client, Arc<Adjustable>) {
+pub(crate) async fn adjustable(doors: &Doors) -> (Client, Arc<Adjustable>) {
     let clock = Arc::new(Adjustable::default());
     let mut options = doors.options();
     let Environment { random, connector, .. } = options.environment;

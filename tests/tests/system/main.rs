@@ -29,6 +29,7 @@ mod sets;
 mod stopping;
 mod strategies;
 mod trees;
+mod ttl;
 mod verification;
 
 /// Runs each test over TCP and over the unix socket, as two tests.

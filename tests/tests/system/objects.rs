@@ -19,23 +19,27 @@ const MIB: u64 = 1 << 20;
 const DEAD_SERVER_BOUND: Duration = Duration::from_secs(4);
 
 /// Every byte of an object, from a pattern.
-fn bytes(salt: u64, length: u64) -> Vec<u8> {
+pub(crate) fn bytes(salt: u64, length: u64) -> Vec<u8> {
     Pattern(salt).bytes(0, length)
 }
 
-fn put(cluster: &Cluster, client: &Client, name: &str, bytes: Vec<u8>) -> PutReport {
+pub(crate) fn put(cluster: &Cluster, client: &Client, name: &str, bytes: Vec<u8>) -> PutReport {
     let options = PutOptions::default();
     let put = client.put(name.as_bytes(), bytes, &options);
     cluster.runtime().block_on(put).expect("the object is written")
 }
 
-fn get(cluster: &Cluster, client: &Client, name: &str) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) fn get(
+    cluster: &Cluster,
+    client: &Client,
+    name: &str,
+) -> Result<Option<Vec<u8>>, Error> {
     let options = GetOptions::default();
     let value = cluster.runtime().block_on(client.get(name.as_bytes(), &options))?;
     Ok(value.map(|value| value.into_bytes().to_vec()))
 }
 
-fn used_bytes(cluster: &Cluster, client: &Client) -> u64 {
+pub(crate) fn used_bytes(cluster: &Cluster, client: &Client) -> u64 {
     let nodes = cluster.runtime().block_on(client.nodes());
     let rows = nodes.iter().filter_map(|node| node.info.as_ref()).map(|info| info.row);
     rows.map(|row| row.used_bytes + row.reserved_bytes).sum()
@@ -105,7 +109,7 @@ impl<F: FnMut() + Unpin> AsyncWrite for Comparing<F> {
 }
 
 /// Reads an object into a comparing writer; `call` runs when `call_at` bytes are in.
-fn get_comparing(
+pub(crate) fn get_comparing(
     cluster: &Cluster,
     client: &Client,
     name: &str,
@@ -331,17 +335,32 @@ fn helper_that_puts_for_ever() {
         let reader = Endless { salt: 1, offset: 0, given };
         let limited = tokio::io::AsyncReadExt::take(reader, 40 * MIB);
         let source = Source::reader(tokio::io::AsyncReadExt::chain(limited, Never));
-        let _ = client.put(b"o", source, &PutOptions::default()).await;
+        let mut options = PutOptions::default();
+        let ttl = std::env::var("HARNESS_TTL_SECONDS").ok();
+        options.ttl = ttl.map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
+        let _ = client.put(b"o", source, &options).await;
     });
 }
 
 #[test]
 fn a_put_whose_client_is_killed_leaves_nothing_visible_and_its_pages_come_back() {
+    kill_who_puts(&[]);
+}
+
+/// The life of an object begins with its head: until then its stripes are an
+/// upload's as all others.
+#[test]
+fn a_put_with_a_ttl_whose_client_is_killed_leaves_nothing_either() {
+    kill_who_puts(&[("HARNESS_TTL_SECONDS", "1")]);
+}
+
+fn kill_who_puts(more: &[(&str, &str)]) {
     let cluster = Cluster::start(3);
     let client = cluster.client();
     let mut child = process::Command::new(std::env::current_exe().unwrap())
         .args(["objects::helper_that_puts_for_ever", "--exact", "--nocapture"])
         .env("HARNESS_PUTS_FOR_EVER", cluster.discovery())
+        .envs(more.iter().copied())
         .stdout(process::Stdio::null())
         .spawn()
         .unwrap();
@@ -572,7 +591,7 @@ fn a_listing_names_every_object_once_and_the_servers_that_gave_no_answer() {
 }
 
 /// The size of the long runs: `PUDDLE_SOAK=1` makes it the full one.
-fn is_soak() -> bool {
+pub(crate) fn is_soak() -> bool {
     std::env::var_os("PUDDLE_SOAK").is_some_and(|value| value == "1")
 }
 
