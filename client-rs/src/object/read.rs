@@ -91,6 +91,9 @@ pub(super) fn pieces(tag: &Tag, range: &Range<u64>) -> impl Iterator<Item = Piec
 pub(super) enum Unread {
     /// Every server that should have this stripe says that it has not.
     Missing(u64),
+    /// The same; and one did have it for this reader, until there was too much
+    /// that was kept so.
+    GaveWay(u64),
     /// Some gave no answer, or wrong bytes.
     Failed(Vec<String>),
 }
@@ -101,6 +104,10 @@ impl Unread {
         match self {
             Self::Failed(problems) => problems,
             Self::Missing(stripe) => vec![format!("no server has a copy of stripe {stripe}")],
+            Self::GaveWay(stripe) => {
+                let kept = "readers kept a quarter of a server's memory";
+                vec![format!("stripe {stripe} gave way to writers: {kept}")]
+            }
         }
     }
 }
@@ -187,7 +194,7 @@ impl Reading<'_> {
         let mut attempts = self.operation.retries.first_attempt();
         let mut has_failed = false;
         for round in 1..=ROUNDS {
-            let mut missing = 0;
+            let (mut missing, mut gave_way) = (0, false);
             for server in owners.iter().chain(others) {
                 if std::mem::take(&mut has_failed) {
                     self.operation.servers.access().counters.failed_over();
@@ -215,6 +222,10 @@ impl Reading<'_> {
                         missing += 1;
                         format!("server \"{server}\" has no copy of stripe {stripe}")
                     }
+                    Ok(Came::Nothing(Status::Superseded)) => {
+                        (missing, gave_way) = (missing + 1, true);
+                        format!("server \"{server}\" broke its hold of stripe {stripe}")
+                    }
                     Ok(Came::Nothing(status)) => {
                         format!("server \"{server}\" answered {status} for stripe {stripe}")
                     }
@@ -234,7 +245,9 @@ impl Reading<'_> {
                 }
             }
             if missing == places.all().len() {
-                return Err(Unread::Missing(stripe));
+                // It does not come back.
+                let gone = if gave_way { Unread::GaveWay } else { Unread::Missing };
+                return Err(gone(stripe));
             }
             if round < ROUNDS && !self.operation.again(&mut attempts).await {
                 break;

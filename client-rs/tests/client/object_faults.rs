@@ -319,3 +319,58 @@ async fn an_operation_on_an_object_has_one_deadline_however_many_requests_it_tak
 }
 
 type Operation<'o> = Pin<Box<dyn Future<Output = bool> + 'o>>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_kept_too_much_reads_what_is_there_now_unless_bytes_were_handed_out() {
+    let doors = Arc::new(Doors::start(1, 64 << 20).await);
+    let (client, other) = (doors.client().await, doors.client().await);
+    for streamed in [false, true] {
+        client.put(b"o", bytes(24 * MIB, 1), &PutOptions::default()).await.unwrap();
+        // The object is held; before the first of its bytes leaves, it is replaced.
+        let (came, may_go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        doors.set(holding(crate::doors::Frame::asks_for_a_stripe, &came, &may_go));
+        let reader = client.clone();
+        let read = tokio::spawn(async move {
+            let (mut found, options) = (Vec::new(), GetOptions::default());
+            match streamed {
+                true => drop(reader.get_to(b"o", &mut found, None, &options).await.unwrap()),
+                false => {
+                    found = reader.get(b"o", &options).await.unwrap().unwrap().into_bytes().to_vec()
+                }
+            }
+            found
+        });
+        came.acquire().await.unwrap().forget();
+        doors.set(open());
+        other.put(b"o", bytes(5 * MIB, 2), &PutOptions::default()).await.unwrap();
+        assert_eq!(used_bytes(&other).await, 5 * MIB as u64 + 65_536, "a quarter is 16 MiB");
+        may_go.close();
+        assert!(read.await.unwrap() == bytes(5 * MIB, 2), "the old bytes are gone");
+    }
+    client.put(b"o", bytes(24 * MIB, 3), &PutOptions::default()).await.unwrap();
+    let runtime = tokio::runtime::Handle::current();
+    // From the first byte on no further one leaves until the object is replaced.
+    let may_go = Arc::new(Semaphore::new(0));
+    let (shut, opened) = (Arc::clone(&doors), Arc::clone(&may_go));
+    let replace = move || {
+        let (other, opened) = (other.clone(), Arc::clone(&opened));
+        shut.set(open());
+        let replaced = runtime.spawn(async move {
+            other.put(b"o", bytes(5 * MIB, 2), &PutOptions::default()).await.unwrap();
+            opened.close();
+        });
+        // Two threads run tasks: this one may wait for the other.
+        while !replaced.is_finished() {
+            std::thread::yield_now();
+        }
+    };
+    let passed = AtomicU64::new(0);
+    let is_later = move |frame: &crate::doors::Frame| {
+        frame.asks_for_a_stripe() && passed.fetch_add(1, Ordering::SeqCst) > 0
+    };
+    doors.set(holding(is_later, &Arc::new(Semaphore::new(0)), &may_go));
+    let mut writer = Calling(Some(replace));
+    let broken = client.get_to(b"o", &mut writer, None, &GetOptions::default()).await;
+    let Err(Error::Unsettled { problems, .. }) = &broken else { panic!("{broken:?}") };
+    assert!(problems[0].contains("gave way to writers"), "{problems:?}");
+}

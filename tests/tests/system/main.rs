@@ -26,6 +26,7 @@ mod registry;
 mod reserve;
 mod scatter_gather;
 mod sets;
+mod slow_readers;
 mod stopping;
 mod strategies;
 mod trees;
