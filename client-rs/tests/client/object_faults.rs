@@ -332,11 +332,10 @@ async fn who_kept_too_much_reads_what_is_there_now_unless_bytes_were_handed_out(
         let reader = client.clone();
         let read = tokio::spawn(async move {
             let (mut found, options) = (Vec::new(), GetOptions::default());
-            match streamed {
-                true => drop(reader.get_to(b"o", &mut found, None, &options).await.unwrap()),
-                false => {
-                    found = reader.get(b"o", &options).await.unwrap().unwrap().into_bytes().to_vec()
-                }
+            if streamed {
+                reader.get_to(b"o", &mut found, None, &options).await.unwrap();
+            } else {
+                found = reader.get(b"o", &options).await.unwrap().unwrap().into_bytes().to_vec();
             }
             found
         });
