@@ -352,6 +352,8 @@ fn parsed<T, E: ToString>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn from(pairs: &[(&'static str, &'static str)]) -> Result<Configuration, ConfigurationError> {
@@ -451,7 +453,9 @@ mod tests {
             write: Some(WritePolicy::All),
             ..Configuration::default()
         };
-        let text = toml::to_string(&ConfigFile::new(client.clone(), None, Some(true), ())).unwrap();
+        let serve = BTreeMap::from([("name", "a")]);
+        let file_of = ConfigFile::new(client.clone(), None, Some(true), serve);
+        let text = toml::to_string(&file_of).unwrap();
         let (_folder, path) = file(&text);
         let read = ConfigFile::<IgnoredAny>::read(&path).unwrap();
         assert_eq!((read.client, read.quiet), (client, Some(true)), "{text}");
