@@ -86,8 +86,9 @@ async fn an_object_is_there_for_its_ttl_and_all_its_pages_come_back_then() {
         assert!(now >= report.expires_unix_ms.unwrap(), "it ended too early");
         assert_eq!(get(&client, "o").await, None);
         assert!(client.stat(b"o").await.unwrap().is_none());
-        assert_eq!(names(&client).await, Vec::<String>::new());
+        // Listings go by the servers, whose leases began a little later.
         until_used(&client, 0).await;
+        assert_eq!(names(&client).await, Vec::<String>::new());
         assert!(!client.delete(b"o").await.unwrap().existed);
     }
 }
