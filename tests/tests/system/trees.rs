@@ -25,10 +25,10 @@ fn is_soak() -> bool {
 
 /// Length of a file: most are short, some have stripes.
 fn length_of(number: u64) -> u64 {
-    match number % 50 {
+    match number % 100 {
         49 => 5 * MIB + number,
-        20 => MIB,
-        10 | 30 => 200 * KIB + number,
+        20 | 70 => MIB,
+        10 | 30 | 60 | 80 => 200 * KIB + number,
         0 => 0,
         _ => 1 + number * 37 % (4 * KIB),
     }
@@ -156,7 +156,7 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn soak_a_tree_interrupted_three_times_is_resumed_and_nothing_whole_is_sent_twice() {
     let files: u64 = if is_soak() { 10_000 } else { 600 };
-    let pool_mib = if is_soak() { 2_000 } else { 256 };
+    let pool_mib = if is_soak() { 1_300 } else { 256 };
     let mut desk = Desk::with(&ClusterOptions { pool_mib, ..ClusterOptions::default() });
     let root = desk.path("tree");
     let (rows, bytes) = make_tree(&root, files);
