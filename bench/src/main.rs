@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p rampuddle-bench -- placement
+//! cargo run --release -p rampuddle-bench -- metrics
 //! ```
 //!
 //! `--tiny` runs everything once and short, so that the tests can see that it
@@ -10,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod metrics;
 mod placement;
 mod sample;
 
@@ -17,18 +19,28 @@ use std::process::ExitCode;
 
 use crate::sample::Effort;
 
-const USAGE: &str = "expected: rampuddle-bench placement [--tiny]";
+const USAGE: &str = "expected: rampuddle-bench placement|metrics [--tiny]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["placement"] => placement::run(Effort::Full),
-        ["placement", "--tiny"] => placement::run(Effort::Tiny),
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
-        }
+        [bench] => run(bench, Effort::Full),
+        [bench, "--tiny"] => run(bench, Effort::Tiny),
+        _ => refuse(),
+    }
+}
+
+fn run(bench: &str, effort: Effort) -> ExitCode {
+    match bench {
+        "placement" => placement::run(effort),
+        "metrics" => metrics::run(effort),
+        _ => return refuse(),
     }
     ExitCode::SUCCESS
+}
+
+fn refuse() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
 }

@@ -24,9 +24,17 @@ fn the_bench_of_placement_prints_a_time_for_each_strategy_and_number_of_members(
 }
 
 #[test]
+fn the_bench_of_metrics_prints_what_an_operation_and_a_snapshot_cost() {
+    let (code, table) = run(&["metrics", "--tiny"]);
+    assert_eq!(code, Some(0), "{table}");
+    assert_eq!(table.lines().count(), 2 + 2, "{table}");
+    assert!(table.lines().skip(2).all(|row| row.ends_with(" ns |")), "{table}");
+}
+
+#[test]
 fn what_is_no_bench_is_told_what_there_is() {
     for arguments in [&[][..], &["placements"], &["placement", "--short"]] {
         let (code, said) = run(arguments);
-        assert!(code == Some(2) && said.contains("placement [--tiny]"), "{said}");
+        assert!(code == Some(2) && said.contains("placement|metrics [--tiny]"), "{said}");
     }
 }
