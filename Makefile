@@ -18,8 +18,9 @@ demo:
 	$(CARGO) build --release --locked --package puddle
 	$(DEMO_BINARY) demo $(FILE)
 
+# The binary is built with the tests: alone it would be built another time, for
+# fewer features of the crates it shares with them.
 test: tools
-	$(CARGO) build --locked --package puddle
 	PUDDLE_BINARY=$(CURDIR)/$(TEST_BINARY) $(CARGO) test --locked --workspace
 
 # What some tests need beside Rust, unpacked below target/.

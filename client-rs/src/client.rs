@@ -21,6 +21,7 @@ use crate::retry::RetryBudget;
 use crate::server::Access;
 use crate::servers::Servers;
 use crate::view::{View, Views};
+use crate::work::Work;
 use crate::workers::Workers;
 
 /// Copies of each object unless somebody wants another number.
@@ -85,42 +86,48 @@ impl Client {
     /// # Panics
     /// Outside of a tokio runtime with time and I/O enabled.
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        options.check()?;
-        let backend = match &options.discovery {
-            DiscoverySource::Url(url) => open(url, &options.cluster)?,
-            DiscoverySource::Backend(backend) => Arc::clone(backend),
-        };
-        let discovery = Watch::start(backend, options.discovery_patience).await?;
-        let first = discovery.current();
-        let view = Arc::new(View::new(&first, &options.cluster, None)?);
-        let servers = Arc::new(Servers::new(Arc::new(access(&options))));
-        servers.update(&view);
-        let views = Arc::new(Views::new(view));
-        let follower = tokio::spawn({
-            let (views, servers) = (Arc::clone(&views), Arc::clone(&servers));
-            let membership = Membership::new(Snapshot::clone(&first));
-            async move {
-                let answers = |name: &str| {
-                    let server = servers.server(name);
-                    async move { matches!(server, Ok(server) if server.answers().await) }
-                };
-                views.follow(discovery, membership, |view| servers.update(view), answers).await;
-            }
-        });
-        let core = Core {
-            views,
-            servers,
-            retries: RetryBudget::default(),
-            deadline: options.deadline,
-            replicas: options.replicas,
-            write: options.write,
-            upload_lease: options.upload_lease,
-            holds: Holds::default(),
-            workers: Workers::default(),
-            cleanups: Cleanups::default(),
-            follower: follower.abort_handle(),
-        };
-        Ok(Self { core: Arc::new(core) })
+        Self::follow(options).await
+    }
+
+    fn follow(options: Options) -> Work<'static, Result<Self, Error>> {
+        Box::pin(async move {
+            options.check()?;
+            let backend = match &options.discovery {
+                DiscoverySource::Url(url) => open(url, &options.cluster)?,
+                DiscoverySource::Backend(backend) => Arc::clone(backend),
+            };
+            let discovery = Watch::start(backend, options.discovery_patience).await?;
+            let first = discovery.current();
+            let view = Arc::new(View::new(&first, &options.cluster, None)?);
+            let servers = Arc::new(Servers::new(Arc::new(access(&options))));
+            servers.update(&view);
+            let views = Arc::new(Views::new(view));
+            let follower = tokio::spawn({
+                let (views, servers) = (Arc::clone(&views), Arc::clone(&servers));
+                let membership = Membership::new(Snapshot::clone(&first));
+                async move {
+                    let answers = |name: &str| {
+                        let server = servers.server(name);
+                        async move { matches!(server, Ok(server) if server.answers().await) }
+                    };
+                    views.follow(discovery, membership, |view| servers.update(view), answers).await;
+                }
+            });
+            let core = Core {
+                views,
+                servers,
+                retries: RetryBudget::default(),
+                deadline: options.deadline,
+                replicas: options.replicas,
+                write: options.write,
+                upload_lease: options.upload_lease,
+                holds: Holds::default(),
+                workers: Workers::default(),
+                cleanups: Cleanups::default(),
+                follower: follower.abort_handle(),
+            };
+            Ok(Self { core: Arc::new(core) })
+        })
     }
 
     /// What the client knows of the cluster now.
@@ -156,24 +163,26 @@ impl Client {
         join_all(names.into_iter().map(|name| self.node(&view, name))).await
     }
 
-    async fn node(&self, view: &View, name: &Arc<str>) -> Node {
-        let deadline = Instant::now() + NODES_PATIENCE;
-        let info = self.raw().until(Some(deadline)).info(name).await;
-        let member = view.member(name);
-        let (info, error) = match info {
-            Ok(info) => (Some(info), None),
-            Err(error) => (None, Some(error)),
-        };
-        Node {
-            name: Arc::clone(name),
-            state: member.map(|member| member.state),
-            is_alive: error.as_ref().is_none_or(Error::is_from_server),
-            error,
-            weight: member.map(|member| member.weight),
-            address: view.living(name).map(rampuddle_discovery::Living::address),
-            incarnation: info.as_ref().map(|info| info.row.incarnation),
-            info,
-        }
+    fn node<'a>(&'a self, view: &'a View, name: &'a Arc<str>) -> Work<'a, Node> {
+        Box::pin(async move {
+            let deadline = Instant::now() + NODES_PATIENCE;
+            let info = self.raw().until(Some(deadline)).info(name).await;
+            let member = view.member(name);
+            let (info, error) = match info {
+                Ok(info) => (Some(info), None),
+                Err(error) => (None, Some(error)),
+            };
+            Node {
+                name: Arc::clone(name),
+                state: member.map(|member| member.state),
+                is_alive: error.as_ref().is_none_or(Error::is_from_server),
+                error,
+                weight: member.map(|member| member.weight),
+                address: view.living(name).map(rampuddle_discovery::Living::address),
+                incarnation: info.as_ref().map(|info| info.row.incarnation),
+                info,
+            }
+        })
     }
 }
 

@@ -97,6 +97,7 @@ mod token_file;
 mod transport;
 mod version_clock;
 mod view;
+mod work;
 mod workers;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::stat::has_all_copies;
 use super::variable::BlockEntry;
 use crate::client::Client;
 use crate::error::Error;
+use crate::work::Work;
 
 impl Client {
     /// Whether an object has just these bytes, and all its copies. Asks all
@@ -31,28 +32,39 @@ impl Client {
         source: impl Into<Source>,
         options: &CompareOptions,
     ) -> Result<Comparison, Error> {
-        let operation = &Operation::begin(self.core());
-        let key = check_name(name)?;
-        let Some(mut head) = find_greatest(operation, &key, Part::Tag).await? else {
-            return Ok(Comparison::Absent);
-        };
-        let mut source = Stripes::new(source.into());
-        if source.length().is_some_and(|bytes| bytes != head.tag.object_bytes) {
-            return Ok(Comparison::Different(stat_of(name, &head.tag, head.keep)));
-        }
-        if head.tag.variable_bytes > 0 {
-            head = match with_table(operation, head).await? {
-                Some(head) => head,
-                None => return Ok(Comparison::Absent),
+        self.compare_source(name, source.into(), options).await
+    }
+
+    fn compare_source<'a>(
+        &'a self,
+        name: &'a [u8],
+        source: Source,
+        options: &'a CompareOptions,
+    ) -> Work<'a, Result<Comparison, Error>> {
+        Box::pin(async move {
+            let operation = &Operation::begin(self.core());
+            let key = check_name(name)?;
+            let Some(mut head) = find_greatest(operation, &key, Part::Tag).await? else {
+                return Ok(Comparison::Absent);
             };
-        }
-        let stat = head.stat();
-        if !is_same(&head, &mut source, options).await? {
-            return Ok(Comparison::Different(stat));
-        }
-        Ok(match has_all_copies(operation, &head).await {
-            true => Comparison::Same(stat),
-            false => Comparison::Thin(stat),
+            let mut source = Stripes::new(source);
+            if source.length().is_some_and(|bytes| bytes != head.tag.object_bytes) {
+                return Ok(Comparison::Different(stat_of(name, &head.tag, head.keep)));
+            }
+            if head.tag.variable_bytes > 0 {
+                head = match with_table(operation, head).await? {
+                    Some(head) => head,
+                    None => return Ok(Comparison::Absent),
+                };
+            }
+            let stat = head.stat();
+            if !is_same(&head, &mut source, options).await? {
+                return Ok(Comparison::Different(stat));
+            }
+            Ok(match has_all_copies(operation, &head).await {
+                true => Comparison::Same(stat),
+                false => Comparison::Thin(stat),
+            })
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::error::{Error, Fate};
 use crate::metrics::OperationKind;
 use crate::raw::{DeleteItem, Target};
+use crate::work::Work;
 
 /// Times that a delete refused as older is sent with a greater version.
 const REDRAWS_MAX: usize = 8;
@@ -34,23 +35,25 @@ impl Client {
         observed(self.core(), OperationKind::Delete, name, self.delete_object(name)).await
     }
 
-    async fn delete_object(&self, name: &[u8]) -> Result<DeleteReport, Error> {
-        let key = check_name(name)?;
-        let operation = &Operation::begin(self.core());
-        let mut clocks_compared = false;
-        for _ in 0..REDRAWS_MAX {
-            match delete_once(operation, &key).await {
-                Ok(Some(report)) => return Ok(report),
-                Ok(None) => {}
-                Err(Error::Refused { status: Status::Clock, .. }) if !clocks_compared => {
-                    operation.raw().compare_clocks().await;
-                    clocks_compared = true;
+    fn delete_object<'a>(&'a self, name: &'a [u8]) -> Work<'a, Result<DeleteReport, Error>> {
+        Box::pin(async move {
+            let key = check_name(name)?;
+            let operation = &Operation::begin(self.core());
+            let mut clocks_compared = false;
+            for _ in 0..REDRAWS_MAX {
+                match delete_once(operation, &key).await {
+                    Ok(Some(report)) => return Ok(report),
+                    Ok(None) => {}
+                    Err(Error::Refused { status: Status::Clock, .. }) if !clocks_compared => {
+                        operation.raw().compare_clocks().await;
+                        clocks_compared = true;
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             }
-        }
-        let problems = vec!["writers were faster every time".to_owned()];
-        Err(Error::Failed { name: name.into(), problems })
+            let problems = vec!["writers were faster every time".to_owned()];
+            Err(Error::Failed { name: name.into(), problems })
+        })
     }
 }
 

@@ -18,6 +18,7 @@ use super::report::{GetOptions, GetReport, Value, cut};
 use crate::client::Client;
 use crate::error::Error;
 use crate::metrics::OperationKind;
+use crate::work::Work;
 
 impl Client {
     /// Reads an object into new memory. `None` = there is none, which every
@@ -47,24 +48,26 @@ impl Client {
         observed(self.core(), OperationKind::GetRange, name, work).await
     }
 
-    async fn get_value(
-        &self,
-        name: &[u8],
+    fn get_value<'a>(
+        &'a self,
+        name: &'a [u8],
         range: Option<Range<u64>>,
-        options: &GetOptions,
-    ) -> Result<Option<Value>, Error> {
-        let operation = Operation::begin(self.core());
-        let mut opened = Opened::open(&operation, &check_name(name)?).await?;
-        while let Some(object) = opened {
-            let range = cut(range.clone(), object.tag().object_bytes);
-            set_total(options, &range);
-            match object.read(&range, options).await {
-                Ok((bytes, report)) => return Ok(Some(Value::new(bytes, report))),
-                Err(Stopped::Local(error)) => return Err(error),
-                Err(Stopped::Unread(unread)) => opened = object.reopen(unread).await?,
+        options: &'a GetOptions,
+    ) -> Work<'a, Result<Option<Value>, Error>> {
+        Box::pin(async move {
+            let operation = Operation::begin(self.core());
+            let mut opened = Opened::open(&operation, &check_name(name)?).await?;
+            while let Some(object) = opened {
+                let range = cut(range.clone(), object.tag().object_bytes);
+                set_total(options, &range);
+                match object.read(&range, options).await {
+                    Ok((bytes, report)) => return Ok(Some(Value::new(bytes, report))),
+                    Err(Stopped::Local(error)) => return Err(error),
+                    Err(Stopped::Unread(unread)) => opened = object.reopen(unread).await?,
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     /// Reads an object into the begin of the caller's memory.
@@ -82,26 +85,28 @@ impl Client {
         observed(self.core(), OperationKind::Get, name, work).await
     }
 
-    async fn get_object_into(
-        &self,
-        name: &[u8],
-        buffer: &mut [u8],
-        options: &GetOptions,
-    ) -> Result<Option<GetReport>, Error> {
-        let operation = Operation::begin(self.core());
-        let mut opened = Opened::open(&operation, &check_name(name)?).await?;
-        while let Some(object) = opened {
-            let (bytes, limit) = (object.tag().object_bytes, buffer.len() as u64);
-            if bytes > limit {
-                return Err(Error::TooLarge { what: "an object", bytes, limit });
+    fn get_object_into<'a>(
+        &'a self,
+        name: &'a [u8],
+        buffer: &'a mut [u8],
+        options: &'a GetOptions,
+    ) -> Work<'a, Result<Option<GetReport>, Error>> {
+        Box::pin(async move {
+            let operation = Operation::begin(self.core());
+            let mut opened = Opened::open(&operation, &check_name(name)?).await?;
+            while let Some(object) = opened {
+                let (bytes, limit) = (object.tag().object_bytes, buffer.len() as u64);
+                if bytes > limit {
+                    return Err(Error::TooLarge { what: "an object", bytes, limit });
+                }
+                set_total(options, &(0..bytes));
+                match object.read_into(&mut buffer[..bytes as usize], options).await {
+                    Ok(report) => return Ok(Some(report)),
+                    Err(unread) => opened = object.reopen(unread).await?,
+                }
             }
-            set_total(options, &(0..bytes));
-            match object.read_into(&mut buffer[..bytes as usize], options).await {
-                Ok(report) => return Ok(Some(report)),
-                Err(unread) => opened = object.reopen(unread).await?,
-            }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     /// Writes an object, or a range of it, to a writer, in order. Takes about
@@ -118,14 +123,26 @@ impl Client {
         range: Option<Range<u64>>,
         options: &GetOptions,
     ) -> Result<Option<GetReport>, Error> {
-        let failed = |source| Error::local("cannot write to the destination", source);
-        let shared = &Mutex::new(writer);
-        let take = |bytes: Bytes| async move {
-            shared.lock().await.write_all(&bytes).await.map_err(failed)
-        };
-        let report = self.stream_object(name, range, options, take).await?;
-        shared.lock().await.flush().await.map_err(failed)?;
-        Ok(report)
+        self.get_to_writer(name, writer, range, options).await
+    }
+
+    fn get_to_writer<'a>(
+        &'a self,
+        name: &'a [u8],
+        writer: &'a mut (dyn AsyncWrite + Send + Unpin),
+        range: Option<Range<u64>>,
+        options: &'a GetOptions,
+    ) -> Work<'a, Result<Option<GetReport>, Error>> {
+        Box::pin(async move {
+            let failed = |source| Error::local("cannot write to the destination", source);
+            let shared = &Mutex::new(writer);
+            let take = |bytes: Bytes| async move {
+                shared.lock().await.write_all(&bytes).await.map_err(failed)
+            };
+            let report = self.stream_object(name, range, options, take).await?;
+            shared.lock().await.flush().await.map_err(failed)?;
+            Ok(report)
+        })
     }
 
     /// Writes an object, or a range of it, to a file, which appears under its
@@ -140,14 +157,26 @@ impl Client {
         range: Option<Range<u64>>,
         options: &GetOptions,
     ) -> Result<Option<GetReport>, Error> {
-        let failed = |source| Error::local(format!("cannot write {}", path.display()), source);
-        let part = &PartFile::create(path).map_err(failed)?;
-        let take = |bytes: Bytes| async move { part.write(bytes).await.map_err(failed) };
-        let report = self.stream_object(name, range, options, take).await?;
-        if report.is_some() {
-            part.finish(path).map_err(failed)?;
-        }
-        Ok(report)
+        self.get_to_path(name, path, range, options).await
+    }
+
+    fn get_to_path<'a>(
+        &'a self,
+        name: &'a [u8],
+        path: &'a Path,
+        range: Option<Range<u64>>,
+        options: &'a GetOptions,
+    ) -> Work<'a, Result<Option<GetReport>, Error>> {
+        Box::pin(async move {
+            let failed = |source| Error::local(format!("cannot write {}", path.display()), source);
+            let part = &PartFile::create(path).map_err(failed)?;
+            let take = |bytes: Bytes| async move { part.write(bytes).await.map_err(failed) };
+            let report = self.stream_object(name, range, options, take).await?;
+            if report.is_some() {
+                part.finish(path).map_err(failed)?;
+            }
+            Ok(report)
+        })
     }
 
     /// Hands an object, or a range of it, to `take` in order.

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::metrics::{OperationKind, OperationOutcome};
 use crate::raw::{ListPage, ListQuery, StatAnswer};
 use crate::view::View;
+use crate::work::Work;
 
 /// The objects whose names begin with a prefix, in the order of their names.
 #[derive(Debug)]
@@ -142,7 +143,9 @@ impl Listing {
 
     /// The next name, whatever is known of it.
     pub(super) async fn next_listed(&mut self) -> Option<Result<Listed, Error>> {
-        if let Err(error) = self.refill().await {
+        if self.sources.iter().any(ServerHeads::is_empty)
+            && let Err(error) = self.refill().await
+        {
             return Some(Err(error));
         }
         let heads = self.sources.iter().filter_map(|source| source.heads.front());
@@ -175,22 +178,27 @@ impl Listing {
     }
 
     /// Asks every server that has no head left, and is not at its end, for more.
-    async fn refill(&mut self) -> Result<(), Error> {
-        let is_empty = |source: &ServerHeads| source.heads.is_empty() && source.cursor.is_some();
-        while self.sources.iter().any(is_empty) {
-            let (operation, prefix, sources) = (&self.operation, &self.prefix, &mut self.sources);
-            let empty = sources.iter_mut().filter(|source| is_empty(source));
-            let failed = join_all(empty.map(|source| source.fetch(operation, prefix))).await;
-            // The first answers correct the clock that this began with.
-            self.is_of_young_registry |= self.view.is_young(self.operation.clocks().now_ms());
-            let failed: Vec<(Arc<str>, Error)> = failed.into_iter().flatten().collect();
-            self.unreachable.extend(failed.iter().map(|(server, _)| server.to_string()));
-            self.sources.retain(|source| failed.iter().all(|(server, _)| *server != source.server));
-            if let (true, Some((_, error))) = (self.sources.is_empty(), failed.into_iter().next()) {
-                return Err(error);
+    fn refill<'a>(&'a mut self) -> Work<'a, Result<(), Error>> {
+        Box::pin(async move {
+            while self.sources.iter().any(ServerHeads::is_empty) {
+                let (operation, prefix, sources) =
+                    (&self.operation, &self.prefix, &mut self.sources);
+                let empty = sources.iter_mut().filter(|source| source.is_empty());
+                let failed = join_all(empty.map(|source| source.fetch(operation, prefix))).await;
+                // The first answers correct the clock that this began with.
+                self.is_of_young_registry |= self.view.is_young(self.operation.clocks().now_ms());
+                let failed: Vec<(Arc<str>, Error)> = failed.into_iter().flatten().collect();
+                self.unreachable.extend(failed.iter().map(|(server, _)| server.to_string()));
+                self.sources
+                    .retain(|source| failed.iter().all(|(server, _)| *server != source.server));
+                if let (true, Some((_, error))) =
+                    (self.sources.is_empty(), failed.into_iter().next())
+                {
+                    return Err(error);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -202,6 +210,11 @@ impl Unreadable {
 }
 
 impl ServerHeads {
+    /// Whether to ask for more: no head is left, and it is not at its end.
+    fn is_empty(&self) -> bool {
+        self.heads.is_empty() && self.cursor.is_some()
+    }
+
     async fn fetch(&mut self, operation: &Operation, prefix: &Bytes) -> Option<(Arc<str>, Error)> {
         let mut query = ListQuery::prefix(prefix.clone());
         query.cursor = self.cursor.take().unwrap_or_default();

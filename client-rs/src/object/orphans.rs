@@ -16,6 +16,7 @@ use super::operation::Operation;
 use crate::client::Client;
 use crate::error::Error;
 use crate::raw::{ListQuery, StatAnswer};
+use crate::work::Work;
 
 /// Uploads that are kept in memory at once, of all servers together.
 const UPLOADS_AT_ONCE: usize = 1 << 20;
@@ -68,38 +69,45 @@ impl Client {
     /// # Errors
     /// When no server at all gives an answer.
     pub async fn orphans(&self) -> Result<Orphans, Error> {
-        let operation = &Operation::begin(self.core());
-        let view = self.view();
-        let members = view.members().iter().filter(|member| member.state.is_read_from());
-        let mut search = Search {
-            operation,
-            servers: members.map(|member| Arc::clone(&member.name)).collect(),
-            orphans: Orphans::default(),
-            error: None,
-        };
-        let mut begin = Some(SetId::default());
-        while let Some(from) = begin {
-            let (mut uploads, end) = search.stripes(from, None).await;
-            search.orphans.leased_copies +=
-                uploads.values().map(|copies| copies.leased).sum::<u64>();
-            uploads.retain(|_, copies| copies.staying > 0);
-            search.forget_named(&mut uploads).await;
-            for pause in PAUSES {
-                if !uploads.is_empty() {
-                    sleep(pause).await;
-                    let (still, _) = search.stripes(from, end).await;
-                    let stays =
-                        |upload: &SetId| still.get(upload).is_some_and(|copies| copies.staying > 0);
-                    uploads.retain(|upload, _| stays(upload));
+        self.find_orphans().await
+    }
+
+    fn find_orphans<'a>(&'a self) -> Work<'a, Result<Orphans, Error>> {
+        Box::pin(async move {
+            let operation = &Operation::begin(self.core());
+            let view = self.view();
+            let members = view.members().iter().filter(|member| member.state.is_read_from());
+            let mut search = Search {
+                operation,
+                servers: members.map(|member| Arc::clone(&member.name)).collect(),
+                orphans: Orphans::default(),
+                error: None,
+            };
+            let mut begin = Some(SetId::default());
+            while let Some(from) = begin {
+                let (mut uploads, end) = search.stripes(from, None).await;
+                search.orphans.leased_copies +=
+                    uploads.values().map(|copies| copies.leased).sum::<u64>();
+                uploads.retain(|_, copies| copies.staying > 0);
+                search.forget_named(&mut uploads).await;
+                for pause in PAUSES {
+                    if !uploads.is_empty() {
+                        sleep(pause).await;
+                        let (still, _) = search.stripes(from, end).await;
+                        let stays = |upload: &SetId| {
+                            still.get(upload).is_some_and(|copies| copies.staying > 0)
+                        };
+                        uploads.retain(|upload, _| stays(upload));
+                    }
                 }
+                search.count(&uploads);
+                begin = end;
             }
-            search.count(&uploads);
-            begin = end;
-        }
-        match search.error {
-            Some(error) if search.servers.is_empty() => Err(error),
-            _ => Ok(search.orphans),
-        }
+            match search.error {
+                Some(error) if search.servers.is_empty() => Err(error),
+                _ => Ok(search.orphans),
+            }
+        })
     }
 }
 

@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::metrics::OperationKind;
 use crate::options::WritePolicy;
 use crate::view::View;
+use crate::work::Work;
 
 /// Length of a stripe unless told otherwise.
 const STRIPE_BYTES: u64 = 4 << 20;
@@ -55,27 +56,29 @@ impl Client {
         observed(self.core(), OperationKind::Put, name, work).await
     }
 
-    async fn put_object(
-        &self,
-        name: &[u8],
+    fn put_object<'a>(
+        &'a self,
+        name: &'a [u8],
         source: Source,
-        options: &PutOptions,
-    ) -> Result<PutReport, Error> {
-        let key = check_name(name)?;
-        let mut put = Put::new(Operation::begin(self.core()), key, options)?;
-        put.look_first().await?;
-        let put = Arc::new(put);
-        let mut stripes = Stripes::new(source);
-        if let Some(total) = stripes.length() {
-            put.check_length(total)?;
-            put.progress.iter().for_each(|progress| progress.set_total(total));
-        }
-        let failed = |source| Error::local("cannot read the source", source);
-        let first = stripes.next(put.stripe_bytes as usize).await.map_err(failed)?;
-        if first.len() as u64 <= INLINE_BYTES_MAX && (first.len() as u64) < put.stripe_bytes {
-            return put.inline(first).await;
-        }
-        put.striped(first, stripes).await
+        options: &'a PutOptions,
+    ) -> Work<'a, Result<PutReport, Error>> {
+        Box::pin(async move {
+            let key = check_name(name)?;
+            let mut put = Put::new(Operation::begin(self.core()), key, options)?;
+            put.look_first().await?;
+            let put = Arc::new(put);
+            let mut stripes = Stripes::new(source);
+            if let Some(total) = stripes.length() {
+                put.check_length(total)?;
+                put.progress.iter().for_each(|progress| progress.set_total(total));
+            }
+            let failed = |source| Error::local("cannot read the source", source);
+            let first = stripes.next(put.stripe_bytes as usize).await.map_err(failed)?;
+            if first.len() as u64 <= INLINE_BYTES_MAX && (first.len() as u64) < put.stripe_bytes {
+                return put.inline(first).await;
+            }
+            put.striped(first, stripes).await
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::metrics::OperationKind;
 use crate::raw::{RawClient, StatAnswer, Target};
+use crate::work::Work;
 
 /// Stripes that are asked for at once.
 const STRIPES_AT_ONCE: usize = 512;
@@ -39,10 +40,12 @@ impl Client {
         observed(self.core(), OperationKind::Stat, name, self.stat_object(name)).await
     }
 
-    async fn stat_object(&self, name: &[u8]) -> Result<Option<ObjectStat>, Error> {
-        let operation = Operation::begin(self.core());
-        let found = find(&operation, &check_name(name)?, Part::Described).await?;
-        Ok(found.map(|head| head.stat()))
+    fn stat_object<'a>(&'a self, name: &'a [u8]) -> Work<'a, Result<Option<ObjectStat>, Error>> {
+        Box::pin(async move {
+            let operation = Operation::begin(self.core());
+            let found = find(&operation, &check_name(name)?, Part::Described).await?;
+            Ok(found.map(|head| head.stat()))
+        })
     }
 
     /// An object and where its copies lie: asks every server that may have one
@@ -55,15 +58,17 @@ impl Client {
         observed(self.core(), OperationKind::Locate, name, self.locate_object(name)).await
     }
 
-    async fn locate_object(&self, name: &[u8]) -> Result<Option<Located>, Error> {
-        let operation = &Operation::begin(self.core());
-        let key = check_name(name)?;
-        let Some(head) = find(operation, &key, Part::Described).await? else { return Ok(None) };
-        let mut copies = Vec::new();
-        for values in values_of(&head) {
-            copies.extend(places(operation, &head, values).await);
-        }
-        Ok(Some(Located { stat: head.stat(), copies }))
+    fn locate_object<'a>(&'a self, name: &'a [u8]) -> Work<'a, Result<Option<Located>, Error>> {
+        Box::pin(async move {
+            let operation = &Operation::begin(self.core());
+            let key = check_name(name)?;
+            let Some(head) = find(operation, &key, Part::Described).await? else { return Ok(None) };
+            let mut copies = Vec::new();
+            for values in values_of(&head) {
+                copies.extend(places(operation, &head, values).await);
+            }
+            Ok(Some(Located { stat: head.stat(), copies }))
+        })
     }
 }
 

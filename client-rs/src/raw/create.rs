@@ -12,6 +12,7 @@ use super::write::{failed, key_of};
 use super::{Answer, Answered, CreateItem, RawClient, Target, check_tag};
 use crate::error::Error;
 use crate::placement::Slot;
+use crate::work::Work;
 
 impl RawClient {
     /// Makes values. Each becomes visible whole or not at all, those longer than
@@ -55,34 +56,40 @@ impl RawClient {
         Ok(())
     }
 
-    async fn create_on(&self, name: &Arc<str>, items: Vec<(usize, CreateItem)>) -> Answered {
-        let indices: Vec<usize> = items.iter().map(|(index, _)| *index).collect();
-        let failed = |error: Error| failed(indices.iter().copied(), &error);
-        let (server, grants) = match self.granted(name).await {
-            Ok(both) => both,
-            Err(error) => return failed(error),
-        };
-        let piece = grants.payload_bytes;
-        let (mut rows, mut uploads, mut versions) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, item) in items {
-            let row = self.create_row(&item);
-            versions.push(row.version);
-            let CreateItem { key, tag, bytes, .. } = item;
-            if bytes.len() as u64 > piece {
-                uploads.push((index, Upload { row, key, tag, bytes }));
-            } else {
-                rows.push(Prepared { tag, payload: bytes, ..Prepared::new(index, row, key) });
+    fn create_on<'a>(
+        &'a self,
+        name: &'a Arc<str>,
+        items: Vec<(usize, CreateItem)>,
+    ) -> Work<'a, Answered> {
+        Box::pin(async move {
+            let indices: Vec<usize> = items.iter().map(|(index, _)| *index).collect();
+            let failed = |error: Error| failed(indices.iter().copied(), &error);
+            let (server, grants) = match self.granted(name).await {
+                Ok(both) => both,
+                Err(error) => return failed(error),
+            };
+            let piece = grants.payload_bytes;
+            let (mut rows, mut uploads, mut versions) = (Vec::new(), Vec::new(), Vec::new());
+            for (index, item) in items {
+                let row = self.create_row(&item);
+                versions.push(row.version);
+                let CreateItem { key, tag, bytes, .. } = item;
+                if bytes.len() as u64 > piece {
+                    uploads.push((index, Upload { row, key, tag, bytes }));
+                } else {
+                    rows.push(Prepared { tag, payload: bytes, ..Prepared::new(index, row, key) });
+                }
             }
-        }
-        let replies = self.send_rows::<_, Outcome>(&server, Opcode::Create, rows).await;
-        let mut done: Vec<_> = self.answers(replies).collect();
-        for (index, upload) in uploads {
-            let answer = self.upload(&server, &upload).await;
-            done.push((index, answer.inspect(|answer| self.observe(answer))));
-        }
-        done.sort_unstable_by_key(|(index, _)| *index);
-        self.note_sent(&mut done, versions);
-        done
+            let replies = self.send_rows::<_, Outcome>(&server, Opcode::Create, rows).await;
+            let mut done: Vec<_> = self.answers(replies).collect();
+            for (index, upload) in uploads {
+                let answer = self.upload(&server, &upload).await;
+                done.push((index, answer.inspect(|answer| self.observe(answer))));
+            }
+            done.sort_unstable_by_key(|(index, _)| *index);
+            self.note_sent(&mut done, versions);
+            done
+        })
     }
 
     /// The row of an item, with a version drawn unless it has one.

@@ -12,6 +12,7 @@ use super::write::{failed, key_of};
 use super::{Answer, Answered, GatherItem, RawClient, Target};
 use crate::error::Error;
 use crate::server::Server;
+use crate::work::Work;
 
 /// A range longer than a frame, whose first piece is in.
 struct Long {
@@ -45,31 +46,37 @@ impl RawClient {
         results.finish()
     }
 
-    async fn gather_on(&self, name: Arc<str>, items: Vec<(usize, GatherItem)>) -> Answered {
-        let (server, grants) = match self.granted(&name).await {
-            Ok(both) => both,
-            Err(error) => return failed(items.iter().map(|(index, _)| *index), &error),
-        };
-        let piece = grants.payload_bytes;
-        // Indices into `items` here, the caller's own again below.
-        let first = |(at, (_, item)): (usize, &(usize, GatherItem))| {
-            row(at, item, 0, item.length.min(piece), item.if_version)
-        };
-        let rows = items.iter().enumerate().map(first).collect();
-        let replies = self.send_rows::<GatherRow, Outcome>(&server, Opcode::Gather, rows).await;
-        let mut firsts: Vec<_> = self.answers(replies).collect();
-        firsts.sort_unstable_by_key(|(at, _)| *at);
-        let mut done = Vec::with_capacity(items.len());
-        for ((index, item), (_, answer)) in items.into_iter().zip(firsts) {
-            match answer {
-                Ok(first) if has_more(&item, &first, piece) => {
-                    let long = Long::new(item, first);
-                    done.push((index, self.gather_rest(&server, long, piece).await));
+    fn gather_on<'a>(
+        &'a self,
+        name: Arc<str>,
+        items: Vec<(usize, GatherItem)>,
+    ) -> Work<'a, Answered> {
+        Box::pin(async move {
+            let (server, grants) = match self.granted(&name).await {
+                Ok(both) => both,
+                Err(error) => return failed(items.iter().map(|(index, _)| *index), &error),
+            };
+            let piece = grants.payload_bytes;
+            // Indices into `items` here, the caller's own again below.
+            let first = |(at, (_, item)): (usize, &(usize, GatherItem))| {
+                row(at, item, 0, item.length.min(piece), item.if_version)
+            };
+            let rows = items.iter().enumerate().map(first).collect();
+            let replies = self.send_rows::<GatherRow, Outcome>(&server, Opcode::Gather, rows).await;
+            let mut firsts: Vec<_> = self.answers(replies).collect();
+            firsts.sort_unstable_by_key(|(at, _)| *at);
+            let mut done = Vec::with_capacity(items.len());
+            for ((index, item), (_, answer)) in items.into_iter().zip(firsts) {
+                match answer {
+                    Ok(first) if has_more(&item, &first, piece) => {
+                        let long = Long::new(item, first);
+                        done.push((index, self.gather_rest(&server, long, piece).await));
+                    }
+                    answer => done.push((index, answer)),
                 }
-                answer => done.push((index, answer)),
             }
-        }
-        done
+            done
+        })
     }
 
     async fn gather_rest(

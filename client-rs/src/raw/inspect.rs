@@ -13,6 +13,7 @@ use super::{Info, RawClient, StatAnswer, Target};
 use crate::connection::Connection;
 use crate::error::{Error, Misbehaviour};
 use crate::server::{Class, Server};
+use crate::work::Work;
 
 impl RawClient {
     /// What is known of each key.
@@ -29,27 +30,29 @@ impl RawClient {
         results.finish()
     }
 
-    async fn stat_on(
-        &self,
+    fn stat_on<'a>(
+        &'a self,
         name: Arc<str>,
         keys: Vec<(usize, Bytes)>,
-    ) -> Vec<(usize, Result<StatAnswer, Error>)> {
-        let server = match self.server(&name) {
-            Ok(server) => server,
-            Err(error) => return failed(keys.iter().map(|(index, _)| *index), &error),
-        };
-        let row = |(index, key)| Prepared::new(index, StatRequestRow::default(), key);
-        let rows = keys.into_iter().map(row).collect();
-        let replies = self.send_rows::<_, StatRow>(&server, Opcode::Stat, rows).await;
-        let answer = |reply| match reply {
-            Reply::Row { row, key, tag, .. } => {
-                let row: StatRow = row;
-                self.core.clocks().observe(row.version);
-                StatAnswer { status: row.status(), row, key, tag }
-            }
-            Reply::Refused(status) => StatAnswer { status, ..StatAnswer::default() },
-        };
-        replies.into_iter().map(|(index, reply)| (index, reply.map(answer))).collect()
+    ) -> Work<'a, Vec<(usize, Result<StatAnswer, Error>)>> {
+        Box::pin(async move {
+            let server = match self.server(&name) {
+                Ok(server) => server,
+                Err(error) => return failed(keys.iter().map(|(index, _)| *index), &error),
+            };
+            let row = |(index, key)| Prepared::new(index, StatRequestRow::default(), key);
+            let rows = keys.into_iter().map(row).collect();
+            let replies = self.send_rows::<_, StatRow>(&server, Opcode::Stat, rows).await;
+            let answer = |reply| match reply {
+                Reply::Row { row, key, tag, .. } => {
+                    let row: StatRow = row;
+                    self.core.clocks().observe(row.version);
+                    StatAnswer { status: row.status(), row, key, tag }
+                }
+                Reply::Refused(status) => StatAnswer { status, ..StatAnswer::default() },
+            };
+            replies.into_iter().map(|(index, reply)| (index, reply.map(answer))).collect()
+        })
     }
 
     /// What is known of a server.
@@ -60,11 +63,13 @@ impl RawClient {
         self.info_of(&self.server(server)?).await
     }
 
-    pub(super) async fn info_of(&self, server: &Arc<Server>) -> Result<Info, Error> {
-        let mut lease = self.acquire(server, Class::Small).await?;
-        let info = ask_info(&mut lease).await?;
-        lease.finish();
-        Ok(info)
+    pub(super) fn info_of<'a>(&'a self, server: &'a Arc<Server>) -> Work<'a, Result<Info, Error>> {
+        Box::pin(async move {
+            let mut lease = self.acquire(server, Class::Small).await?;
+            let info = ask_info(&mut lease).await?;
+            lease.finish();
+            Ok(info)
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::connection::Connection;
 use crate::error::{Error, Misbehaviour};
 use crate::retry::Attempts;
 use crate::server::Class;
+use crate::work::Work;
 
 impl RawClient {
     /// One page of a server's keys in bytewise order. Go on with
@@ -24,24 +25,26 @@ impl RawClient {
     }
 
     /// One attempt at a page.
-    pub(crate) async fn list_attempt(
-        &self,
-        server: &str,
-        query: &ListQuery,
-        attempts: &mut Attempts,
-    ) -> Result<ListPage, Error> {
-        for (what, bytes) in [("a prefix", &query.prefix), ("a cursor", &query.cursor)] {
-            let (bytes, limit) = (bytes.len() as u64, KEY_BYTES_MAX as u64);
-            if bytes > limit {
-                return Err(Error::TooLarge { what, bytes, limit });
+    pub(crate) fn list_attempt<'a>(
+        &'a self,
+        server: &'a str,
+        query: &'a ListQuery,
+        attempts: &'a mut Attempts,
+    ) -> Work<'a, Result<ListPage, Error>> {
+        Box::pin(async move {
+            for (what, bytes) in [("a prefix", &query.prefix), ("a cursor", &query.cursor)] {
+                let (bytes, limit) = (bytes.len() as u64, KEY_BYTES_MAX as u64);
+                if bytes > limit {
+                    return Err(Error::TooLarge { what, bytes, limit });
+                }
             }
-        }
-        let server = self.server(server)?;
-        let mut lease = self.acquire_for_attempt(&server, Class::Small, attempts).await?;
-        let page = ask(&mut lease, query).await?;
-        page.entries.iter().for_each(|entry| self.core.clocks().observe(entry.row.version));
-        lease.finish();
-        Ok(page)
+            let server = self.server(server)?;
+            let mut lease = self.acquire_for_attempt(&server, Class::Small, attempts).await?;
+            let page = ask(&mut lease, query).await?;
+            page.entries.iter().for_each(|entry| self.core.clocks().observe(entry.row.version));
+            lease.finish();
+            Ok(page)
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Answer, Answered, DeleteItem, DropItem, RawClient, ScatterItem, Targ
 use crate::error::{Error, Fate};
 use crate::placement::Slot;
 use crate::server::Server;
+use crate::work::Work;
 
 impl RawClient {
     /// Writes into values. Not atomic: who reads at the same time may see some of
@@ -81,38 +82,52 @@ impl RawClient {
         results.finish()
     }
 
-    async fn scatter_on(&self, name: Arc<str>, items: Vec<(usize, ScatterItem)>) -> Answered {
-        let (server, grants) = match self.granted(&name).await {
-            Ok(both) => both,
-            Err(error) => return failed(items.iter().map(|(index, _)| *index), &error),
-        };
-        let piece = usize::try_from(grants.payload_bytes).unwrap_or(usize::MAX);
-        let rows = items.iter().flat_map(|(index, item)| pieces(*index, item, piece)).collect();
-        let replies = self.send_rows::<ScatterRow, Outcome>(&server, Opcode::Scatter, rows).await;
-        let mut replies: Vec<_> = self.answers(replies).collect();
-        // A retry may have answered later pieces last.
-        replies.sort_by_key(|(index, _)| *index);
-        replies.into_iter().fold(Vec::new(), |mut merged: Answered, (index, next)| {
-            match merged.last_mut().filter(|(last, _)| *last == index) {
-                Some((_, whole)) => merge(whole, next),
-                None => merged.push((index, next)),
-            }
-            merged
+    fn scatter_on<'a>(
+        &'a self,
+        name: Arc<str>,
+        items: Vec<(usize, ScatterItem)>,
+    ) -> Work<'a, Answered> {
+        Box::pin(async move {
+            let (server, grants) = match self.granted(&name).await {
+                Ok(both) => both,
+                Err(error) => return failed(items.iter().map(|(index, _)| *index), &error),
+            };
+            let piece = usize::try_from(grants.payload_bytes).unwrap_or(usize::MAX);
+            let rows = items.iter().flat_map(|(index, item)| pieces(*index, item, piece)).collect();
+            let replies =
+                self.send_rows::<ScatterRow, Outcome>(&server, Opcode::Scatter, rows).await;
+            let mut replies: Vec<_> = self.answers(replies).collect();
+            // A retry may have answered later pieces last.
+            replies.sort_by_key(|(index, _)| *index);
+            replies.into_iter().fold(Vec::new(), |mut merged: Answered, (index, next)| {
+                match merged.last_mut().filter(|(last, _)| *last == index) {
+                    Some((_, whole)) => merge(whole, next),
+                    None => merged.push((index, next)),
+                }
+                merged
+            })
         })
     }
 
-    async fn delete_on(&self, name: &Arc<str>, items: Vec<(usize, DeleteItem)>) -> Answered {
-        // A version may only be drawn when the clock was compared with the server's.
-        if let Err(error) = self.granted(name).await {
-            return failed(items.iter().map(|(index, _)| *index), &error);
-        }
-        let rows = items.into_iter().map(|(index, item)| (index, self.delete_row(&item), item.key));
-        let rows: Vec<_> = rows.collect();
-        let versions = rows.iter().map(|(_, row, _)| row.version).collect();
-        let mut done = self.simple_on(Arc::clone(name), Opcode::Delete, rows).await;
-        done.sort_unstable_by_key(|(index, _)| *index);
-        self.note_sent(&mut done, versions);
-        done
+    fn delete_on<'a>(
+        &'a self,
+        name: &'a Arc<str>,
+        items: Vec<(usize, DeleteItem)>,
+    ) -> Work<'a, Answered> {
+        Box::pin(async move {
+            // A version may only be drawn when the clock was compared with the server's.
+            if let Err(error) = self.granted(name).await {
+                return failed(items.iter().map(|(index, _)| *index), &error);
+            }
+            let rows =
+                items.into_iter().map(|(index, item)| (index, self.delete_row(&item), item.key));
+            let rows: Vec<_> = rows.collect();
+            let versions = rows.iter().map(|(_, row, _)| row.version).collect();
+            let mut done = self.simple_on(Arc::clone(name), Opcode::Delete, rows).await;
+            done.sort_unstable_by_key(|(index, _)| *index);
+            self.note_sent(&mut done, versions);
+            done
+        })
     }
 
     fn delete_row(&self, item: &DeleteItem) -> DeleteRow {

@@ -35,6 +35,7 @@ use super::report::{GetOptions, Value};
 use crate::client::Client;
 use crate::error::Error;
 use crate::metrics::OperationKind;
+use crate::work::Work;
 
 /// Objects whose heads are looked at together: what one frame has room for.
 const OBJECTS_AT_ONCE: usize = 1_024;
@@ -100,20 +101,22 @@ impl Client {
         results
     }
 
-    async fn read_ranges(
-        &self,
-        asked: &[RangeOf],
-        options: &GetOptions,
-    ) -> Vec<Result<Option<Value>, Error>> {
-        let operation = Operation::begin(self.core());
-        let mut assembly = Assembly::new(asked, options);
-        let objects = by_object(asked, &mut assembly);
-        for objects in objects.chunks(OBJECTS_AT_ONCE) {
-            heads::find(&operation, objects, &mut assembly).await;
-            assembly = blocks::read(&operation, assembly).await;
-            read_the_rest(&operation, objects, &mut assembly).await;
-        }
-        assembly.finish()
+    fn read_ranges<'a>(
+        &'a self,
+        asked: &'a [RangeOf],
+        options: &'a GetOptions,
+    ) -> Work<'a, Vec<Result<Option<Value>, Error>>> {
+        Box::pin(async move {
+            let operation = Operation::begin(self.core());
+            let mut assembly = Assembly::new(asked, options);
+            let objects = by_object(asked, &mut assembly);
+            for objects in objects.chunks(OBJECTS_AT_ONCE) {
+                heads::find(&operation, objects, &mut assembly).await;
+                assembly = blocks::read(&operation, assembly).await;
+                read_the_rest(&operation, objects, &mut assembly).await;
+            }
+            assembly.finish()
+        })
     }
 }
 
