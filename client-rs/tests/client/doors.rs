@@ -159,7 +159,7 @@ pub(crate) fn open() -> Rule {
 pub(crate) struct Doors {
     list: String,
     rule: Arc<Mutex<Rule>>,
-    servers: Vec<Option<(Stopper, JoinHandle<()>)>>,
+    servers: Vec<(Stopper, JoinHandle<()>)>,
 }
 
 impl Doors {
@@ -174,7 +174,7 @@ impl Doors {
             entries.push(format!("{name}={}", listener.local_addr().unwrap()));
             tokio::spawn(stand_at(index, listener, address, Arc::clone(&rule)));
             let stopper = server.stopper();
-            servers.push(Some((stopper, std::thread::spawn(move || server.run().unwrap()))));
+            servers.push((stopper, std::thread::spawn(move || server.run().unwrap())));
         }
         Self { list: entries.join(","), rule, servers }
     }
@@ -197,12 +197,10 @@ impl Doors {
 
 impl Drop for Doors {
     fn drop(&mut self) {
-        for server in &mut self.servers {
-            if let Some((stopper, thread)) = server.take() {
-                stopper.stop();
-                let ended = thread.join();
-                assert!(ended.is_ok() || std::thread::panicking(), "a server must never panic");
-            }
+        self.servers.iter().for_each(|(stopper, _)| stopper.stop());
+        for (_, thread) in self.servers.drain(..) {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "a server must never panic");
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct Shared {
     pub hang_up: watch::Sender<()>,
     /// Frames read.
     pub frames: watch::Sender<usize>,
+    /// Gathers among them.
+    pub gathers: AtomicUsize,
     /// The deadline of the last of them.
     pub deadline_ms: AtomicU32,
 }
@@ -209,6 +211,7 @@ impl Shared {
             closed: watch::Sender::new(0),
             hang_up: watch::Sender::new(()),
             frames: watch::Sender::new(0),
+            gathers: AtomicUsize::new(0),
             deadline_ms: AtomicU32::new(0),
         }
     }
@@ -309,6 +312,8 @@ impl Shared {
         header.check(&head).expect("the client sends sound frames");
         let dies = self.behaviour.lock().unwrap().dies_after_bytes;
         let is_hello = header.opcode == Opcode::Hello as u8;
+        let is_gather = header.opcode == Opcode::Gather as u8;
+        self.gathers.fetch_add(is_gather.into(), Ordering::SeqCst);
         if let Some(bytes) =
             dies.filter(|bytes| !is_hello && (*bytes as u64) < header.payload_bytes)
         {
