@@ -83,6 +83,24 @@ fn a_tree_goes_there_and_back_and_only_what_changed_goes_again() {
 }
 
 #[test]
+fn files_that_are_to_live_for_a_time_are_sent_again_and_live_from_then_on() {
+    let lab = Lab::with_servers(2);
+    with_tree(&lab);
+    let ends = || {
+        let stat = lab.run(["stat", "d/sub/b", "--json"]).expect(0).json().remove(0);
+        stat["expires"].as_u64()
+    };
+    lab.run(["put", "-r", "d", "--ttl", "1h"]).expect(0).says("sent 4 files");
+    let first = ends().expect("it ends");
+    lab.run(["verify", "d/"]).expect(0).says("4 objects verified, 4 whole");
+    lab.run(["put", "-r", "d", "--ttl", "1h"]).expect(0).says("sent 4 files");
+    assert!(ends().expect("it ends") >= first);
+    lab.run(["put", "-r", "d"]).expect(0).says("sent 4 files");
+    assert_eq!(ends(), None);
+    lab.run(["put", "-r", "d"]).expect(0).says("sent 0 files").says("4 the same");
+}
+
+#[test]
 fn a_name_before_the_slash_is_the_directorys_or_the_one_given() {
     let lab = Lab::with_servers(1);
     fs::create_dir_all(lab.path("x/d")).unwrap();

@@ -16,6 +16,10 @@ pub(crate) const TTL_SECONDS_MIN: u64 = 1;
 /// The longest one: ten years.
 pub(crate) const TTL_SECONDS_MAX: u64 = 3_650 * 86_400;
 
+/// So much may lie between the end of an object and that of a lease which was meant to
+/// end with it: clocks differ, and a Touch is on its way for a while.
+const SLACK_MS: u64 = 2_000;
+
 const _: () = assert!(TTL_SECONDS_MAX * 1000 < LEASE_MS_MAX);
 
 /// Refuses a life that is too short or too long.
@@ -54,6 +58,12 @@ impl Life {
         let left = |end: u64| end.saturating_sub(now_ms).clamp(1, LEASE_MS_MAX);
         self.ends_ms.map_or(0, left)
     }
+
+    /// Whether a copy with such a lease (0 = none) is there as long as the object.
+    pub(super) fn is_covered_by(self, lease_ms: u64, now_ms: u64) -> bool {
+        let lease_ends_ms = now_ms.saturating_add(lease_ms).saturating_add(SLACK_MS);
+        lease_ms == 0 || self.ends_ms.is_some_and(|end| end <= lease_ends_ms)
+    }
 }
 
 /// The lease that the values of an upload are given by a Touch.
@@ -91,7 +101,11 @@ mod tests {
         assert_eq!(life.lease_ms(now_ms + 100_000), 1);
         let far = Life { ends_ms: Some(u64::MAX) };
         assert_eq!(far.lease_ms(now_ms), LEASE_MS_MAX, "as somebody else may have written it");
+        let covered = |lease_ms| life.is_covered_by(lease_ms, now_ms);
+        assert!(covered(90_000) && covered(89_000) && covered(1_000_000) && covered(0));
+        assert!(!covered(1) && !covered(60_000));
         let for_good = Life::beginning(None, now_ms);
+        assert!(for_good.is_covered_by(0, now_ms) && !for_good.is_covered_by(u64::MAX, now_ms));
         assert!(!for_good.is_over(u64::MAX) && for_good.lease_ms(now_ms) == 0);
         assert_eq!(Lease::Of(for_good).row(now_ms), (0, RowFlags::NONE));
         assert_eq!(Lease::Of(life).row(now_ms), (90_000, RowFlags::EXACT));

@@ -107,10 +107,11 @@ pub struct CompareOptions {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Comparison {
-    /// Just these bytes, in as many copies as its writer wanted, and all stay.
+    /// Just these bytes, in as many copies as its writer wanted, and all are there as
+    /// long as the object: for good, or to its end.
     Same(ObjectStat),
-    /// Just these bytes, but copies are missing, gave no answer, or end with a
-    /// lease because the put that made them came to no end.
+    /// Just these bytes, but copies are missing, gave no answer, or end before it
+    /// with a lease, because the put that made them came to no end.
     Thin(ObjectStat),
     /// Other bytes, or what this client cannot compare.
     Different(ObjectStat),

@@ -73,9 +73,12 @@ impl Client {
 }
 
 /// Whether there are as many copies of the head and of every stripe as the object
-/// wants, and none of them ends with a lease. One that gives no answer is none.
+/// wants, and none of them ends before it. One that gives no answer is none.
 pub(super) async fn has_all_copies(operation: &Operation, head: &Head) -> bool {
-    let stays = |copy: &&CopyPlace| copy.state == CopyState::Whole && copy.lease_ms == 0;
+    let (life, now_ms) = (head.life(), operation.clocks().now_ms());
+    let stays = |copy: &&CopyPlace| {
+        copy.state == CopyState::Whole && life.is_covered_by(copy.lease_ms, now_ms)
+    };
     for values in values_of(head) {
         let wanted = copies_wanted(operation, head);
         let of_values = values.len();

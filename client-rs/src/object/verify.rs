@@ -73,7 +73,7 @@ pub struct Verified {
     /// Copies that are damaged.
     pub damaged: u64,
     /// Copies that are not where placement puts them, nor elsewhere in their
-    /// place; those that end with a lease included.
+    /// place; those that end before the object included.
     pub missing: u64,
     /// Copies that could not be looked at.
     pub unreachable: u64,

@@ -300,10 +300,11 @@ async fn read_copy(shared: &Shared, head: &Head, copy: &CopyPlace) -> (Found, u6
         // One that was replaced just now and is held says nothing of itself.
         CopyState::Whole | CopyState::Missing => {
             let permit = shared.reads.acquire().await.expect("never closed");
+            let stays = head.life().is_covered_by(*lease_ms, shared.operation.clocks().now_ms());
             let read = read(shared, head, stripe, server).await;
             drop(permit);
             match read {
-                Ok(Read::Right(bytes)) if *lease_ms == 0 => return (Found::Right, bytes),
+                Ok(Read::Right(bytes)) if stays => return (Found::Right, bytes),
                 Ok(Read::Right(bytes)) => {
                     let seconds = lease_ms / 1_000;
                     let problem = format!("{} ends with its lease in {seconds} s", whose());

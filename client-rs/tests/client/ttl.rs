@@ -9,8 +9,8 @@ use crate::doors::{
 };
 use crate::object_faults::adjustable;
 use rampuddle_client::{
-    Client, Clock as _, Error, GetOptions, PutCondition, PutOptions, PutReport, RangeOf,
-    SystemClock, Target,
+    Client, Clock as _, CompareOptions, Comparison, Error, GetOptions, PutCondition, PutOptions,
+    PutReport, RangeOf, SystemClock, Target, VerifyOptions, VerifyState,
 };
 use rampuddle_protocol::RowFlags;
 use tokio::sync::Semaphore;
@@ -91,6 +91,25 @@ async fn an_object_is_there_for_its_ttl_and_all_its_pages_come_back_then() {
         assert_eq!(names(&client).await, Vec::<String>::new());
         assert!(!client.delete(b"o").await.unwrap().existed);
     }
+}
+
+#[tokio::test]
+async fn an_object_with_a_ttl_is_whole_while_it_lives_and_the_same_as_its_bytes() {
+    let doors = Doors::start(3, 64 << 20).await;
+    let client = doors.client().await;
+    for (name, length) in [("small", 3_000), ("large", 9 * MIB)] {
+        client.put(name.as_bytes(), bytes(length, 1), &ttl(MINUTE)).await.unwrap();
+        let options = CompareOptions::default();
+        let compared = client.compare(name.as_bytes(), bytes(length, 1), &options).await.unwrap();
+        let Comparison::Same(stat) = &compared else { panic!("{compared:?}") };
+        assert!(stat.expires_unix_ms.is_some());
+    }
+    let mut verification = client.verify(b"", &VerifyOptions::default());
+    for _ in 0..2 {
+        let verified = verification.next().await.unwrap().unwrap();
+        assert_eq!((verified.state, verified.copies), (VerifyState::Whole, 2), "{verified:?}");
+    }
+    assert!(verification.next().await.is_none());
 }
 
 #[tokio::test]

@@ -148,10 +148,13 @@ impl Sending {
 
 impl Sending {
     /// Whether the user asked for nothing that an object with the right bytes has
-    /// not. How its blocks are stored is nobody's concern.
+    /// not. How its blocks are stored is nobody's concern. A life begins with each
+    /// put, so that what has one, or is to have one, is sent again.
     fn is_as_wanted(&self, stat: &ObjectStat) -> bool {
         let is_described = stat.metadata.as_ref() == Some(&self.options.metadata);
-        self.replicas.is_none_or(|replicas| replicas == stat.replicas)
+        let is_for_good = stat.expires_unix_ms.is_none() && self.options.ttl.is_none();
+        is_for_good
+            && self.replicas.is_none_or(|replicas| replicas == stat.replicas)
             && (stat.keep || !self.options.keep)
             && (is_described || self.options.metadata.is_empty())
     }
