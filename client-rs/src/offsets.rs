@@ -6,6 +6,20 @@ use std::sync::Arc;
 
 use rampuddle_protocol::limits::CLOCK_BOUND_MS;
 
+/// A question and its answer that took longer, by the local clock, say nothing on
+/// the server's: somebody was stopped between them, or the local clock was set.
+const LONGEST_MS: u64 = CLOCK_BOUND_MS / 5;
+
+/// How far a server's clock is ahead of the local one, by what it said between a
+/// question and its answer: as if it had been half way, so within half of the time
+/// that they took. `None` when they took so long that a clock which is right would
+/// look wrong.
+pub(crate) fn offset_between(asked_ms: u64, answered_ms: u64, server_ms: u64) -> Option<i64> {
+    let middle_ms = asked_ms.midpoint(answered_ms) as i64;
+    let is_telling = asked_ms.abs_diff(answered_ms) <= LONGEST_MS;
+    is_telling.then(|| (server_ms as i64).saturating_sub(middle_ms))
+}
+
 /// The latest clock offset of each server, in milliseconds ahead of the local
 /// clock.
 #[derive(Debug, Default)]
@@ -86,6 +100,16 @@ impl Offsets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_took_a_minute_says_nothing_on_the_clock() {
+        assert_eq!(offset_between(1_000, 1_200, 5_000), Some(3_900));
+        assert_eq!(offset_between(1_000, 1_000 + LONGEST_MS, 1_000), Some(-30_000));
+        // Somebody slept, or the local clock was set, forward or back.
+        for (asked, answered) in [(1_000, 1_001 + LONGEST_MS), (9_000_000, 1_000), (0, u64::MAX)] {
+            assert_eq!(offset_between(asked, answered, 1_000), None);
+        }
+    }
 
     fn offsets(known: &[i64]) -> Offsets {
         let mut offsets = Offsets::default();

@@ -10,10 +10,11 @@ use rampuddle_protocol::{
     ServerHello, SessionId, Status, prove, verify,
 };
 
-use super::{Connection, Failure, Grants, Greeting, INBOX_BYTES, Pace};
+use super::{Connection, Failure, Grants, Greeting, INBOX_BYTES, Pace, Waited};
 use crate::deadline::Deadline;
 use crate::environment::Environment;
 use crate::error::{Error, Misbehaviour};
+use crate::offsets::offset_between;
 use crate::placement::Placing;
 use crate::token::Token;
 use crate::transport::{Address, Stream};
@@ -67,9 +68,11 @@ impl Connection {
         let header = connection.exchange(Opcode::Hello).await?;
         let answered_ms = clock.unix_ms();
         let answer = connection.welcome(&header, &introduction)?;
-        let middle_ms = asked_ms.midpoint(answered_ms) as i64;
-        connection.greeting.clock_offset_ms =
-            (answer.clock_unix_ms as i64).saturating_sub(middle_ms);
+        let Some(offset_ms) = offset_between(asked_ms, answered_ms, answer.clock_unix_ms) else {
+            let after = Duration::from_millis(asked_ms.abs_diff(answered_ms));
+            return Err(connection.waited(Waited::Patience(after), GREETING));
+        };
+        connection.greeting.clock_offset_ms = offset_ms;
         connection.prove(&hello, &answer, &introduction).await?;
         connection.written = 0;
         Ok(connection)

@@ -123,8 +123,9 @@ async fn renew(
 ) {
     loop {
         tokio::select! {
-            () = sleep(RENEW_EVERY) => {}
+            biased;
             _ = &mut ended => return,
+            () = sleep(RENEW_EVERY) => {}
         }
         let Some(core) = core.upgrade() else { return };
         let _under_way = gate.lock().await;

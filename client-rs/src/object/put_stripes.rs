@@ -175,6 +175,11 @@ impl Put {
             let (mut index, mut has_ended) = (0_u64, false);
             while !has_ended || !under_way.is_empty() {
                 tokio::select! {
+                    // In an order, so that simulations have the same run again. The
+                    // rarest first: it must not wait for the others.
+                    biased;
+                    // On its own: the stripes under way must not wait for it.
+                    _ = renewal.tick() => self.renew(uploaded),
                     Some(written) = under_way.next(), if !under_way.is_empty() => {
                         let written: Written = written?;
                         self.done(written.bytes);
@@ -190,8 +195,6 @@ impl Put {
                         }
                         None => has_ended = true,
                     },
-                    // On its own: the stripes under way must not wait for it.
-                    _ = renewal.tick() => self.renew(uploaded),
                 }
             }
             Ok(())

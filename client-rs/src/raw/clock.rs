@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Answer, Answered, RawClient};
 use crate::error::Error;
+use crate::offsets::offset_between;
 use crate::server::Server;
 
 /// How long a comparison waits for the slowest server.
@@ -35,10 +36,11 @@ impl RawClient {
         let clock = &self.environment().clock;
         let asked_ms = clock.unix_ms();
         let Ok(info) = self.info_of(server).await else { return };
-        let middle_ms = asked_ms.midpoint(clock.unix_ms()) as i64;
-        let offset_ms = (info.row.clock_unix_ms as i64).saturating_sub(middle_ms);
-        // Refused or not, it is noted.
-        let _ = self.core.clocks().greeted(server.name(), offset_ms);
+        let offset_ms = offset_between(asked_ms, clock.unix_ms(), info.row.clock_unix_ms);
+        if let Some(offset_ms) = offset_ms {
+            // Refused or not, it is noted.
+            let _ = self.core.clocks().greeted(server.name(), offset_ms);
+        }
     }
 
     /// Works on items, and once more on those whose version was drawn here and

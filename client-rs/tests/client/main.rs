@@ -12,6 +12,7 @@ mod examples;
 mod failures;
 mod hostile;
 mod if_version;
+mod joined;
 mod metrics;
 mod no_clobber;
 mod object_faults;
