@@ -8,6 +8,7 @@ use crate::doors::{
     used_bytes,
 };
 use crate::object_faults::adjustable;
+use futures_util::future::join_all;
 use rampuddle_client::{
     Client, Clock as _, CompareOptions, Comparison, Error, GetOptions, PutCondition, PutOptions,
     PutReport, RangeOf, SystemClock, Target, VerifyOptions, VerifyState,
@@ -140,6 +141,62 @@ async fn who_reads_goes_by_the_end_that_is_written_and_not_by_what_servers_still
     assert_eq!(names(&later).await, ["for good", "large", "small"]);
     assert!(later.delete(b"large").await.unwrap().existed);
     until_used(&client, 2 * 2 * 65_536).await;
+}
+
+/// Reads the ends of many objects in one call; whether each is there.
+async fn ends_of(client: &Client, objects: &[(String, usize)]) -> Vec<bool> {
+    let range = |length: usize| length.saturating_sub(70_000) as u64..length as u64;
+    let asked = objects.iter().map(|(name, length)| RangeOf::new(name.clone(), range(*length)));
+    let asked: Vec<_> = asked.collect();
+    let found = client.get_ranges(&asked, &GetOptions::default()).await;
+    let found = objects.iter().zip(found).map(|((name, length), found)| {
+        let found = found.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let Some(value) = found else { return false };
+        let wanted = &bytes(*length, 1)[range(*length).start as usize..];
+        assert!(value.into_bytes() == wanted, "{name}");
+        true
+    });
+    found.collect()
+}
+
+#[tokio::test]
+async fn of_ranges_of_many_objects_those_that_are_over_are_absent_on_every_road() {
+    let doors = Doors::start(3, 96 << 20).await;
+    let client = doors.client().await;
+    // The end stands behind an inline object's bytes, which do not come all at once
+    // where so many are asked for together, and behind the block table of others.
+    let mut objects: Vec<_> = (0..50).map(|index| (format!("for good {index}"), 2_000)).collect();
+    for length in [0, 3_000, 100_000, MIB, 5 * MIB, 9 * MIB] {
+        objects.push((format!("to end {length}"), length));
+        objects.push((format!("to end, astray {length}"), length));
+    }
+    let ends = |name: &str| name.starts_with("to end");
+    let for_good: Vec<_> = objects.iter().map(|(name, _)| !ends(name)).collect();
+    let began = Instant::now();
+    loop {
+        for (name, length) in &objects {
+            let options = if ends(name) { ttl(MINUTE) } else { PutOptions::default() };
+            // Who asks an owner that missed the head looks for it by itself.
+            let is_astray = name.contains("astray");
+            doors.set(if is_astray { cut(0, Frame::writes_a_head) } else { open() });
+            client.put(name.as_bytes(), bytes(*length, 1), &options).await.unwrap();
+        }
+        doors.set(open());
+        let (later, clock) = adjustable(&doors).await;
+        assert_eq!(ends_of(&later, &objects).await, vec![true; objects.len()]);
+        // Each asks all servers: as many connections as there will ever be use for.
+        join_all((0..8).map(|_| later.stat(b"none"))).await;
+        let connections = later.metrics().connections_opened;
+        clock.set(62_000);
+        let found = ends_of(&later, &objects).await;
+        // Shaking hands sets its clock right again.
+        if later.metrics().connections_opened == connections {
+            assert_eq!(found, for_good);
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "it always needs new connections");
+    }
+    assert_eq!(ends_of(&client, &objects).await, vec![true; objects.len()], "servers have all");
 }
 
 #[tokio::test]
