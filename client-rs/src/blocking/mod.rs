@@ -26,6 +26,7 @@
 //! [`Client`](crate::Client) there, or a thread of your own.
 
 mod pipe;
+mod verification;
 
 use std::future::Future;
 use std::io::{Read, Write};
@@ -36,12 +37,13 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use self::pipe::pipe;
+pub use self::verification::Verification;
 use crate::client::Node;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::object::{
-    DeleteReport, GetOptions, GetReport, Listing, Located, ObjectStat, PutOptions, PutReport,
-    RangeOf, Source, Unreadable, Value,
+    CompareOptions, Comparison, DeleteReport, GetOptions, GetReport, Listing, Located, ObjectStat,
+    Orphans, PutOptions, PutReport, RangeOf, Source, Unreadable, Value, VerifyOptions,
 };
 use crate::options::Options;
 use crate::view::View;
@@ -297,6 +299,57 @@ impl Client {
     /// As there.
     pub fn delete(&self, name: &[u8]) -> Result<DeleteReport, Error> {
         self.own.wait(self.client.delete(name))
+    }
+
+    /// Whether an object has just these bytes, from memory or from a file:
+    /// [`Client::compare`](crate::Client::compare).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compare(
+        &self,
+        name: &[u8],
+        source: impl Into<Source>,
+        options: &CompareOptions,
+    ) -> Result<Comparison, Error> {
+        self.own.wait(self.client.compare(name, source, options))
+    }
+
+    /// Whether an object has just the bytes of a reader, which is read on this thread,
+    /// to its end or to about the first difference.
+    ///
+    /// # Errors
+    /// As [`Client::compare`](crate::Client::compare).
+    pub fn compare_reader(
+        &self,
+        name: &[u8],
+        reader: &mut dyn Read,
+        options: &CompareOptions,
+    ) -> Result<Comparison, Error> {
+        refuse_within_runtime()?;
+        let (feeder, source) = pipe();
+        let (client, name, options) = (self.client.clone(), name.to_vec(), options.clone());
+        let compare = self
+            .own
+            .handle
+            .spawn(async move { client.compare(&name, Source::reader(source), &options).await });
+        feeder.feed(reader);
+        self.joined(compare)
+    }
+
+    /// Verifies all objects whose names begin with `prefix`:
+    /// [`Client::verify`](crate::Client::verify).
+    pub fn verify(&self, prefix: &[u8], options: &VerifyOptions) -> Verification {
+        Verification::new(self.client.verify(prefix, options), Arc::clone(&self.own))
+    }
+
+    /// Finds stripes that no head names:
+    /// [`Client::orphans`](crate::Client::orphans).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn orphans(&self) -> Result<Orphans, Error> {
+        self.own.wait(self.client.orphans())
     }
 
     /// All servers: [`Client::nodes`](crate::Client::nodes).

@@ -73,6 +73,14 @@ pub enum OperationKind {
     List,
     /// [`Client::delete`](crate::Client::delete).
     Delete,
+    /// [`Client::compare`](crate::Client::compare). Nothing is read of the object.
+    Compare,
+    /// [`Client::verify`](crate::Client::verify), once for all objects; its latency is
+    /// what [`Verification::next`](crate::Verification::next) took in all. What it reads
+    /// goes to no reader, and is not among [`Metrics::bytes_read`].
+    Verify,
+    /// [`Client::orphans`](crate::Client::orphans).
+    Orphans,
 }
 
 /// How an operation ended.
@@ -84,7 +92,8 @@ pub enum OperationOutcome {
     Done,
     /// There was no such object.
     Absent,
-    /// With fewer copies than wanted, or for a listing: not complete.
+    /// With fewer copies than wanted, which a compared object may have, too; or for
+    /// what looks at all servers (a listing, verify, orphans): not complete.
     Short,
     /// Whether there is such an object, or whether the write was applied, could
     /// not be said.
@@ -97,7 +106,7 @@ pub enum OperationOutcome {
 
 impl OperationKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Put,
         Self::Get,
         Self::GetRange,
@@ -106,6 +115,9 @@ impl OperationKind {
         Self::Locate,
         Self::List,
         Self::Delete,
+        Self::Compare,
+        Self::Verify,
+        Self::Orphans,
     ];
 }
 
@@ -126,6 +138,9 @@ impl fmt::Display for OperationKind {
             Self::Locate => "locate",
             Self::List => "list",
             Self::Delete => "delete",
+            Self::Compare => "compare",
+            Self::Verify => "verify",
+            Self::Orphans => "orphans",
         })
     }
 }

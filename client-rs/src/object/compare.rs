@@ -5,6 +5,7 @@ use rampuddle_protocol::{crc32c, crc32c_combine};
 
 use super::format::{BLOCK_BYTES, Seed, Tag};
 use super::head::{Head, Part, check_name, find, find_greatest, stat_of};
+use super::observed::observed;
 use super::operation::Operation;
 use super::report::{CompareOptions, Comparison, Source};
 use super::source::Stripes;
@@ -12,6 +13,7 @@ use super::stat::has_all_copies;
 use super::variable::BlockEntry;
 use crate::client::Client;
 use crate::error::Error;
+use crate::metrics::OperationKind;
 use crate::work::Work;
 
 impl Client {
@@ -32,7 +34,8 @@ impl Client {
         source: impl Into<Source>,
         options: &CompareOptions,
     ) -> Result<Comparison, Error> {
-        self.compare_source(name, source.into(), options).await
+        let work = self.compare_source(name, source.into(), options);
+        observed(self.core(), OperationKind::Compare, name, work).await
     }
 
     fn compare_source<'a>(

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rampuddle_protocol::{RowFlags, Version};
 use tokio::time::Instant;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::format::{Tag, head_key};
 use super::head::stat_of;
@@ -80,6 +81,11 @@ impl Client {
     /// [`Options::deadline`](crate::Options::deadline) the whole listing must be
     /// done so long after this.
     pub fn list(&self, prefix: &[u8]) -> Listing {
+        self.list_for(OperationKind::List, prefix)
+    }
+
+    /// A listing that is a part of such an operation, and counted as that.
+    pub(super) fn list_for(&self, kind: OperationKind, prefix: &[u8]) -> Listing {
         let view = self.view();
         let members = view.members().iter().filter(|member| member.state.is_read_from());
         let begin = |name: &Arc<str>| ServerHeads {
@@ -93,7 +99,7 @@ impl Client {
             operation: Operation::begin(self.core()),
             view,
             is_of_young_registry,
-            observation: Observation::begin(self.core(), OperationKind::List, prefix),
+            observation: Observation::begin(self.core(), kind, prefix),
             prefix: head_key(prefix),
             sources,
             unreachable: Vec::new(),
@@ -111,18 +117,28 @@ impl Listing {
     /// # Errors
     /// When no server at all gives an answer.
     pub async fn next(&mut self) -> Option<Result<ObjectStat, Error>> {
-        let (span, begin) = (self.observation.span(), Instant::now());
+        let (span, begin) = (self.span(), Instant::now());
         let next = self.next_object().instrument(span).await;
-        self.observation.worked(begin.elapsed());
+        self.observe(begin.elapsed(), &next);
+        next
+    }
+
+    /// In which the work of its operation goes on.
+    pub(super) fn span(&self) -> Span {
+        self.observation.span()
+    }
+
+    /// Notes that its operation took so long for the next item.
+    pub(super) fn observe<T>(&mut self, took: Duration, next: &Option<Result<T, Error>>) {
+        self.observation.worked(took);
         let is_complete =
             self.unreachable.is_empty() && self.unreadable.count == 0 && !self.is_of_young_registry;
-        match &next {
+        match next {
             Some(Ok(_)) => {}
             Some(Err(error)) => self.observation.end(outcome_of(error), None),
             None if is_complete => self.observation.end(OperationOutcome::Done, None),
             None => self.observation.end(OperationOutcome::Short, None),
         }
-        next
     }
 
     async fn next_object(&mut self) -> Option<Result<ObjectStat, Error>> {

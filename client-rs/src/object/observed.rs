@@ -2,9 +2,10 @@
 //! listens, and numbers for [`Client::metrics`](crate::Client::metrics).
 //!
 //! The spans are called as the operation (`put`, `get`, `get_range`,
-//! `get_ranges`, `stat`, `locate`, `list`, `delete`), at level DEBUG, with the
-//! fields `name` (escaped; of many objects the first one's), `bytes` and
-//! `outcome`. While nobody listens a span costs one load.
+//! `get_ranges`, `stat`, `locate`, `list`, `delete`, `compare`, `verify`, `orphans`),
+//! at level DEBUG, with the fields `name` (escaped; of `get_ranges` the first one's,
+//! of `list` and `verify` the prefix), `bytes` and `outcome`. While nobody listens a
+//! span costs one load.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, debug_span, field};
 
-use super::report::{DeleteReport, GetReport, Located, ObjectStat, PutReport, Value};
+use super::orphans::Orphans;
+use super::report::{Comparison, DeleteReport, GetReport, Located, ObjectStat, PutReport, Value};
 use crate::client::Core;
 use crate::error::Error;
 use crate::metrics::{Counters, OperationKind, OperationOutcome};
@@ -130,6 +132,9 @@ fn span_of(kind: OperationKind, name: &[u8]) -> Span {
         OperationKind::Locate => span!("locate"),
         OperationKind::List => span!("list"),
         OperationKind::Delete => span!("delete"),
+        OperationKind::Compare => span!("compare"),
+        OperationKind::Verify => span!("verify"),
+        OperationKind::Orphans => span!("orphans"),
     }
 }
 
@@ -211,5 +216,24 @@ impl Judged for ObjectStat {
 impl Judged for Located {
     fn outcome(&self) -> OperationOutcome {
         OperationOutcome::Done
+    }
+}
+
+impl Judged for Comparison {
+    fn outcome(&self) -> OperationOutcome {
+        match self {
+            Self::Same(_) | Self::Different(_) => OperationOutcome::Done,
+            Self::Thin(_) => OperationOutcome::Short,
+            Self::Absent => OperationOutcome::Absent,
+        }
+    }
+}
+
+impl Judged for Orphans {
+    fn outcome(&self) -> OperationOutcome {
+        match self.unreachable[..] {
+            [] => OperationOutcome::Done,
+            _ => OperationOutcome::Short,
+        }
     }
 }

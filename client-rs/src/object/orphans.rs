@@ -12,9 +12,11 @@ use tokio::time::sleep;
 
 use super::format::{HEAD_KIND, STRIPE_KIND, stripe_key};
 use super::list::page;
+use super::observed::observed;
 use super::operation::Operation;
 use crate::client::Client;
 use crate::error::Error;
+use crate::metrics::OperationKind;
 use crate::raw::{ListQuery, StatAnswer};
 use crate::work::Work;
 
@@ -69,7 +71,7 @@ impl Client {
     /// # Errors
     /// When no server at all gives an answer.
     pub async fn orphans(&self) -> Result<Orphans, Error> {
-        self.find_orphans().await
+        observed(self.core(), OperationKind::Orphans, b"", self.find_orphans()).await
     }
 
     fn find_orphans<'a>(&'a self) -> Work<'a, Result<Orphans, Error>> {

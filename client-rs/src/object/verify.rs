@@ -6,6 +6,8 @@ use bytes::Bytes;
 use rampuddle_protocol::Version;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::list::Listing;
 use super::operation::Operation;
@@ -13,6 +15,8 @@ use super::report::Progress;
 use super::verify_object::verify_object;
 use crate::client::Client;
 use crate::error::Error;
+use crate::metrics::OperationKind;
+use crate::work::Work;
 
 /// Objects that are looked at at once.
 const OBJECTS_AT_ONCE: usize = 4;
@@ -123,7 +127,7 @@ impl Client {
             progress: options.progress.clone(),
         };
         Verification {
-            listing: self.list(prefix),
+            listing: self.list_for(OperationKind::Verify, prefix),
             is_listed: false,
             shared: Arc::new(shared),
             under_way: JoinSet::new(),
@@ -138,25 +142,35 @@ impl Verification {
     /// # Errors
     /// When no server at all gives an answer to a listing.
     pub async fn next(&mut self) -> Option<Result<Verified, Error>> {
-        loop {
-            while self.under_way.len() < OBJECTS_AT_ONCE && !self.is_listed {
-                match self.listing.next_listed().await {
-                    None => self.is_listed = true,
-                    Some(Err(error)) => return Some(Err(error)),
-                    Some(Ok(listed)) if listed.is_delete() => {}
-                    Some(Ok(listed)) => self.begin(listed.key),
+        let (span, begin) = (self.listing.span(), Instant::now());
+        let next = self.next_verified().instrument(span).await;
+        self.listing.observe(begin.elapsed(), &next);
+        next
+    }
+
+    fn next_verified(&mut self) -> Work<'_, Option<Result<Verified, Error>>> {
+        Box::pin(async move {
+            loop {
+                while self.under_way.len() < OBJECTS_AT_ONCE && !self.is_listed {
+                    match self.listing.next_listed().await {
+                        None => self.is_listed = true,
+                        Some(Err(error)) => return Some(Err(error)),
+                        Some(Ok(listed)) if listed.is_delete() => {}
+                        Some(Ok(listed)) => self.begin(listed.key),
+                    }
+                }
+                let verified = self.under_way.join_next().await?;
+                if let Some(verified) = verified.expect("nobody ends it, and it never panics") {
+                    return Some(Ok(verified));
                 }
             }
-            let verified = self.under_way.join_next().await?;
-            if let Some(verified) = verified.expect("nobody ends it, and it never panics") {
-                return Some(Ok(verified));
-            }
-        }
+        })
     }
 
     fn begin(&mut self, key: Bytes) {
-        let shared = Arc::clone(&self.shared);
-        self.under_way.spawn(async move { verify_object(&shared, &key).await });
+        let (shared, span) = (Arc::clone(&self.shared), self.listing.span());
+        let look = async move { verify_object(&shared, &key).await };
+        self.under_way.spawn(look.instrument(span));
     }
 
     /// Servers that gave no answer to a listing: objects that only they have are

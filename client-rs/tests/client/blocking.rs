@@ -3,7 +3,9 @@
 use std::io::{self, Read, Write};
 
 use rampuddle_client::blocking::Client;
-use rampuddle_client::{Error, GetOptions, PutOptions};
+use rampuddle_client::{
+    CompareOptions, Comparison, Error, GetOptions, PutOptions, Source, VerifyOptions, VerifyState,
+};
 
 use crate::doors::bytes;
 use crate::objects::Cluster;
@@ -96,6 +98,12 @@ fn every_operation_does_what_its_async_twin_does() {
             assert_eq!(client.stat(name).unwrap().unwrap().bytes, length as u64);
             assert!(client.locate(name).unwrap().is_some());
         }
+        assert_compares(&client, &source, &object);
+        let mut verification = client.verify(b"", &VerifyOptions::default());
+        let states: Vec<_> = verification.by_ref().map(|one| one.unwrap().state).collect();
+        assert_eq!(states, [VerifyState::Whole; 3]);
+        assert!(verification.unreachable().is_empty() && !verification.is_of_young_registry());
+        assert_eq!(client.orphans().unwrap().copies, 0);
         let mut list = client.list(b"");
         let names: Vec<_> = list.by_ref().map(|stat| stat.unwrap().name).collect();
         assert_eq!(names, [b"file".to_vec(), b"memory".to_vec(), b"reader".to_vec()]);
@@ -109,6 +117,22 @@ fn every_operation_does_what_its_async_twin_does() {
     }
     assert_eq!(client.nodes().unwrap().len(), 3);
     assert!(client.metrics().bytes_read > 0 && client.view().members().len() == 3);
+}
+
+/// Compares an object with its own bytes in every way, and with others.
+fn assert_compares(client: &Client, source: &std::path::Path, object: &[u8]) {
+    let options = CompareOptions::default();
+    let is_same = |compared| matches!(compared, Ok(Comparison::Same(_)));
+    assert!(is_same(client.compare(b"memory", object.to_vec(), &options)));
+    assert!(is_same(client.compare(b"memory", Source::file(source), &options)));
+    let reader =
+        |bytes| client.compare_reader(b"memory", &mut Trickle::new(bytes, || Ok(0)), &options);
+    assert!(is_same(reader(object)));
+    let other = [object, b"x"].concat();
+    assert!(matches!(reader(&other), Ok(Comparison::Different(_))));
+    let failing = &mut Trickle::new(&[], || Err(io::Error::other("the tape is torn")));
+    let failed = client.compare_reader(b"memory", failing, &options);
+    assert!(matches!(failed, Err(Error::Local { .. })), "{failed:?}");
 }
 
 #[test]
@@ -177,7 +201,8 @@ fn every_call_within_a_runtime_is_refused_and_says_what_to_do() {
     let client = connect(&cluster);
     let (get, put) = (GetOptions::default(), PutOptions::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let listing = client.list(b"");
+    let (listing, verification) = (client.list(b""), client.verify(b"", &VerifyOptions::default()));
+    let compare = CompareOptions::default();
     runtime.block_on(async {
         let refused = [
             Client::connect(cluster.options()).err(),
@@ -187,6 +212,9 @@ fn every_call_within_a_runtime_is_refused_and_says_what_to_do() {
             client.get_to(b"o", &mut io::sink(), None, &get).err(),
             client.stat(b"o").err(),
             client.delete(b"o").err(),
+            client.compare(b"o", "x", &compare).err(),
+            client.compare_reader(b"o", &mut io::empty(), &compare).err(),
+            client.orphans().err(),
             client.nodes().err(),
         ];
         for error in refused {
@@ -195,6 +223,8 @@ fn every_call_within_a_runtime_is_refused_and_says_what_to_do() {
             assert!(error.to_string().contains("use rampuddle_client::Client"), "{error}");
         }
         let items: Vec<_> = listing.collect();
+        assert!(matches!(items[..], [Err(Error::WithinRuntime)]), "{items:?}");
+        let items: Vec<_> = verification.collect();
         assert!(matches!(items[..], [Err(Error::WithinRuntime)]), "{items:?}");
         // The last handle may go anywhere.
         drop(client);

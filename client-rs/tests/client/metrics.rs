@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rampuddle_client::{
-    Client, Error, GetOptions, Metrics, OperationKind, OperationMetrics, OperationOutcome, Options,
-    PutOptions, Source,
+    Client, CompareOptions, Comparison, Error, GetOptions, Metrics, OperationKind,
+    OperationMetrics, OperationOutcome, Options, PutOptions, Source, VerifyOptions,
 };
 use rampuddle_protocol::Opcode;
 
-use crate::doors::{Doors, PATIENCE, Verdict, at_once, bytes};
+use crate::doors::{Doors, Frame, PATIENCE, Verdict, at_once, bytes, open};
 use crate::objects::Cluster;
 use crate::support::{Behaviour, FakeServer};
 
@@ -76,6 +76,71 @@ async fn operations_are_counted_by_kind_and_outcome_with_their_bytes_and_latenci
     assert!(latency.p50 > Duration::ZERO && latency.p50 <= latency.p90);
     assert!(latency.p90 <= latency.p99 && latency.p99 <= latency.max.mul_f64(1.01));
     assert_eq!(metrics.of(List).latency.count, 2, "one was given up");
+}
+
+async fn compare(client: &Client, name: &[u8], source: Vec<u8>) -> Result<Comparison, Error> {
+    client.compare(name, source, &CompareOptions::default()).await
+}
+
+#[tokio::test]
+async fn looks_at_copies_are_counted_as_what_they_are_and_move_no_bytes_to_readers() {
+    use OperationKind::{Compare, List, Orphans, Verify};
+    use OperationOutcome::{Abandoned, Absent, Done, Failed, Short, Unknown};
+    let doors = Doors::start(2, 96 << 20).await;
+    let client = doors.client().await;
+    let (put, verify) = (PutOptions::default(), VerifyOptions::default());
+    client.put(b"o", bytes(5 * MIB, 1), &put).await.unwrap();
+    for (source, is_same) in [(bytes(5 * MIB, 1), true), (bytes(5 * MIB, 2), false)] {
+        let compared = compare(&client, b"o", source).await.unwrap();
+        assert_eq!(matches!(compared, Comparison::Same(_)), is_same, "{compared:?}");
+    }
+    assert!(matches!(compare(&client, b"none", Vec::new()).await, Ok(Comparison::Absent)));
+    assert!(compare(&client, b"", Vec::new()).await.is_err());
+    let mut verification = client.verify(b"", &verify);
+    let verified = verification.next().await.unwrap().unwrap();
+    assert!(verified.read_bytes >= 10 * MIB as u64, "{verified:?}");
+    assert!(verification.next().await.is_none() && verification.next().await.is_none());
+    drop(verification);
+    drop(client.verify(b"", &verify));
+    assert_eq!(client.orphans().await.unwrap().copies, 0);
+    // One of the two servers is cut off.
+    doors.set(at_once(|frame: &Frame| match frame.server {
+        1 => Verdict::Cut,
+        _ => Verdict::Pass,
+    }));
+    let thin = compare(&client, b"o", bytes(5 * MIB, 1)).await.unwrap();
+    assert!(matches!(thin, Comparison::Thin(_)), "{thin:?}");
+    assert!(matches!(compare(&client, b"none", Vec::new()).await, Err(Error::Unknown { .. })));
+    let mut verification = client.verify(b"", &verify);
+    while let Some(verified) = verification.next().await {
+        verified.unwrap();
+    }
+    assert_eq!(client.orphans().await.unwrap().unreachable.len(), 1);
+    // Both are.
+    doors.set(at_once(|_| Verdict::Cut));
+    assert!(client.orphans().await.is_err());
+    assert!(client.verify(b"", &verify).next().await.unwrap().is_err());
+    doors.set(open());
+    let metrics = client.metrics();
+    for (kind, outcome, wanted) in [
+        (Compare, Done, 2),
+        (Compare, Absent, 1),
+        (Compare, Short, 1),
+        (Compare, Unknown, 1),
+        (Compare, Failed, 1),
+        (Verify, Done, 1),
+        (Verify, Short, 1),
+        (Verify, Failed, 1),
+        (Verify, Abandoned, 1),
+        (Orphans, Done, 1),
+        (Orphans, Short, 1),
+        (Orphans, Failed, 1),
+    ] {
+        assert_eq!(count(&metrics, kind, outcome), wanted, "{kind} {outcome}");
+    }
+    let looks = [Compare, Verify, Orphans].map(|kind| metrics.of(kind).total());
+    assert_eq!((looks, metrics.of(List).total()), ([6, 4, 3], 0), "verify is no listing");
+    assert_eq!((metrics.of(Verify).latency.count, metrics.bytes_read), (3, 0));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use rampuddle_client::{GetOptions, PutOptions};
+use rampuddle_client::{CompareOptions, GetOptions, PutOptions, VerifyOptions};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::objects::Cluster;
@@ -60,6 +60,13 @@ async fn each_operation_is_a_span_with_its_name_its_bytes_and_how_it_ended() {
         stat.unwrap();
     }
     drop(listing);
+    client.compare(name, vec![1; 3_000], &CompareOptions::default()).await.unwrap();
+    let mut verification = client.verify(b"o", &VerifyOptions::default());
+    while let Some(verified) = verification.next().await {
+        verified.unwrap();
+    }
+    drop(verification);
+    client.orphans().await.unwrap();
     client.delete(name).await.unwrap();
     client.get(name, &get).await.unwrap();
     client.put(b"", "x", &put).await.unwrap_err();
@@ -71,6 +78,9 @@ async fn each_operation_is_a_span_with_its_name_its_bytes_and_how_it_ended() {
         "stat{name=o\\x1b\\xff outcome=done}",
         "locate{name=o\\x1b\\xff outcome=done}",
         "list{name=o outcome=done}",
+        "compare{name=o\\x1b\\xff outcome=done}",
+        "verify{name=o outcome=done}",
+        "orphans{name= outcome=done}",
         "delete{name=o\\x1b\\xff outcome=done}",
         "get{name=o\\x1b\\xff outcome=absent}",
         "put{name= outcome=failed}",
