@@ -81,11 +81,16 @@ impl Client {
     /// [`Options::deadline`](crate::Options::deadline) the whole listing must be
     /// done so long after this.
     pub fn list(&self, prefix: &[u8]) -> Listing {
-        self.list_for(OperationKind::List, prefix)
+        self.list_for(OperationKind::List, Operation::begin(self.core()), prefix)
     }
 
     /// A listing that is a part of such an operation, and counted as that.
-    pub(super) fn list_for(&self, kind: OperationKind, prefix: &[u8]) -> Listing {
+    pub(super) fn list_for(
+        &self,
+        kind: OperationKind,
+        operation: Operation,
+        prefix: &[u8],
+    ) -> Listing {
         let view = self.view();
         let members = view.members().iter().filter(|member| member.state.is_read_from());
         let begin = |name: &Arc<str>| ServerHeads {
@@ -96,7 +101,7 @@ impl Client {
         let sources = members.map(|member| begin(&member.name)).collect();
         let is_of_young_registry = view.is_young(self.core().clocks().now_ms());
         Listing {
-            operation: Operation::begin(self.core()),
+            operation,
             view,
             is_of_young_registry,
             observation: Observation::begin(self.core(), kind, prefix),
@@ -233,7 +238,8 @@ impl ServerHeads {
 
     async fn fetch(&mut self, operation: &Operation, prefix: &Bytes) -> Option<(Arc<str>, Error)> {
         let mut query = ListQuery::prefix(prefix.clone());
-        query.cursor = self.cursor.take().unwrap_or_default();
+        // It stays while the answer is waited for: a caller may give that up.
+        query.cursor = self.cursor.clone().unwrap_or_default();
         query.tombstones = true;
         match page(operation, &self.server, &query).await {
             Ok(page) => {

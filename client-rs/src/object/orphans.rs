@@ -41,8 +41,8 @@ pub struct Orphans {
     pub copies: u64,
     /// Bytes of all copies.
     pub bytes: u64,
-    /// Copies of stripes with a lease, which puts under way, or that were given
-    /// up, have made. They are no orphans: they end by themselves.
+    /// Copies of stripes with a lease that no head names: puts under way, or that
+    /// were given up, have made them. They are no orphans: they end by themselves.
     pub leased_copies: u64,
     /// Servers that gave no answer: their stripes are not counted, and some of
     /// those counted may belong to heads that only they have.
@@ -66,7 +66,8 @@ impl Client {
     /// whose removal a server missed. Lists all stripes and all heads, reads none.
     /// Keeps about a million uploads in memory at once, and lists the heads once
     /// for each million that there are. Takes seven seconds longer when it finds
-    /// any, to be sure.
+    /// any, to be sure. [`Options::deadline`](crate::Options::deadline) does not hold
+    /// for it.
     ///
     /// # Errors
     /// When no server at all gives an answer.
@@ -76,7 +77,7 @@ impl Client {
 
     fn find_orphans<'a>(&'a self) -> Work<'a, Result<Orphans, Error>> {
         Box::pin(async move {
-            let operation = &Operation::begin(self.core());
+            let operation = &Operation::background(self.core());
             let view = self.view();
             let members = view.members().iter().filter(|member| member.state.is_read_from());
             let mut search = Search {
@@ -88,10 +89,10 @@ impl Client {
             let mut begin = Some(SetId::default());
             while let Some(from) = begin {
                 let (mut uploads, end) = search.stripes(from, None).await;
+                search.forget_named(&mut uploads).await;
                 search.orphans.leased_copies +=
                     uploads.values().map(|copies| copies.leased).sum::<u64>();
                 uploads.retain(|_, copies| copies.staying > 0);
-                search.forget_named(&mut uploads).await;
                 for pause in PAUSES {
                     if !uploads.is_empty() {
                         sleep(pause).await;

@@ -142,7 +142,9 @@ pub(super) async fn places(
     let each = by_server.into_iter().map(|(server, wanted)| places_on(raw, server, wanted));
     let mut copies: Vec<CopyPlace> = join_all(each).await.into_iter().flatten().collect();
     // A stand-in that has nothing is nothing to tell of.
-    copies.retain(|copy| copy.is_owner || copy.state == CopyState::Whole);
+    copies.retain(|copy| {
+        copy.is_owner || matches!(copy.state, CopyState::Whole | CopyState::Unreachable)
+    });
     copies.sort_by(|one, other| {
         let of_value = |copy: &CopyPlace| (copy.stripe, !copy.is_owner);
         of_value(one).cmp(&of_value(other)).then_with(|| one.server.cmp(&other.server))

@@ -117,17 +117,23 @@ impl Client {
     /// taken for damage: an object that is read is held, and one that looks wrong
     /// is looked at again when it was written or replaced just now.
     ///
+    /// [`Options::deadline`](crate::Options::deadline) does not hold for it.
+    ///
     /// Takes about 32 MiB of memory, and for each of four objects at once its
     /// head from every server that may have it, up to 1 MiB each for objects of
     /// up to 128 GiB.
     pub fn verify(&self, prefix: &[u8], options: &VerifyOptions) -> Verification {
         let shared = Shared {
-            operation: Operation::begin(self.core()),
+            operation: Operation::background(self.core()),
             reads: Semaphore::new(READS_AT_ONCE),
             progress: options.progress.clone(),
         };
         Verification {
-            listing: self.list_for(OperationKind::Verify, prefix),
+            listing: self.list_for(
+                OperationKind::Verify,
+                Operation::background(self.core()),
+                prefix,
+            ),
             is_listed: false,
             shared: Arc::new(shared),
             under_way: JoinSet::new(),

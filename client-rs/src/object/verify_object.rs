@@ -217,7 +217,7 @@ impl Tally {
             let of_head = head.tag.inline_bytes() + u64::from(head.tag.variable_bytes);
             self.read_bytes += of_head * right as u64;
         }
-        self.note(found, owners.len());
+        self.note(found, owners.len().max(1));
     }
 
     async fn note_stripes(&mut self, shared: &Shared, head: &Head, wanted: usize) {

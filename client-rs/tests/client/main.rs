@@ -24,3 +24,4 @@ mod raw;
 mod spans;
 mod support;
 mod ttl;
+mod walks;
