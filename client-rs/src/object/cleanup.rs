@@ -1,6 +1,6 @@
 //! Removing what belongs to no object any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ use crate::raw::{DropItem, Target};
 
 /// When stripes of a dropped upload are removed once more.
 const SECOND_LOOK: Duration = Duration::from_secs(15);
+/// When servers that gave no answer are told again: at first, at most, and how often.
+/// In all 15 minutes, after which what has a lease is gone by itself.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+const TIMES_AGAIN: u32 = 19;
 /// Stripes whose removal is asked for at once.
 const STRIPES_AT_ONCE: u64 = 512;
 
@@ -76,7 +80,7 @@ impl Cleanup {
     pub(super) async fn run(&mut self, operation: &Operation) {
         self.disarm();
         let stripes = self.stripes;
-        let drop = move |background| async move { drop_stripes(&background, stripes).await };
+        let drop = move |background| async move { drop_stripes(&background, stripes, None).await };
         operation.see_through(drop).await;
         look_again(operation.core(), stripes);
     }
@@ -94,9 +98,8 @@ impl Drop for Cleanup {
         let (stripes, background) = (self.stripes, Operation::background(&core));
         let runtime = core.servers.access().runtime.clone();
         let under_way = core.cleanups.begin();
-        // What cannot be reached now ends with its lease.
         runtime.spawn(async move {
-            drop_stripes(&background, stripes).await;
+            drop_stripes(&background, stripes, None).await;
             drop(under_way);
             look_again(background.core(), stripes);
         });
@@ -104,7 +107,7 @@ impl Drop for Cleanup {
 }
 
 /// Removes stripes once more in a while: one that was on its way may have arrived
-/// behind its removal. Keeps no client alive.
+/// behind its removal, and a server may answer again. Keeps no client alive.
 fn look_again(core: &Arc<Core>, stripes: Stripes) {
     if stripes.number == 0 {
         return;
@@ -112,10 +115,26 @@ fn look_again(core: &Arc<Core>, stripes: Stripes) {
     let (runtime, core) = (core.servers.access().runtime.clone(), Arc::downgrade(core));
     runtime.spawn(async move {
         sleep(SECOND_LOOK).await;
-        if let Some(core) = core.upgrade() {
-            drop_stripes(&Operation::background(&core), stripes).await;
-        }
+        let Some(strong) = core.upgrade() else { return };
+        let silent = drop_stripes(&Operation::background(&strong), stripes, None).await;
+        drop(strong);
+        tell_again(core, stripes, silent).await;
     });
+}
+
+/// Removes stripes from servers that gave no answer, until they do or it has been
+/// tried often enough. What stays then is left to repair.
+async fn tell_again(core: Weak<Core>, stripes: Stripes, mut silent: Vec<Arc<str>>) {
+    let (mut pause, longest) = AGAIN;
+    for _ in 0..TIMES_AGAIN {
+        if silent.is_empty() {
+            return;
+        }
+        sleep(pause).await;
+        pause = longest.min(pause * 2);
+        let Some(core) = core.upgrade() else { return };
+        silent = drop_stripes(&Operation::background(&core), stripes, Some(&silent)).await;
+    }
 }
 
 /// Removes what a head took the place of: the same heads where this one does not
@@ -141,7 +160,12 @@ pub(super) async fn drop_displaced(
             // Before their stripes, so that nobody finds heads without any.
             untold.extend(drop_heads(&background, &key, tag, &have).await);
             let Tag { upload, replicas, .. } = *tag;
-            drop_stripes(&background, Stripes { upload, replicas, number: tag.stripes() }).await;
+            let stripes = Stripes { upload, replicas, number: tag.stripes() };
+            let silent = drop_stripes(&background, stripes, None).await;
+            if !silent.is_empty() {
+                let core = Arc::downgrade(background.core());
+                tokio::spawn(tell_again(core, stripes, silent));
+            }
         }
         untold.sort_unstable();
         untold.dedup();
@@ -172,10 +196,16 @@ async fn drop_heads(
     join_all(each).await.into_iter().flatten().collect()
 }
 
-/// Removes all copies of stripes that can be reached.
-async fn drop_stripes(operation: &Operation, stripes: Stripes) {
+/// Removes all copies of stripes, or those on some servers; returns the servers that
+/// may have some still, because they gave no answer.
+async fn drop_stripes(
+    operation: &Operation,
+    stripes: Stripes,
+    only: Option<&[Arc<str>]>,
+) -> Vec<Arc<str>> {
     let Stripes { upload, replicas, number } = stripes;
     let raw = &operation.raw();
+    let mut silent = BTreeSet::new();
     let mut begin = 0;
     while begin < number {
         let end = number.min(begin + STRIPES_AT_ONCE);
@@ -183,17 +213,23 @@ async fn drop_stripes(operation: &Operation, stripes: Stripes) {
         let mut by_server = BTreeMap::<Arc<str>, Vec<DropItem>>::new();
         for stripe in begin..end {
             let key: Bytes = stripe_key(upload, stripe);
-            for server in Places::of_copies(&view, &key, replicas).all() {
-                if answers(operation, server) {
+            let places = Places::of_copies(&view, &key, replicas);
+            let told = |server: &&Arc<str>| only.is_none_or(|only| only.contains(server));
+            for server in places.all().iter().filter(told) {
+                if !answers(operation, server) {
+                    silent.insert(Arc::clone(server));
+                } else if !silent.contains(server) {
                     let item = DropItem::new(key.clone(), stripe_version(upload));
                     by_server.entry(Arc::clone(server)).or_default().push(item);
                 }
             }
         }
         let each = by_server.into_iter().map(|(server, items)| async move {
-            raw.drop_version(&Target::Server(server), items).await
+            let answers = raw.drop_version(&Target::Server(Arc::clone(&server)), items).await;
+            answers.iter().any(Result::is_err).then_some(server)
         });
-        join_all(each).await;
+        silent.extend(join_all(each).await.into_iter().flatten());
         begin = end;
     }
+    silent.into_iter().collect()
 }

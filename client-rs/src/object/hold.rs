@@ -19,6 +19,9 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// How long until a release that was not answered is sent again: at first, and
 /// at most.
 const RELEASE_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// When a set is released once more whose hold was given up under way: it may have
+/// arrived behind the release.
+const SECOND_RELEASE: Duration = Duration::from_secs(15);
 /// How long a server has to answer a release; others may wait for it.
 const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -80,8 +83,8 @@ pub(super) struct Hold {
     core: Weak<Core>,
     servers: Vec<Arc<str>>,
     set: SetId,
-    /// Dropped, it ends the renewal.
-    _renewal: Option<oneshot::Sender<()>>,
+    /// Dropped, it ends the renewal. `None` = not all servers have answered yet.
+    renewal: Option<oneshot::Sender<()>>,
 }
 
 impl Hold {
@@ -91,7 +94,7 @@ impl Hold {
         let core = Arc::downgrade(operation.core());
         let gate = operation.holds.join(set);
         // From here on a dropped future releases what may have been held.
-        let mut hold = Self { core: Weak::clone(&core), servers, set, _renewal: None };
+        let mut hold = Self { core: Weak::clone(&core), servers, set, renewal: None };
         // Behind the deadline there is nothing left to read.
         if let Some(under_way) = operation.within(gate.lock()).await {
             hold_all(operation, &hold.servers, set).await;
@@ -99,7 +102,7 @@ impl Hold {
         }
         let (renewal, ended) = oneshot::channel();
         tokio::spawn(renew(core, hold.servers.clone(), set, gate, ended));
-        hold._renewal = Some(renewal);
+        hold.renewal = Some(renewal);
         hold
     }
 }
@@ -159,6 +162,7 @@ async fn release_all(
     gate: Arc<tokio::sync::Mutex<()>>,
     mut servers: Vec<Arc<str>>,
     set: SetId,
+    mut once_more: Option<Vec<Arc<str>>>,
 ) {
     let (mut pause, longest) = RELEASE_AGAIN;
     let (client, mut first) = (Arc::downgrade(&core), Some(core));
@@ -170,12 +174,20 @@ async fn release_all(
         if core.holds.is_unread(set) {
             servers = release_once(&core, servers, set).await;
         }
-        if servers.is_empty() || !core.holds.is_unread(set) {
-            return core.holds.end_release(set);
+        let is_unread = core.holds.is_unread(set);
+        match once_more.take_if(|_| is_unread && servers.is_empty()) {
+            Some(all) => {
+                drop((under_way, core));
+                sleep(SECOND_RELEASE).await;
+                servers = all;
+            }
+            None if servers.is_empty() || !is_unread => return core.holds.end_release(set),
+            None => {
+                drop((under_way, core));
+                sleep(pause).await;
+                pause = longest.min(pause * 2);
+            }
         }
-        drop((under_way, core));
-        sleep(pause).await;
-        pause = longest.min(pause * 2);
     }
 }
 
@@ -185,7 +197,8 @@ impl Drop for Hold {
         let (servers, set) = (std::mem::take(&mut self.servers), self.set);
         let Some(gate) = core.holds.leave(set) else { return };
         let runtime = core.servers.access().runtime.clone();
-        runtime.spawn(release_all(core, gate, servers, set));
+        let once_more = self.renewal.is_none().then(|| servers.clone());
+        runtime.spawn(release_all(core, gate, servers, set, once_more));
     }
 }
 

@@ -366,10 +366,11 @@ impl Put {
         if uploaded.stripes() > 0 {
             self.settle(&mut head, &mut uploaded).await;
         }
+        let head_copies = head.copies.applied();
         let mut report = self.report(&head, uploaded);
-        // With fewer copies than that, what is left of the old object may be all
-        // that is left one day.
-        if report.copies >= report.wanted {
+        // With fewer heads than that, an owner shows the old object still, and tells
+        // of it when the next one comes. With all of them nobody finds it any more.
+        if head_copies >= report.wanted as usize {
             let left =
                 drop_displaced(&self.operation, &self.key, displaced, self.upload, have).await;
             let problem = |server| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join};
@@ -32,6 +33,9 @@ use crate::raw::{CreateItem, GatherItem, Target};
 const BUFFER_BYTES: u64 = 24 << 20;
 /// Renewals of an upload's lease within its length.
 const RENEWALS_PER_LEASE: u32 = 5;
+/// How often, before the head is written, what was lost is copied again and the
+/// others are asked once more what they have.
+const SECURES_MAX: usize = 4;
 
 /// What was written of an object's stripes.
 #[derive(Debug, Default)]
@@ -170,7 +174,7 @@ impl Put {
         };
         let write = async {
             let mut under_way = FuturesUnordered::new();
-            let renew_every = self.operation.upload_lease / RENEWALS_PER_LEASE;
+            let (lease, renew_every) = (Lease::AtLeast(self.lease_ms()), self.renew_every());
             let mut renewal = interval_at(Instant::now() + renew_every, renew_every);
             let (mut index, mut has_ended) = (0_u64, false);
             while !has_ended || !under_way.is_empty() {
@@ -179,7 +183,7 @@ impl Put {
                     // rarest first: it must not wait for the others.
                     biased;
                     // On its own: the stripes under way must not wait for it.
-                    _ = renewal.tick() => self.renew(uploaded),
+                    _ = renewal.tick() => self.renew(uploaded, lease),
                     Some(written) = under_way.next(), if !under_way.is_empty() => {
                         let written: Written = written?;
                         self.done(written.bytes);
@@ -275,19 +279,35 @@ impl Put {
     /// Lengthens the lease of all stripes for the time in which the head is
     /// written, and copies again those that were lost meanwhile.
     pub(super) async fn secure(&self, uploaded: &mut Uploaded) -> Result<(), Error> {
-        let expected = uploaded.by_server.clone();
         let lease = Lease::AtLeast(self.head_lease_ms());
-        for server in touch(&self.operation, self.upload, expected, lease).await {
-            for stripe in uploaded.on(&server) {
-                self.copy_again(stripe, &server, uploaded).await?;
+        for _ in 0..SECURES_MAX {
+            let expected = uploaded.by_server.clone();
+            let lost = touch(&self.operation, self.upload, expected, lease).await;
+            if lost.is_empty() {
+                break;
+            }
+            let mut renewed = Instant::now();
+            for server in lost {
+                for stripe in uploaded.on(&server) {
+                    self.copy_again(stripe, &server, uploaded).await?;
+                    // Much may have been lost.
+                    if renewed.elapsed() >= self.renew_every() {
+                        self.renew(uploaded, lease);
+                        renewed = Instant::now();
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    fn renew(&self, uploaded: &Uploaded) {
+    fn renew_every(&self) -> Duration {
+        self.operation.upload_lease / RENEWALS_PER_LEASE
+    }
+
+    fn renew(&self, uploaded: &Uploaded, lease: Lease) {
         let background = Operation::background(self.operation.core());
-        let (upload, lease) = (self.upload, Lease::AtLeast(self.lease_ms()));
+        let upload = self.upload;
         let expected = uploaded.by_server.clone();
         tokio::spawn(async move { touch(&background, upload, expected, lease).await });
     }

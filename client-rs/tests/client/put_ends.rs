@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::doors::{
-    Doors, Frame, PATIENCE, Verdict, bytes, cut, head_key, holding, open, ranks, until_used,
-    used_bytes,
+    Doors, Frame, PATIENCE, Verdict, at_once, bytes, cut, head_key, holding, open, ranks,
+    until_used, used_bytes,
 };
 use rampuddle_client::{Client, Error, GetOptions, PutCondition, PutOptions, Source, Target};
 use rampuddle_protocol::{Opcode, Status};
@@ -306,4 +306,38 @@ async fn objects_replaced_while_an_owner_is_away_leave_nothing_behind() {
     }
     client.put(b"o", "small", &PutOptions::default()).await.unwrap();
     until_used(&client, 2 * 65_536).await;
+}
+
+#[tokio::test]
+async fn what_is_replaced_goes_though_a_stripe_of_the_new_object_has_one_copy_only() {
+    let doors = Doors::start(2, 64 << 20).await;
+    let client = doors.client().await;
+    client.put(b"o", bytes(6 * MIB, 1), &PutOptions::default()).await.unwrap();
+    doors.set(at_once(|frame| {
+        match frame.server == 1 && frame.payload_bytes() == 2 * MIB as u64 {
+            true => Verdict::Cut,
+            false => Verdict::Pass,
+        }
+    }));
+    let report = doors.client().await.put(b"o", bytes(6 * MIB, 2), &PutOptions::default()).await;
+    let report = report.unwrap();
+    assert_eq!((report.copies, report.is_short()), (1, true), "{report:?}");
+    doors.set(open());
+    // Both heads are new: nobody would find the old stripes any more.
+    assert!(get(&client).await.unwrap() == Some(bytes(6 * MIB, 2)));
+    until_used(&client, 2 * 65_536 + (2 * 4 + 2) * MIB as u64).await;
+}
+
+#[tokio::test]
+async fn a_server_that_gives_no_answer_to_a_removal_is_told_again() {
+    let doors = Doors::start(2, 64 << 20).await;
+    let client = doors.client().await;
+    client.put(b"o", bytes(6 * MIB, 1), &PutOptions::default()).await.unwrap();
+    doors.set(cut(1, |frame| frame.opcode == Opcode::Drop));
+    let report = client.put(b"o", bytes(6 * MIB, 2), &PutOptions::default()).await.unwrap();
+    assert_eq!((report.copies, report.is_short()), (2, false), "{report:?}");
+    let new = 2 * 65_536 + 2 * 6 * MIB as u64;
+    assert_eq!(used_bytes(&doors.client().await).await, new + 6 * MIB as u64);
+    doors.set(open());
+    until_used(&doors.client().await, new).await;
 }
