@@ -3,8 +3,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::transport::{Connector, TcpUnixConnector};
 
@@ -74,15 +76,29 @@ impl Default for Environment {
     }
 }
 
-/// The machine's wall clock.
+/// The machine's wall clock as it was when the process first asked, and the time that
+/// went by since: somebody who sets the clock does not move it. What is known of the
+/// servers' clocks is how far they are from this one, and stays true.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn unix_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        static FIRST: OnceLock<(u64, u64)> = OnceLock::new();
+        let (wall, up) = *FIRST.get_or_init(|| (wall_ms(), up_ms()));
+        wall.saturating_add(up_ms().saturating_sub(up))
     }
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since the machine was started, those in which it slept included.
+fn up_ms() -> u64 {
+    let up = clock_gettime(ClockId::Boottime);
+    (up.tv_sec as u64).saturating_mul(1_000) + up.tv_nsec as u64 / 1_000_000
 }
 
 /// The kernel's randomness. Bits for load balancing come from a splitmix64

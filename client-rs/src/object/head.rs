@@ -10,6 +10,7 @@ use rampuddle_protocol::limits::{MIB, NAME_BYTES_MAX};
 use rampuddle_protocol::{RowFlags, Status, Version};
 
 use super::codec::{Codec, unpack};
+use super::copies::meet;
 use super::format::{INLINE_BYTES_MAX, Seed, Tag, head_key};
 use super::life::Life;
 use super::operation::Operation;
@@ -315,9 +316,13 @@ async fn ask_for(
         false => head.describe(&bytes),
     };
     filled.map_err(broken)?;
-    // Over, though the server has it still: as good as deleted.
+    // Over, though the server has it still: as good as deleted. Of that no clock
+    // decides that was compared with one server alone.
     if head.life().is_over(operation.clocks().now_ms()) {
-        return Ok(Said::HasNot(tag.version));
+        meet(operation, Places::of(&operation.views.current(), key).all()).await;
+        if head.life().is_over(operation.clocks().now_ms()) {
+            return Ok(Said::HasNot(tag.version));
+        }
     }
     head.unpack_inline(operation).await.map_err(broken)?;
     Ok(Said::Has(Box::new(head)))

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use rampuddle_protocol::RowFlags;
-use rampuddle_protocol::limits::LEASE_MS_MAX;
+use rampuddle_protocol::limits::{CLOCK_BOUND_MS, LEASE_MS_MAX};
 
 use crate::error::Error;
 
@@ -17,8 +17,8 @@ pub(crate) const TTL_SECONDS_MIN: u64 = 1;
 pub(crate) const TTL_SECONDS_MAX: u64 = 3_650 * 86_400;
 
 /// So much may lie between the end of an object and that of a lease which was meant to
-/// end with it: clocks differ, and a Touch is on its way for a while.
-const SLACK_MS: u64 = 2_000;
+/// end with it: the writer's clock was compared with other servers than the reader's.
+const SLACK_MS: u64 = CLOCK_BOUND_MS;
 
 const _: () = assert!(TTL_SECONDS_MAX * 1000 < LEASE_MS_MAX);
 
@@ -103,7 +103,8 @@ mod tests {
         assert_eq!(far.lease_ms(now_ms), LEASE_MS_MAX, "as somebody else may have written it");
         let covered = |lease_ms| life.is_covered_by(lease_ms, now_ms);
         assert!(covered(90_000) && covered(89_000) && covered(1_000_000) && covered(0));
-        assert!(!covered(1) && !covered(60_000));
+        let longer = Life::beginning(Some(Duration::from_secs(3_600)), now_ms);
+        assert!(!longer.is_covered_by(90_000, now_ms) && !longer.is_covered_by(3_200_000, now_ms));
         let for_good = Life::beginning(None, now_ms);
         assert!(for_good.is_covered_by(0, now_ms) && !for_good.is_covered_by(u64::MAX, now_ms));
         assert!(!for_good.is_over(u64::MAX) && for_good.lease_ms(now_ms) == 0);

@@ -254,3 +254,27 @@ fn a_server_whose_clock_jumps_while_it_serves_gives_no_wrong_byte_and_costs_the_
     });
     assert_eq!(counts.of("jumps"), 2 * 6);
 }
+
+/// Within what is tolerated: whoever has met this server alone takes its clock for
+/// the right one.
+#[test]
+fn no_single_clock_that_is_ahead_ends_an_object_with_a_ttl() {
+    let Some(clock) = WrongClock::ahead_by(240) else { return };
+    let shells = vec![clock.shell()];
+    let cluster = Cluster::with(&ClusterOptions { shells, ..ClusterOptions::default() });
+    let writer = cluster.client();
+    let mut options = PutOptions::default();
+    options.ttl = Some(Duration::from_secs(200));
+    let names: Vec<String> = (0..16).map(|number| format!("o{number}")).collect();
+    for name in &names {
+        let put = writer.put(name.as_bytes(), "here", &options);
+        assert!(!cluster.runtime().block_on(put).unwrap().is_short());
+    }
+    for name in &names {
+        // Each knows of no clock at first.
+        let reader = cluster.client();
+        let options = GetOptions::default();
+        let found = cluster.runtime().block_on(reader.get(name.as_bytes(), &options));
+        assert!(found.unwrap().is_some(), "{name} is said to be over");
+    }
+}
