@@ -71,6 +71,11 @@ impl Wanted {
         self.entry.stored_bytes.into()
     }
 
+    /// What it counts in the bounds: a few bytes may become a whole block.
+    fn weight(&self) -> u64 {
+        self.stored_bytes().max(self.length)
+    }
+
     fn item(&self) -> GatherItem {
         let key = stripe_key(self.upload, self.stripe);
         let mut item = GatherItem::new(key, self.offset, self.stored_bytes());
@@ -165,7 +170,7 @@ impl OnServer<'_, '_> {
     }
 
     async fn read_batch(&self, batch: Vec<Sought>) -> Vec<Sought> {
-        let bytes = batch.iter().map(|sought| sought.wanted.stored_bytes()).sum::<u64>();
+        let bytes = batch.iter().map(|sought| sought.wanted.weight()).sum::<u64>();
         let Ok(_permit) = self.permits.acquire_many(bytes as u32).await else { return batch };
         // Each batch would cost the client's patience.
         if self.is_silent.load(Ordering::Relaxed) {
@@ -245,7 +250,7 @@ fn stored(operation: &Operation, wanted: &Wanted, answer: Answer, verify: bool) 
 fn batches(sought: Vec<Sought>) -> Vec<Vec<Sought>> {
     let (mut batches, mut bytes) = (vec![Vec::new()], 0);
     for sought in sought {
-        let next = sought.wanted.stored_bytes();
+        let next = sought.wanted.weight();
         if bytes + next > BATCH_BYTES {
             batches.push(Vec::new());
             bytes = 0;
@@ -254,4 +259,34 @@ fn batches(sought: Vec<Sought>) -> Vec<Vec<Sought>> {
         batches.last_mut().expect("there is one from the start").push(sought);
     }
     batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_count_as_what_they_become() {
+        let packed = |number: u64| {
+            let entry = BlockEntry { stored_bytes: 60, is_plain: false, crc32c: 0 };
+            let wanted = Wanted {
+                upload: SetId::default(),
+                replicas: 1,
+                codec: Codec::Zstd,
+                stripe: number,
+                block: 0,
+                offset: 0,
+                entry,
+                begin: number * BLOCK_BYTES,
+                length: BLOCK_BYTES,
+                ranges: Vec::new(),
+            };
+            Sought { wanted, order: Vec::new().into_iter() }
+        };
+        let batches = batches((0..100).map(packed).collect());
+        let lengths: Vec<_> = batches.iter().map(Vec::len).collect();
+        assert_eq!(lengths.iter().sum::<usize>(), 100);
+        let most = (BATCH_BYTES / BLOCK_BYTES) as usize;
+        assert!(lengths.iter().all(|length| (1..=most).contains(length)), "{lengths:?}");
+    }
 }
