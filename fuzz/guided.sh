@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a target under libFuzzer for so many seconds, from the recorded frames and
-# what earlier runs found. Fails when a rule is broken, and when no code was
-# reached that the first inputs had not reached. Needs a C++ compiler.
+# Runs a target under libFuzzer for so many seconds, from the recorded frames.
+# Fails when a rule is broken, and when no code was reached that the first inputs
+# had not reached. Needs a C++ compiler.
 #
 #   fuzz/guided.sh TARGET [SECONDS]
 set -euo pipefail
@@ -11,9 +11,10 @@ name=${1:?a target: decoder, session, client or head}
 seconds=${2:-60}
 host=$(rustc -vV | sed -n 's/^host: //p')
 build=${CARGO_TARGET_DIR:-target}
-corpus=$build/corpus/$name
+# What an earlier run found would hide whether this one finds anything.
+corpus=$(mktemp -d)
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+trap 'rm -rf "$log" "$corpus"' EXIT
 
 cargo run --quiet --locked --release -- "$name" --seeds "$corpus"
 # Instrumentation of edges and of comparisons, as libFuzzer wants it; with a

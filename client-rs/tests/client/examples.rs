@@ -12,7 +12,7 @@ const EXAMPLES: [(&str, &[&str]); 5] = [
         "tensors",
         &["4 tensors", "layer.1.weight: 3000000 bytes from ", "output: 100000 bytes from "],
     ),
-    ("readers", &["6 readers read 240 MiB from 3 servers"]),
+    ("readers", &["6 readers read 240 MiB from "]),
     (
         "policy",
         &[

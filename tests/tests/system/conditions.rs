@@ -86,11 +86,13 @@ fn judge(cluster: &Cluster, told: &[Told], counts: &mut Counts) {
     let last =
         cluster.runtime().block_on(count_on(client.clone(), 0, 1, Instant::now() + PATIENCE));
     assert!(last.unsure.is_empty(), "nothing is lost any more");
+    let began = Instant::now();
     let counted = loop {
         let (counted, _) = cluster.runtime().block_on(read(&client)).unwrap();
         if counted.last() == last.succeeded.last() {
             break counted;
         }
+        assert!(began.elapsed() < PATIENCE, "the last write is not read");
     };
     let found: BTreeSet<Attempt> = counted.iter().copied().collect();
     assert_eq!(found.len(), counted.len(), "an attempt was counted twice");

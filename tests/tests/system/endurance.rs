@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use rampuddle_harness::{
-    CANARY_BOUND, Canary, Counts, Frame, Pattern, RawClient, RawConnection, Seeded, ServeOptions,
-    ServerProcess, Transport, fresh_version, until,
+    CANARY_BOUND, Canary, Counts, Door, Frame, Pattern, RawClient, RawConnection, Seeded,
+    ServeOptions, ServerProcess, Transport, fresh_version, until,
 };
 use rampuddle_protocol::limits::{KEY_BYTES_MAX, MIB, PAGE_BYTES, PAYLOAD_BYTES_MAX};
 use rampuddle_protocol::{
@@ -160,6 +160,7 @@ const LAKE_BYTES: u64 = 8 * MIB;
 struct Work {
     operations: AtomicU64,
     bytes: AtomicU64,
+    given_up: AtomicU64,
 }
 
 /// What a key must hold: two halves, each from a place in the lake.
@@ -177,6 +178,7 @@ impl Held {
 
 /// Does all operations, mixed.
 struct Worker {
+    door: Door,
     client: RawClient,
     random: Seeded,
     lake: Arc<Vec<u8>>,
@@ -296,7 +298,8 @@ impl Worker {
         self.done(length);
     }
 
-    /// A value in two pieces; each third one is given up.
+    /// A value in two pieces. Each third one is published too early; of those, each
+    /// twentieth is given up with its session, which holds a set, too.
     fn reserve(&mut self, key: &[u8]) {
         let length = self.length();
         let (start, half) = (self.place(length), length / 2);
@@ -312,6 +315,12 @@ impl Worker {
         assert_status!(self.client.scatter_reserved(handle, 0, first), Ok);
         if self.random.below(3) == 0 {
             assert_status!(self.client.publish(handle, length, length), Incomplete);
+            if self.random.below(20) == 0 {
+                self.client.hold(self.set());
+                self.client = RawClient::connect(&self.door);
+                self.work.given_up.fetch_add(1, Ordering::Relaxed);
+                return self.done(half);
+            }
         }
         assert_status!(self.client.scatter_reserved(handle, half, second), Ok);
         assert_status!(self.client.publish(handle, length, length), Ok);
@@ -335,6 +344,7 @@ fn soak_a_million_mixed_operations_leave_memory_descriptors_and_pages_as_they_we
             let transport = if number % 2 == 0 { Transport::Tcp } else { Transport::Unix };
             let mut worker = Worker {
                 client: server.client(transport),
+                door: server.door(transport),
                 random: Seeded::new(random.draw()),
                 lake: Arc::clone(&lake),
                 work: Arc::clone(&work),
@@ -372,5 +382,6 @@ fn soak_a_million_mixed_operations_leave_memory_descriptors_and_pages_as_they_we
     let mut counts = Counts::new("mixed operations");
     counts.add("operations", work.operations.load(Ordering::Relaxed));
     counts.add("GiB moved", work.bytes.load(Ordering::Relaxed) >> 30);
+    counts.add("sessions given up", work.given_up.load(Ordering::Relaxed));
     counts.add("KiB in RAM more than before", after.saturating_sub(before.0) >> 10);
 }

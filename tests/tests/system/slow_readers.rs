@@ -96,7 +96,10 @@ fn until_only(cluster: &Cluster, client: &Client, used: u64, limit: Duration) {
 
 /// An object in one copy, on servers with room to keep all of it for readers.
 fn stored(length: u64) -> (Cluster, Client) {
-    let pool_mib = 2 * length.div_ceil(MIB) + 32;
+    // By chance all of few stripes may lie on one server, which keeps a quarter of
+    // its memory for readers; of many no more than half of them do.
+    let share = if length < LENGTH { 4 } else { 2 };
+    let pool_mib = share * length.div_ceil(MIB) + 64;
     let cluster = Cluster::with(&ClusterOptions { pool_mib, ..ClusterOptions::default() });
     let client = cluster.client();
     let mut options = PutOptions::default();

@@ -78,7 +78,7 @@ fn a_reader_that_began_before_the_end_reads_the_object_whole() {
     let cluster = Cluster::with(&ClusterOptions { pool_mib: 192, ..ClusterOptions::default() });
     let client = cluster.client();
     let length = 40 * MIB;
-    put_for(&cluster, &client, "o", bytes(1, length), 3);
+    put_for(&cluster, &client, "o", bytes(1, length), 10);
     let other = cluster.client();
     let runtime = cluster.runtime().handle().clone();
     let over = || {
