@@ -253,8 +253,8 @@ impl Request<'_> {
         if self.is_late {
             return Ok(self.status(out, Status::Expired));
         }
-        if !row.flags.only(RowFlags::LIST) {
-            return Ok(self.status(out, Status::Unsupported));
+        if let Some(refusal) = check_flags(row.flags, RowFlags::LIST) {
+            return Ok(self.status(out, refusal.outcome.status()));
         }
         if prefix.len().max(cursor.len()) > KEY_BYTES_MAX {
             return Ok(self.status(out, Status::BadRow));

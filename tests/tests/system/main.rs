@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bad_input;
 mod clocks;
 mod clusters;
 mod commands;
