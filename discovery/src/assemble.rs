@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::net::SocketAddr;
 
 use crate::model::{Living, Member, Recorded, Settings, Snapshot};
 use crate::text::{escaped, shown};
@@ -130,11 +131,21 @@ impl Assembly {
     }
 }
 
-/// All addresses of a server; those of unix sockets per host.
+/// All addresses of a server, each in one way of writing; those of unix sockets
+/// per host.
 fn addresses(living: &Living) -> impl Iterator<Item = String> {
     let unix = living.unix_address();
     let unix = unix.map(|address| format!("{address} on host {}", living.host));
-    living.tcp.clone().into_iter().chain(unix)
+    living.tcp.as_deref().map(normalised).into_iter().chain(unix)
+}
+
+/// `[::ffff:10.0.0.1]:07` is `10.0.0.1:7`, and host names have no case. What two
+/// names lead to is not looked up.
+fn normalised(address: &str) -> String {
+    match address.parse::<SocketAddr>() {
+        Ok(socket) => SocketAddr::new(socket.ip().to_canonical(), socket.port()).to_string(),
+        Err(_) => address.to_ascii_lowercase(),
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +190,26 @@ mod tests {
         assert_eq!(snapshot.living.len(), 2);
         assert_eq!(snapshot.unreadable, ["n"]);
         assert_eq!(snapshot.complaints.len(), 5, "{:#?}", snapshot.complaints);
+    }
+
+    #[test]
+    fn one_address_is_known_again_however_it_is_written() {
+        for (one, other, is_same) in [
+            ("10.0.0.1:7", "10.0.0.1:07", true),
+            ("10.0.0.1:7", "[::ffff:10.0.0.1]:7", true),
+            ("[::1]:7", "[0:0:0::1]:7", true),
+            ("Node.Example:7", "node.example:7", true),
+            ("10.0.0.1:7", "10.0.0.1:8", false),
+            ("10.0.0.1:7", "10.0.0.2:7", false),
+            ("node:7", "node:8", false),
+        ] {
+            let mut assembly = Assembly::default();
+            assembly.add_living(living("a", one));
+            assembly.add_living(living("b", other));
+            let found = assembly.finish(None);
+            assert_eq!(found.living.len() == 1, is_same, "{one} and {other}");
+            assert_eq!(found.complaints.len(), usize::from(is_same), "{:?}", found.complaints);
+        }
     }
 
     #[test]

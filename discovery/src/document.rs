@@ -5,10 +5,11 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::DiscoveryError;
+use crate::validate::RECORD_FORMAT;
 
 /// Opens a regular file for reading. Anything else is refused without waiting
 /// for it: a named pipe would block until someone writes.
@@ -54,9 +55,28 @@ pub(crate) fn read_open_json<T: DeserializeOwned>(
     path: &Path,
     bytes_max: u64,
 ) -> Result<T, DiscoveryError> {
-    let bytes = read(file, path, bytes_max)?;
-    let record = serde_json::from_slice(&bytes);
-    record.map_err(|error| DiscoveryError::malformed(path.to_string_lossy(), error))
+    parse_json(&read(file, path, bytes_max)?, &path.to_string_lossy())
+}
+
+/// The form of a record; what has no number is of the first one.
+#[derive(Deserialize)]
+struct Form {
+    #[serde(default)]
+    format: u64,
+}
+
+/// The JSON record in `bytes`; `what` says where they were found. Fields that are
+/// not known are ignored, unless the record says that it is of a newer form.
+pub(crate) fn parse_json<T: DeserializeOwned>(
+    bytes: &[u8],
+    what: &str,
+) -> Result<T, DiscoveryError> {
+    let malformed = |error| DiscoveryError::malformed(what, error);
+    let Form { format: found } = serde_json::from_slice(bytes).map_err(malformed)?;
+    if found > RECORD_FORMAT {
+        return Err(DiscoveryError::NewerFormat { what: what.to_owned(), found });
+    }
+    serde_json::from_slice(bytes).map_err(malformed)
 }
 
 /// Puts a JSON record in the place of a file: readers see the old or the new
@@ -113,6 +133,7 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<(), DiscoveryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Settings;
 
     #[test]
     fn only_regular_files_of_sensible_size_are_read() {
@@ -134,8 +155,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         let (_half_written, _) = create_beside(&path).unwrap();
-        replace_json(&path, &[1, 2]).unwrap();
-        assert_eq!(read_json::<Vec<u8>>(&path, 100).unwrap(), [1, 2]);
+        let record = Settings::new("lab", 7);
+        replace_json(&path, &record).unwrap();
+        assert_eq!(read_json::<Settings>(&path, 1_000).unwrap(), record);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -5,11 +5,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::id::Id;
 use crate::model::Revision;
-use crate::text::{escaped, shown};
+use crate::text::{escaped, shown, shown_ends};
 use crate::url::UrlProblem;
-use crate::validate::Invalid;
+use crate::validate::{Invalid, RECORD_FORMAT};
 
 /// A failure of discovery. Each message says what was wrong, what was
 /// expected and what to do; [`explained`](Self::explained) adds the causes.
@@ -59,8 +61,16 @@ pub enum DiscoveryError {
         /// What is wrong with it.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A record is of a form that a later version introduced: use that one.
+    #[error("{} is of form {found}, and this version reads form {RECORD_FORMAT}: use the version that wrote it, or a later one", shown(.what))]
+    NewerFormat {
+        /// Where it was found.
+        what: String,
+        /// Its form.
+        found: u64,
+    },
     /// A document is larger than anything sensible.
-    #[error("{} has more than {bytes_max} bytes, more than discovery reads", shown(&.path.to_string_lossy()))]
+    #[error("{} has more than {bytes_max} bytes: expected at most that; make it smaller or remove it", shown(&.path.to_string_lossy()))]
     TooLarge {
         /// Which one.
         path: PathBuf,
@@ -68,7 +78,7 @@ pub enum DiscoveryError {
         bytes_max: u64,
     },
     /// Something that is not a regular file lies where a file should be.
-    #[error("{} is not a regular file", shown(&.path.to_string_lossy()))]
+    #[error("{} is not a regular file: put one in its place", shown(&.path.to_string_lossy()))]
     NotAFile {
         /// Where.
         path: PathBuf,
@@ -210,8 +220,9 @@ impl DiscoveryError {
     pub(crate) fn spoils_one_entry_only(&self) -> bool {
         match self {
             Self::Malformed { .. } | Self::TooLarge { .. } | Self::NotAFile { .. } => true,
-            Self::ChangedWhileRead { .. } | Self::Invalid(_) => true,
-            _ => self.io_kind() == Some(io::ErrorKind::PermissionDenied),
+            Self::NewerFormat { .. } | Self::ChangedWhileRead { .. } | Self::Invalid(_) => true,
+            Self::Io { source, .. } => is_of_one_file(source),
+            _ => false,
         }
     }
 
@@ -223,13 +234,20 @@ impl DiscoveryError {
     }
 }
 
+/// Whether a call failed for what lies under that name: not ours to read, a chain
+/// of links that never ends, a socket or a device that nobody serves.
+fn is_of_one_file(error: &io::Error) -> bool {
+    let errors = [Errno::ACCESS, Errno::PERM, Errno::LOOP, Errno::NXIO, Errno::NODEV];
+    Errno::from_io_error(error).is_some_and(|error| errors.contains(&error))
+}
+
 /// An error and its causes on one line, fit for a terminal.
 pub(crate) fn explained(error: &dyn Error) -> String {
     let mut line = escaped(&one_line(error));
     let mut cause = error.source();
     while let Some(error) = cause {
         line.push_str(": ");
-        line.push_str(&shown(&one_line(error)));
+        line.push_str(&shown_ends(&one_line(error)));
         cause = error.source();
     }
     line

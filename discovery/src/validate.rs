@@ -18,10 +18,19 @@ pub const UNIX_SOCKET_BYTES_MAX: usize = 107;
 pub const WEIGHT_MAX: f64 = 1e6;
 /// The most members that discovery takes from a registry.
 pub const MEMBERS_MAX: usize = 10_000;
-/// The largest document that discovery reads.
-pub const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+/// The largest document that discovery reads. What a parser makes of one can take
+/// seventy times as much memory.
+pub const DOCUMENT_BYTES_MAX: u64 = 2 << 20;
 /// The largest record of one member or server that discovery reads.
 pub const RECORD_BYTES_MAX: u64 = 64 << 10;
+
+/// The newest form of a JSON record that this version reads. Fields that may be
+/// ignored are added without a new form; a form that older versions would take
+/// for something else says so by a greater number in its field `format`.
+pub const RECORD_FORMAT: u64 = 1;
+
+// As many members as there may be fit a document, with 200 bytes each.
+const _: () = assert!(MEMBERS_MAX as u64 * 200 <= DOCUMENT_BYTES_MAX);
 
 /// Something that no cluster accepts.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -34,7 +43,7 @@ pub enum Invalid {
         name: String,
     },
     /// A weight.
-    #[error("the weight {weight} of \"{}\" is not allowed: expected more than 0 and at most {WEIGHT_MAX}", shown(.name))]
+    #[error("the weight {weight:?} of \"{}\" is not allowed: expected more than 0 and at most {WEIGHT_MAX}", shown(.name))]
     Weight {
         /// The member.
         name: String,
@@ -191,9 +200,16 @@ fn ends_in_number(host: &str) -> bool {
     hexadecimal || last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Where clouds answer for a machine's secrets over IPv6, outside of link-local
+/// addresses: Amazon's, then Google's.
+const METADATA: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254),
+    Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254),
+];
+
 /// Checks that an IP address can be a server's: not unspecified, link-local
-/// (which clouds use for their metadata), multicast or broadcast. For
-/// addresses that a host name resolved to.
+/// (which clouds use for their metadata), multicast or broadcast. A registry must
+/// not be able to send clients there. For addresses that a host name resolved to.
 pub fn ip(ip: IpAddr) -> Result<(), Invalid> {
     let class = match ip.to_canonical() {
         IpAddr::V4(ip) if ip.octets()[0] == 0 => "unspecified",
@@ -203,6 +219,7 @@ pub fn ip(ip: IpAddr) -> Result<(), Invalid> {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => "unspecified",
         IpAddr::V6(ip) if ip.is_unicast_link_local() => "link-local",
         IpAddr::V6(ip) if ip.is_multicast() => "multicast",
+        IpAddr::V6(ip) if METADATA.contains(&ip) => "a cloud's metadata service",
         _ => return Ok(()),
     };
     Err(Invalid::Unreachable { ip, class })
@@ -271,6 +288,8 @@ mod tests {
             "255.255.255.255:1",
             "224.0.0.1:1",
             "[ff02::1]:1",
+            "[fd00:ec2::254]:80",
+            "[fd20:ce::254]:80",
             "2852039166:80",
             "0xa9fea9fe:80",
             "169.254.43518:80",

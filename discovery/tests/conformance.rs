@@ -1,16 +1,54 @@
 //! The sentences of all back ends, over each back end of this build.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
-use rampuddle_discovery::conformance::{Capability, Report, Service, run};
+use rampuddle_discovery::conformance::{Capability, Record, Report, Service, run};
 use rampuddle_discovery::{
     Announcement, Backend, DiscoveryError, Living, Member, Revision, Settings, Snapshot, open,
 };
+use rustix::fs::FlockOperation;
 
 fn directory_service() -> Service {
     let folder = tempfile::tempdir().unwrap();
-    Service::new(move |cluster| open(&format!("dir:{}", folder.path().display()), cluster).unwrap())
+    let root = folder.path().join("lab");
+    let living = Mutex::new(BTreeMap::new());
+    let plant = move |record: Record<'_>, text: &str| match record {
+        Record::Settings => replace(&root.join("settings.json"), text),
+        Record::Member(name) => {
+            let text = format!("{{\"revision\": 7, \"member\": {text}}}");
+            replace(&root.join("members").join(format!("{name}.json")), &text);
+        }
+        Record::Living(name) => {
+            let path = root.join("living").join(format!("{name}.json"));
+            let file = locked(&path, text);
+            living.lock().unwrap().insert(name.to_owned(), file);
+        }
+        _ => panic!("no place for {record:?}"),
+    };
+    let service = Service::new(move |cluster| {
+        open(&format!("dir:{}", folder.path().display()), cluster).unwrap()
+    });
+    service.planting(plant)
+}
+
+fn replace(path: &Path, text: &str) {
+    let temporary = path.with_file_name(".planted.tmp");
+    std::fs::write(&temporary, text).unwrap();
+    std::fs::rename(temporary, path).unwrap();
+}
+
+/// A file that is locked as long as it is open, as that of a living server is.
+fn locked(path: &Path, text: &str) -> File {
+    let temporary = path.with_file_name(".planted.tmp");
+    std::fs::write(&temporary, text).unwrap();
+    let file = File::open(&temporary).unwrap();
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+    std::fs::rename(temporary, path).unwrap();
+    file
 }
 
 fn assert_count(report: &Report, count: usize) {
@@ -20,7 +58,7 @@ fn assert_count(report: &Report, count: usize) {
 
 #[tokio::test]
 async fn a_directory_conforms() {
-    assert_count(&run(directory_service, Capability::Records).await, 20);
+    assert_count(&run(directory_service, Capability::Records).await, 24);
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@
 //! ```
 
 mod listed;
+mod planted;
 mod recorded;
 
 use std::fmt;
@@ -36,18 +37,49 @@ use crate::model::{Living, Snapshot};
 /// How soon a watcher must see a change.
 pub const VISIBLE_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long a check waits for what must happen anyway.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A discovery service with nothing in it, or with a fixed list of members;
 /// the closure may own what is to be cleaned up afterwards.
 pub struct Service {
     open: Box<Open>,
+    plant: Option<Box<Plant>>,
 }
 
 type Open = dyn Fn(&str) -> Arc<dyn Backend> + Send + Sync;
+type Plant = dyn Fn(Record<'_>, &str) + Send + Sync;
+
+/// A record of the cluster `lab`, as a JSON text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Record<'a> {
+    /// The cluster's settings.
+    Settings,
+    /// The member of that name.
+    Member(&'a str),
+    /// The living server of that name.
+    Living(&'a str),
+}
 
 impl Service {
     /// Takes the function that opens a back end for a cluster of that name.
     pub fn new(open: impl Fn(&str) -> Arc<dyn Backend> + Send + Sync + 'static) -> Self {
-        Self { open: Box::new(open) }
+        Self { open: Box::new(open), plant: None }
+    }
+
+    /// Takes the function that puts any text in the place of a record, as a broken
+    /// program would, so that back ends see it from then on; one of the living is
+    /// alive until the service is dropped. What the back end itself keeps around
+    /// such a text (a revision) stays sound.
+    #[must_use]
+    pub fn planting(self, plant: impl Fn(Record<'_>, &str) + Send + Sync + 'static) -> Self {
+        Self { plant: Some(Box::new(plant)), ..self }
+    }
+
+    fn plant(&self, record: Record<'_>, text: &str) {
+        let plant = self.plant.as_ref().expect("only a service that can is asked to");
+        plant(record, text);
     }
 
     /// A back end object of its own for a cluster.
@@ -71,7 +103,8 @@ impl fmt::Debug for Service {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Capability {
-    /// It records members and the living. The service must be empty.
+    /// It records members and the living. The service must be empty. Sentences
+    /// about records that make no sense apply when it is [`Service::planting`].
     Records,
     /// It shows a written list. The list must have at least two members, not
     /// written in order of their names, and with literal IP addresses.
@@ -106,8 +139,9 @@ pub async fn run(make: impl Fn() -> Service, capability: Capability) -> Report {
         Capability::Records => recorded::SENTENCES,
         Capability::Lists => listed::SENTENCES,
     };
+    let planted = if make().plant.is_some() { planted::SENTENCES } else { &[] };
     let mut holding = Vec::new();
-    for sentence in sentences {
+    for sentence in sentences.iter().chain(planted) {
         println!("conformance: {}", sentence.text);
         (sentence.check)(make()).await;
         holding.push(sentence.text);

@@ -2,20 +2,17 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Sentence, Service, VISIBLE_WITHIN, node, snapshot};
+use super::{PATIENCE, Sentence, Service, VISIBLE_WITHIN, node, snapshot};
 use crate::backend::{Announcement, Backend};
 use crate::error::DiscoveryError;
 use crate::id::Id;
 use crate::model::{Living, Member, MemberState, Revision, Settings, Snapshot};
 use crate::watch::Watch;
 
-/// How long a check waits for what must happen anyway.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How many writers race.
 const WRITERS: u8 = 8;
 

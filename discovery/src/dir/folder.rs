@@ -104,6 +104,10 @@ impl Folder {
             Ok(Some(record)) => {
                 assembly.add_member(record);
             }
+            // A link to nothing is there, and will be; no program of ours made it.
+            Ok(None) if self.member_path(name).is_symlink() => {
+                assembly.unreadable(name, "its file is a link to nothing; remove it");
+            }
             // Removed since the directory was listed.
             Ok(None) => {}
             Err(error) if error.spoils_one_entry_only() => {

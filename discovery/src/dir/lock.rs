@@ -71,7 +71,7 @@ impl WriteLock {
     /// was removed; `found` is that of the record to be replaced.
     pub(super) fn next_revision(&self, found: Revision) -> Result<NonZeroU64, DiscoveryError> {
         let last = self.last_revision()?.max(found.0);
-        let next = NonZeroU64::MIN.saturating_add(last);
+        let next = NonZeroU64::MIN.checked_add(last).ok_or_else(|| self.no_later(last))?;
         let text = format!("{next:0REVISION_DIGITS$}\n");
         self.file.write_all_at(text.as_bytes(), 0).map_err(|error| self.failed("write", error))?;
         Ok(next)
@@ -84,6 +84,12 @@ impl WriteLock {
         let bytes = bytes.map_err(|error| self.failed("read", error))?;
         let text = std::str::from_utf8(&text[..bytes]).unwrap_or_default();
         Ok(text.trim().parse().unwrap_or(0))
+    }
+
+    /// Equal revisions of two writes would let one of them get lost.
+    fn no_later(&self, last: u64) -> DiscoveryError {
+        let problem = format!("revision {last} was given out: there is no later one");
+        DiscoveryError::malformed(self.path.to_string_lossy(), problem)
     }
 
     fn failed(&self, what: &'static str, error: impl Into<io::Error>) -> DiscoveryError {
