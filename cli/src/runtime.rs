@@ -64,6 +64,9 @@ fn check_place(url: &str, path: &Path) -> anyhow::Result<()> {
             "there is no file {shown} for --discovery {url}: check the path, or write the list of \
              servers there"
         ),
+        (Err(error), _) => {
+            format!("--discovery {url}: cannot look at {shown}: {error}; check the path")
+        }
         (Ok(found), true) if !found.is_dir() => format!(
             "--discovery {url}: expected a folder, and {shown} is none; for a list of servers in a \
              file it is file:PATH"
@@ -71,6 +74,10 @@ fn check_place(url: &str, path: &Path) -> anyhow::Result<()> {
         (Ok(found), false) if found.is_dir() => format!(
             "--discovery {url}: expected a file with a list of servers, and {shown} is a folder; \
              for the folder that servers meet in it is dir:PATH"
+        ),
+        (Ok(found), false) if !found.is_file() => format!(
+            "--discovery {url}: expected a file with a list of servers, and {shown} is a pipe, a \
+             socket or a device; write the list into a file"
         ),
         _ => return Ok(()),
     }))

@@ -3,8 +3,11 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 
 use common::{Lab, Ran, puddle, run, run_with};
 
@@ -294,6 +297,118 @@ fn what_does_not_fit_the_files_here_is_told_before_anything_is_done() {
     assert!(
         !lab.path("nowhere").exists() && fs::read_dir(lab.path("d/sub")).unwrap().next().is_none()
     );
+}
+
+/// Things that are no files, numbers that wrap, places where no server can be.
+#[test]
+fn what_somebody_may_try_who_means_no_good_is_refused_in_words() {
+    let lab = Lab::with_servers(1);
+    lab.file("file", 100);
+    drop(UnixListener::bind(lab.path("socket")).unwrap());
+    let pipe = lab.path("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
+    symlink("circle", lab.path("circle")).unwrap();
+    let at = |scheme: &str, name: &str| format!("{scheme}:{}", lab.path(name).display());
+    let (pipe, socket) = (at("file", "pipe"), at("file", "socket"));
+    let (dir_of_pipe, circle) = (at("dir", "pipe"), at("file", "circle"));
+    let long = "n".repeat(65);
+    let long_meta = format!("{}=1", "m".repeat(256));
+    let size = "such as 64KiB or 1.5GiB";
+    let ttl = "expected a whole number with s, m, h or d";
+    let cases: &[Case<'_>] = &[
+        // Numbers.
+        (
+            &["serve", "--pool", "18446744073709551615"],
+            2,
+            &["multiple of 65536", "is not possible"],
+        ),
+        (&["serve", "--pool", "18446744073709486080"], 2, &["from 65536 to 70368744177664"]),
+        (&["serve", "--pool", "16777215TiB"], 2, &["from 65536 to 70368744177664"]),
+        (&["serve", "--pool", "0"], 2, &["a pool of 0 bytes is not possible"]),
+        (&["serve", "--pool", "16EiB"], 2, &[size]),
+        (&["serve", "--pool", "inf"], 2, &[size]),
+        (&["serve", "--pool", "0x10000"], 2, &[size]),
+        (&["serve", "--pool", "64_000"], 2, &[size]),
+        (&["serve", "--pool", " 64KiB"], 2, &[size]),
+        (&["serve", "--pool", "\u{664}GiB"], 2, &[size]),
+        (&["up", "--pool", "18446744073709486080", "-n", "64"], 2, &["make the pool smaller"]),
+        (&["up", "-n", "99999999999999999999"], 2, &["expected a whole number from 1 to 64"]),
+        (&["raw", "create", "k", "--length", "18446744073709551615"], 2, &["at most 1GiB"]),
+        (&["serve", "--weight", "1e308"], 2, &["the weight 1e308", "more than 0 and at most"]),
+        (&["serve", "--weight", "inf"], 2, &["the weight inf", "more than 0"]),
+        (&["serve", "--weight", "-0"], 2, &["more than 0"]),
+        (&["put", "file", "--ttl", "-1"], 2, &["'-1'", ttl]),
+        (&["put", "file", "--ttl", "0"], 2, &["'0'", ttl]),
+        (&["put", "file", "--ttl", "1e9"], 2, &[ttl]),
+        (&["put", "file", "--ttl", "99999999999999999999d"], 2, &[ttl]),
+        (&["put", "file", "--ttl", "36501d"], 2, &["expected 1 s to 3,650 days"]),
+        (&["put", "file", "--if-version", "0000000000000000-0000000000000000"], 2, &["no object"]),
+        // Names.
+        (&["put", "file", "--meta", "=x"], 2, &["metadata name is \"\"", "1 to 255 bytes"]),
+        (&["put", "file", "--meta", "a\nb=x"], 2, &["without control characters"]),
+        (&["put", "file", "--meta", &long_meta], 2, &["expected 1 to 255 bytes"]),
+        (&["put", "file", "--meta", "a=1", "--meta", "a=2"], 2, &["\"a\" twice"]),
+        (&["serve", "--name", &long], 2, &["expected 1 to 64 of A-Z a-z 0-9"]),
+        (&["serve", "--name", "a\u{1b}[2J"], 2, &["expected 1 to 64 of A-Z a-z 0-9"]),
+        (&["serve", "--name", "-a"], 2, &["'-a'"]),
+        // What is no file.
+        (&["put", "socket"], 2, &["cannot read socket: No such device"]),
+        (&["put", "circle"], 2, &["cannot read circle: Too many levels of symbolic links"]),
+        (&["raw", "create", "k", "--value", "socket"], 2, &["cannot read the value from socket"]),
+        (&["raw", "create", "k", "--value", "/dev/zero"], 2, &["it has more than 1 GiB"]),
+        (&["ls", "--config", "/dev/zero"], 2, &["it has more than 1 MiB"]),
+        (&["ls", "--config", "socket"], 2, &["cannot read the config file socket"]),
+        (&["ls", "--config", "circle"], 2, &["cannot read the config file circle"]),
+        (&["ls", "--token-file", "/dev/zero"], 2, &["is not a file"]),
+        (&["ls", "--token-file", "socket"], 2, &["cannot read the token file socket"]),
+        (&["ls", "--discovery", "file:/dev/zero"], 2, &["expected a file", "a device"]),
+        (&["ls", "--discovery", &pipe], 2, &["expected a file", "is a pipe"]),
+        (&["ls", "--discovery", &socket], 2, &["expected a file", "socket or a device"]),
+        (&["ls", "--discovery", &circle], 2, &["cannot look at", "Too many levels of symbolic"]),
+        (&["ls", "--discovery", &dir_of_pipe], 2, &["expected a folder"]),
+        (&["ls", "--discovery", "dir:/dev/null"], 2, &["expected a folder"]),
+        (&["man", "/dev/full"], 2, &["cannot write manual pages into /dev/full"]),
+        (&["get", "-r", "p", "/dev/full"], 2, &["-r wants a folder"]),
+        // Where no server can be.
+        (&["serve", "--listen", "127.0.0.1:99999"], 2, &["expected ADDR:PORT"]),
+        (&["serve", "--listen", "[::1"], 2, &["expected ADDR:PORT"]),
+        (&["serve", "--advertise", "0.0.0.0:1"], 2, &["is unspecified: expected one at which"]),
+        (&["serve", "--advertise", "[fd00:ec2::254]:80"], 2, &["a cloud's metadata service"]),
+        (&["serve", "--advertise", "255.255.255.255:1"], 2, &["is broadcast"]),
+        (&["ls", "--discovery", "static:a=224.0.0.1:7"], 2, &["is multicast"]),
+        (&["ls", "--discovery", "static:a=2852039166:80"], 2, &["expected HOST:PORT"]),
+        (&["ls", "--discovery", "static:a=h:1*1e308"], 2, &["the weight 1e308 of \"a\""]),
+        (&["ls", "--discovery", "static:a=h:1*NaN"], 2, &["more than 0"]),
+        (&["ls", "--discovery", "static:a=h:1,a=h:2"], 2, &["there twice"]),
+        (&["ls", "--discovery", "static:a=h:1,b=H:01"], 2, &["is that of \"a\""]),
+    ];
+    check(&lab, cases);
+    assert!(cases.len() >= 50, "{}", cases.len());
+    assert_eq!(lab.run(["ls"]).expect(0).text(), "", "nothing was stored");
+}
+
+#[test]
+fn what_the_environment_says_that_makes_no_sense_is_refused_like_a_flag() {
+    let lab = Lab::with_servers(1);
+    for (variable, value, arguments, words) in [
+        ("PUDDLE_POOL", &b"-1"[..], &["serve"][..], "such as 64KiB"),
+        ("PUDDLE_POOL", b"18446744073709551615", &["serve"], "is not possible"),
+        ("PUDDLE_REPLICAS", b"256", &["ls"], "expected a whole number from 1 to 255"),
+        ("PUDDLE_DISCOVERY", b"", &["ls"], "expected SCHEME:..."),
+        ("PUDDLE_DISCOVERY", b"http://x", &["ls"], "expected one of dir, file, static"),
+        ("PUDDLE_CLUSTER", b"\xff\xfe", &["ls"], "UTF-8"),
+        ("PUDDLE_CLUSTER", b"../x", &["ls"], "expected 1 to 64 of"),
+        ("PUDDLE_WRITE", b"most", &["ls"], "possible values: all, quorum, one"),
+        ("PUDDLE_CONFIG", b"/dev/zero", &["ls"], "more than 1 MiB"),
+        ("PUDDLE_TOKEN_FILE", b"/dev/zero", &["ls"], "is not a file"),
+        ("PUDDLE_JSON", b"\x1b[2J", &["ls"], "expected yes or no"),
+    ] {
+        let mut command = lab.puddle(arguments);
+        command.env(variable, OsStr::from_bytes(value));
+        let ran = run(command).expect(2).says(words);
+        check_form(&[variable], &ran);
+    }
 }
 
 #[test]

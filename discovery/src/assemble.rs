@@ -139,13 +139,14 @@ fn addresses(living: &Living) -> impl Iterator<Item = String> {
     living.tcp.as_deref().map(normalised).into_iter().chain(unix)
 }
 
-/// `[::ffff:10.0.0.1]:07` is `10.0.0.1:7`, and host names have no case. What two
-/// names lead to is not looked up.
+/// `[::ffff:10.0.0.1]:07` is `10.0.0.1:7`, and `Node:07` is `node:7`. What two names
+/// lead to is not looked up.
 fn normalised(address: &str) -> String {
-    match address.parse::<SocketAddr>() {
-        Ok(socket) => SocketAddr::new(socket.ip().to_canonical(), socket.port()).to_string(),
-        Err(_) => address.to_ascii_lowercase(),
+    if let Ok(socket) = address.parse::<SocketAddr>() {
+        return SocketAddr::new(socket.ip().to_canonical(), socket.port()).to_string();
     }
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    format!("{}:{}", host.to_ascii_lowercase(), port.trim_start_matches('0'))
 }
 
 #[cfg(test)]
@@ -198,7 +199,7 @@ mod tests {
             ("10.0.0.1:7", "10.0.0.1:07", true),
             ("10.0.0.1:7", "[::ffff:10.0.0.1]:7", true),
             ("[::1]:7", "[0:0:0::1]:7", true),
-            ("Node.Example:7", "node.example:7", true),
+            ("Node.Example:7", "node.example:07", true),
             ("10.0.0.1:7", "10.0.0.1:8", false),
             ("10.0.0.1:7", "10.0.0.2:7", false),
             ("node:7", "node:8", false),

@@ -141,9 +141,11 @@ pub struct MemorySum {
 }
 
 impl MemorySum {
-    /// All lines added up.
+    /// All lines added up; of a pool that is refused for its size, at most what a
+    /// number can say.
     pub fn total(&self) -> u64 {
-        self.pool_bytes + self.index_bytes + self.fixed_bytes + self.connections_bytes
+        let lines = [self.index_bytes, self.fixed_bytes, self.connections_bytes];
+        lines.into_iter().fold(self.pool_bytes, u64::saturating_add)
     }
 }
 
