@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rampuddle_client::Token as ClientToken;
-use rampuddle_discovery::{Strategy, validate};
+use rampuddle_discovery::{Member, Strategy, validate};
 use rampuddle_protocol::limits::PAGE_BYTES;
 use rampuddle_server::{Options, Token};
 
@@ -51,12 +51,18 @@ impl ServeSettings {
         check_advertise(&options, advertise.as_deref())?;
         let chosen_weight = given.flags.weight.or(given.file.weight);
         let pool_gib = options.pool_bytes as f64 / (1_u64 << 30) as f64;
+        let zone = given.flags.zone.clone().or_else(|| given.file.zone.clone()).unwrap_or_default();
+        // Before a pool is made, which takes seconds. What is wrong with a pool from
+        // which no weight follows is told by the server.
+        let mut member = Member::ready(&options.name, chosen_weight.unwrap_or(1.0));
+        member.zone.clone_from(&zone);
+        validate::member(&member).before_anything()?;
         Ok(Self {
             discovery: settings.discovery_url()?,
             advertise,
             weight: chosen_weight.unwrap_or(pool_gib),
             is_weight_chosen: chosen_weight.is_some(),
-            zone: given.flags.zone.clone().or_else(|| given.file.zone.clone()).unwrap_or_default(),
+            zone,
             replicas_max: given.flags.replicas_max.or(given.file.replicas_max),
             strategy: given.flags.strategy.or(given.file.strategy),
             options,

@@ -338,6 +338,7 @@ fn what_somebody_may_try_who_means_no_good_is_refused_in_words() {
         (&["serve", "--weight", "1e308"], 2, &["the weight 1e308", "more than 0 and at most"]),
         (&["serve", "--weight", "inf"], 2, &["the weight inf", "more than 0"]),
         (&["serve", "--weight", "-0"], 2, &["more than 0"]),
+        (&["serve", "--zone", "a\u{1b}[2J"], 2, &["at most 64 bytes that can be printed"]),
         (&["put", "file", "--ttl", "-1"], 2, &["'-1'", ttl]),
         (&["put", "file", "--ttl", "0"], 2, &["'0'", ttl]),
         (&["put", "file", "--ttl", "1e9"], 2, &[ttl]),

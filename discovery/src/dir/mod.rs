@@ -10,6 +10,10 @@
 //!                            on it as long as it lives
 //! ```
 //!
+//! The records are JSON. Fields that a reader does not know are ignored. A record
+//! whose field `format` is greater than [`RECORD_FORMAT`](crate::validate::RECORD_FORMAT)
+//! is of a later version: a member's stays as it was known, settings are an error.
+//!
 //! A server is alive while its entry is locked exclusively: the kernel lets
 //! go of the lock however the process ends. A stale entry means nothing.
 
