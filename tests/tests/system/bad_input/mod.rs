@@ -5,6 +5,7 @@
 //! What other files prove of the same is in `docs/testing.md`.
 
 mod handshakes;
+mod map;
 mod pipelines;
 mod requests;
 mod stored;
