@@ -23,6 +23,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const HEAD: u8 = 0xF8;
 /// First byte of the key of a stripe.
 const STRIPE: u8 = 0xF9;
+/// Where the stripe's number begins in its key, behind that byte and the upload.
+const STRIPE_NUMBER_AT: usize = 17;
 
 /// A frame at the door of a server.
 #[derive(Debug, Clone)]
@@ -78,6 +80,12 @@ impl Frame {
         self.rows_that_read(STRIPE) > 0
     }
 
+    /// Whether it reads other stripes than the first of an object.
+    pub(crate) fn asks_for_a_later_stripe(&self) -> bool {
+        let is_later = |key: &[u8]| key.iter().skip(STRIPE_NUMBER_AT).any(|byte| *byte != 0);
+        self.asks_for_a_stripe() && self.gathers().iter().any(|(_, key, _)| is_later(key))
+    }
+
     /// How many of its rows read heads.
     pub(crate) fn heads_asked_for(&self) -> usize {
         self.rows_that_read(HEAD)
@@ -92,8 +100,11 @@ impl Frame {
         if self.opcode != Opcode::Gather {
             return 0;
         }
-        let rows = Table::<GatherRow>::parse(&self.header, &self.table).unwrap();
-        rows.iter().filter(|(_, key, _)| key.first() == Some(&kind)).count()
+        self.gathers().iter().filter(|(_, key, _)| key.first() == Some(&kind)).count()
+    }
+
+    fn gathers(&self) -> Table<'_, GatherRow> {
+        Table::parse(&self.header, &self.table).expect("the client sends sound frames")
     }
 
     fn creates(&self) -> Table<'_, CreateRow> {

@@ -368,11 +368,11 @@ async fn who_kept_too_much_reads_what_is_there_now_unless_bytes_were_handed_out(
             std::thread::yield_now();
         }
     };
-    let passed = AtomicU64::new(0);
-    let is_later = move |frame: &crate::doors::Frame| {
-        frame.asks_for_a_stripe() && passed.fetch_add(1, Ordering::SeqCst) > 0
-    };
-    doors.set(holding(is_later, &Arc::new(Semaphore::new(0)), &may_go));
+    doors.set(holding(
+        crate::doors::Frame::asks_for_a_later_stripe,
+        &Arc::new(Semaphore::new(0)),
+        &may_go,
+    ));
     let mut writer = Calling(Some(replace));
     let broken = client.get_to(b"o", &mut writer, None, &GetOptions::default()).await;
     let Err(Error::Unsettled { problems, .. }) = &broken else { panic!("{broken:?}") };

@@ -9,6 +9,7 @@ use rampuddle_protocol::{
     TableBuilder, Version, crc32c,
 };
 
+use super::buffer::BUFFERS;
 use super::*;
 use crate::core::{Core, Identity};
 use crate::pool::Pool;
@@ -368,7 +369,7 @@ fn a_connection_that_ends_anywhere_gives_everything_back() {
         let Joined { mut core, connection, .. } = joined;
         connection.release(&mut core);
         assert_eq!(core.store.reserved_bytes(), 0, "cut at {cut}");
-        assert_eq!(core.buffers.free_count(), buffer::BUFFERS, "cut at {cut}");
+        assert_eq!(core.buffers.free_count(), BUFFERS, "cut at {cut}");
         core.store.check_invariants();
     }
 }
@@ -578,9 +579,9 @@ fn whoever_keeps_a_shared_buffer_and_hardly_moves_ends_when_another_wants_it() {
             let mut joined = Joined::greeted(256);
             joined.wire.extend(&head[..sent]);
             joined.run(usize::MAX, usize::MAX);
-            assert_eq!(joined.core.buffers.free_count(), buffer::BUFFERS - 1);
+            assert_eq!(joined.core.buffers.free_count(), BUFFERS - 1);
             let lent: Vec<_> =
-                (1..buffer::BUFFERS).map(|number| joined.core.buffers.borrow(number)).collect();
+                (1..BUFFERS).map(|number| joined.core.buffers.borrow(number)).collect();
             assert!(lent.iter().all(Option::is_some));
             assert!(joined.core.buffers.borrow(99).is_none());
             for look in 0..4 {
@@ -619,11 +620,11 @@ fn a_connection_that_can_queue_no_answer_takes_no_shared_buffer() {
     table.finish(0);
     while joined.connection.wants_input() && joined.receive(usize::MAX) > 0 {}
     assert!(!joined.connection.wants_input());
-    assert_eq!(joined.core.buffers.free_count(), buffer::BUFFERS);
+    assert_eq!(joined.core.buffers.free_count(), BUFFERS);
     joined.answers.clear();
     joined.run(usize::MAX, usize::MAX);
     assert!(joined.answers.len() > 64 << 20);
-    assert_eq!(joined.core.buffers.free_count(), buffer::BUFFERS);
+    assert_eq!(joined.core.buffers.free_count(), BUFFERS);
 }
 
 #[test]
