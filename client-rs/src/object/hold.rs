@@ -83,6 +83,8 @@ pub(super) struct Hold {
     core: Weak<Core>,
     servers: Vec<Arc<str>>,
     set: SetId,
+    /// Values of the set on the servers that answered, all copies counted.
+    pub(super) values: u64,
     /// Dropped, it ends the renewal. `None` = not all servers have answered yet.
     renewal: Option<oneshot::Sender<()>>,
 }
@@ -94,10 +96,10 @@ impl Hold {
         let core = Arc::downgrade(operation.core());
         let gate = operation.holds.join(set);
         // From here on a dropped future releases what may have been held.
-        let mut hold = Self { core: Weak::clone(&core), servers, set, renewal: None };
+        let mut hold = Self { core: Weak::clone(&core), servers, set, values: 0, renewal: None };
         // Behind the deadline there is nothing left to read.
         if let Some(under_way) = operation.within(gate.lock()).await {
-            hold_all(operation, &hold.servers, set).await;
+            hold.values = hold_all(operation, &hold.servers, set).await;
             drop(under_way);
         }
         let (renewal, ended) = oneshot::channel();
@@ -108,11 +110,14 @@ impl Hold {
 }
 
 /// Holds the set on those of the servers that answer, as it is known now: whoever
-/// waited for the gate does not wait for the same server once more.
-async fn hold_all(operation: &Operation, servers: &[Arc<str>], set: SetId) {
+/// waited for the gate does not wait for the same server once more. Returns how many
+/// values of the set they have.
+async fn hold_all(operation: &Operation, servers: &[Arc<str>], set: SetId) -> u64 {
     let raw = &operation.raw();
     let servers = servers.iter().filter(|server| answers(operation, server));
-    join_all(servers.map(|server| async move { raw.hold(server, &[set]).await })).await;
+    let held = join_all(servers.map(|server| async move { raw.hold(server, &[set]).await }));
+    let answers = held.await.into_iter().flatten().flatten();
+    answers.filter(|answer| answer.status.is_success()).map(|answer| answer.detail).sum()
 }
 
 /// Holds the set again and again until the reader ends. What is under way then is

@@ -62,7 +62,13 @@ impl Opened {
             let hold = Hold::take(&operation, servers, head.tag.upload).await;
             // An owner that missed a write may show an older head: only a greater
             // one, or a delete, means that this one does not stand any more.
-            match find(&operation, key, Part::Tag).await? {
+            // Of one that was replaced some stripes are gone: nobody is to be handed
+            // the begin of it. The head is of the set, too.
+            let still = match hold.values > head.tag.stripes() {
+                true => find(&operation, key, Part::Tag).await?,
+                false => find_greatest(&operation, key, Part::Tag).await?,
+            };
+            match still {
                 None => return Ok(None),
                 Some(still) if still.tag.version <= head.tag.version => {
                     return Ok(Some(Self { operation, head, restarts, _hold: Some(hold) }));

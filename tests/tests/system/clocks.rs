@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 const HOUR: i64 = 3_600;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a server keeps what a command held that ended without a word.
+const LINGER: Duration = Duration::from_secs(30);
 /// Times that writers with different clocks take turns.
 const ROUNDS: u64 = 6;
 /// How far a version may be from the time at which it was drawn: the slowness of a
@@ -248,7 +250,7 @@ fn a_server_whose_clock_jumps_while_it_serves_gives_no_wrong_byte_and_costs_the_
     }
     // What was displaced is gone from all servers that could be told of it; the one
     // that was refused may have stripes that nobody knows of, until repair.
-    until("the memory of the others comes back", PATIENCE, || {
+    until("the memory of the others comes back", LINGER + PATIENCE, || {
         let used = |server: &ServerProcess| server.client(Transport::Tcp).info().used_bytes;
         cluster.servers()[1..].iter().all(|server| used(server) == 0)
     });

@@ -296,9 +296,7 @@ fn soak_storms_of_faults_leave_every_byte_right_and_nothing_behind() {
             nodes.iter().filter_map(|node| node.info.as_ref()).map(|info| info.row).collect();
         used = rows.iter().map(|row| row.used_bytes).sum();
         rows.len() == 3
-            && rows
-                .iter()
-                .all(|row| row.reserved_bytes + row.superseded_bytes + u64::from(row.holds) == 0)
+            && rows.iter().all(|row| row.reserved_bytes + row.superseded_bytes + row.holds == 0)
     });
     drop(watcher);
     for (index, before) in baseline.iter().enumerate() {
