@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rampuddle_client::{Client, DiscoverySource};
 use rampuddle_discovery::{open, place_of};
+use tokio::time::timeout;
 
 use crate::exit::{is_settings_error, refusal};
 use crate::output::escape_text;
@@ -23,6 +25,17 @@ pub(crate) fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> a
     let done = runtime.block_on(command);
     runtime.shutdown_background();
     done
+}
+
+/// How long a command that is done waits until servers know what it left half done,
+/// or held. What they are not told they find out by themselves, when a lease or a
+/// session ends.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Ends what a client has under way behind its operations.
+pub(crate) async fn leave(client: &Client) {
+    // Whoever gives no answer is not waited for longer.
+    let _ = timeout(LEAVE_PATIENCE, client.cleaned_up()).await;
 }
 
 /// A client of the cluster that the settings name.

@@ -17,7 +17,7 @@ use crate::exit::{BeforeAnythingExt as _, Exit};
 use crate::output::{ClosedOutput, JsonName, complain, escape, to_stderr};
 use crate::part_file::{Named, PartFile, folder_of};
 use crate::progress::Bar;
-use crate::runtime::{block_on, connect};
+use crate::runtime::{block_on, connect, leave};
 use crate::settings::Settings;
 use crate::signals::EndSignals;
 use crate::size::{ByteRange, rounded};
@@ -113,8 +113,9 @@ impl Get<'_> {
         };
         let begin = Instant::now();
         let range = self.range.map(ByteRange::bytes);
-        let report = client.get_to(self.name, writer, range, &options).await?;
-        Ok(report.map(|report| Got { report, begin, bar }))
+        let report = client.get_to(self.name, writer, range, &options).await;
+        leave(&client).await;
+        Ok(report?.map(|report| Got { report, begin, bar }))
     }
 
     fn tell(&self, done: Done) -> anyhow::Result<Exit> {

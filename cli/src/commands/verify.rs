@@ -11,7 +11,7 @@ use crate::commands::ls::YOUNG_REGISTRY;
 use crate::exit::Exit;
 use crate::output::{JsonName, complain, counted, escape, escape_text};
 use crate::progress::Bar;
-use crate::runtime::{block_on, check_has_servers, connect};
+use crate::runtime::{block_on, check_has_servers, connect, leave};
 use crate::settings::Settings;
 use crate::size::rounded;
 
@@ -40,6 +40,8 @@ pub(crate) fn run(settings: &Settings, given: &VerifyArguments) -> anyhow::Resul
         }
         drop(bar);
         summary.seconds = begin.elapsed().as_secs_f64();
+        drop(verification);
+        leave(&client).await;
         summary.tell(settings)
     })
 }

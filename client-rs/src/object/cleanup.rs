@@ -34,22 +34,23 @@ struct Stripes {
     number: u64,
 }
 
-/// The clean-ups that go on behind puts which were given up.
+/// The clean-ups that go on behind puts which were given up, and behind reads.
 #[derive(Debug, Default)]
 pub(crate) struct Cleanups(Arc<RwLock<()>>);
 
 impl Cleanups {
     /// One more, until the guard is dropped; none counts while somebody waits for
     /// the end of all.
-    fn begin(&self) -> Option<OwnedRwLockReadGuard<()>> {
+    pub(super) fn begin(&self) -> Option<OwnedRwLockReadGuard<()>> {
         Arc::clone(&self.0).try_read_owned().ok()
     }
 }
 
 impl Client {
     /// Waits until puts that were given up, their futures dropped, have removed
-    /// what they had written from the servers that answer. A process that ends
-    /// before leaves it to the servers, which wait for the end of its lease.
+    /// what they had written from the servers that answer, and until those have been
+    /// told what is read no more. A process that ends before leaves it to the servers,
+    /// which wait for the end of a lease, or of its session.
     pub async fn cleaned_up(&self) {
         let cleanups = Arc::clone(&self.core().cleanups.0);
         drop(cleanups.write().await);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rampuddle_protocol::SetId;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedRwLockReadGuard, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::operation::Operation;
@@ -168,6 +168,7 @@ async fn release_all(
     mut servers: Vec<Arc<str>>,
     set: SetId,
     mut once_more: Option<Vec<Arc<str>>>,
+    mut is_first: Option<OwnedRwLockReadGuard<()>>,
 ) {
     let (mut pause, longest) = RELEASE_AGAIN;
     let (client, mut first) = (Arc::downgrade(&core), Some(core));
@@ -179,6 +180,7 @@ async fn release_all(
         if core.holds.is_unread(set) {
             servers = release_once(&core, servers, set).await;
         }
+        is_first.take();
         let is_unread = core.holds.is_unread(set);
         match once_more.take_if(|_| is_unread && servers.is_empty()) {
             Some(all) => {
@@ -202,8 +204,9 @@ impl Drop for Hold {
         let (servers, set) = (std::mem::take(&mut self.servers), self.set);
         let Some(gate) = core.holds.leave(set) else { return };
         let runtime = core.servers.access().runtime.clone();
+        let under_way = core.cleanups.begin();
         let once_more = self.renewal.is_none().then(|| servers.clone());
-        runtime.spawn(release_all(core, gate, servers, set, once_more));
+        runtime.spawn(release_all(core, gate, servers, set, once_more, under_way));
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use rampuddle_harness::{Cluster, ClusterOptions, Pattern, puddle_binary, until};
+use rampuddle_harness::{Cluster, ClusterOptions, Pattern, Transport, puddle_binary, until};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -242,5 +242,28 @@ fn a_name_that_others_can_see_never_steers_their_terminal() {
             assert!(!text.contains(['\u{1b}', '\u{202e}']), "{arguments:?}: {text:?}");
             assert!(text.lines().count() <= 20, "{arguments:?}: {text:?}");
         }
+    }
+}
+
+#[test]
+fn commands_that_read_have_let_go_of_what_they_held_when_they_end() {
+    let desk = Desk::with_servers(3);
+    desk.file("large", 9 * MIB);
+    let held = || {
+        let servers = desk.cluster.servers().iter();
+        servers.map(|server| server.client(Transport::Tcp).info().holds).sum::<u64>()
+    };
+    let done = |arguments: &[&str]| {
+        let output = desk.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert_eq!(held(), 0, "{arguments:?}");
+    };
+    done(&["put", "large", "d/large"]);
+    for _ in 0..5 {
+        done(&["get", "d/large", "-"]);
+        done(&["get", "d/large", "copy"]);
+        done(&["get", "-r", "d", "copies"]);
+        fs::remove_dir_all(desk.path("copies")).expect("it was made just now");
+        done(&["verify", "d/"]);
     }
 }

@@ -3,22 +3,17 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use rampuddle_client::Client;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::report::{Action, Done, Pair, Summary};
 use crate::output::Output;
 use crate::progress_lines::{Counters, Lane, Lines};
+use crate::runtime::leave;
 use crate::signals::EndSignals;
-
-/// How long whoever interrupts waits until what was half done is removed from the
-/// servers. What is not, they remove themselves when its lease ends.
-const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How many files that were found wait for their turn at most.
 pub(super) const WAITING_MAX: usize = 1_024;
@@ -91,9 +86,7 @@ impl Several<'_> {
             }
         };
         let (in_flight, mut summary) = files.end();
-        if !matches!(end, End::All) {
-            self.clean_up(in_flight, &mut signals).await;
-        }
+        self.clean_up(in_flight, &mut signals).await;
         match end {
             End::All => {}
             End::Signal => summary.interrupt(),
@@ -107,7 +100,7 @@ impl Several<'_> {
     async fn clean_up(&self, mut in_flight: InFlight, signals: &mut EndSignals) {
         in_flight.shutdown().await;
         tokio::select! {
-            _ = timeout(CLEAN_UP_PATIENCE, self.client.cleaned_up()) => {}
+            () = leave(&self.client) => {}
             () = signals.next() => {}
         }
     }
