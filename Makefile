@@ -2,7 +2,7 @@
 #
 #   make demo    see it work: three servers, a large file, four readers, one kill -9
 #   make test    all set-up and the tests
-#   make check   what CI runs: formatting, lints, documents, tests
+#   make check   what CI runs: formatting, lints, documents, tests, a short fuzz run
 #   make fuzz    a short run of the fuzzers, and the bugs planted for them
 #   make soak    the long runs, by hand
 #   make install puddle into ~/.cargo/bin (PREFIX=... for elsewhere)

@@ -19,7 +19,8 @@ record() {
   shift 2
   echo "== $name"
   "$@" 2>&1 | tee "$log"
-  said=$(grep -E "$pattern" "$log" | paste -sd ';' | sed 's/;/; /g')
+  # Of a planted bug's message only where it was found.
+  said=$(grep -E "$pattern" "$log" | sed -E 's/(found in execution [0-9]+).*/\1/' | paste -sd ';' | sed 's/;/; /g')
   [ -n "$said" ]
   ../tests/record.sh "$name" "$said" $((SECONDS - began))
 }
