@@ -5,11 +5,14 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
+use std::process::Stdio;
 
-use common::{Lab, left_in, run, run_on_terminal, run_unread, run_with, text};
+use common::{Lab, left_in, on_terminal, run, run_on_terminal, run_unread, run_with, text};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A directory `d` of files in folders.
@@ -335,11 +338,24 @@ fn on_a_terminal_each_file_in_flight_has_a_line_and_all_have_one() {
     let lab = Lab::with_servers(1);
     with_tree(&lab);
     lab.file("d/large", 5_000_000);
-    let put = lab.puddle(["put", "-r", "d", "--replicas", "1"]);
-    let shown = run_on_terminal(&put, b"").expect(0).text();
-    assert!(shown.contains("5 files"), "{shown:?}");
-    assert!(shown.contains("d/large"), "{shown:?}");
-    assert!(shown.contains("sent 5 files"), "{shown:?}");
+    let put = lab.puddle(["put", "-r", "d", "--replicas", "1", "--jobs", "8"]);
+    // The server pauses until all can be seen.
+    let server = &lab.servers[0].0;
+    server.signal(Signal::STOP);
+    let mut put = on_terminal(&put);
+    let mut put = put.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut terminal, mut shown) = (put.stdout.take().unwrap(), Vec::new());
+    let has = |shown: &[u8], text: &str| String::from_utf8_lossy(shown).contains(text);
+    while !(has(&shown, "5 files") && has(&shown, "d/large")) {
+        let mut bytes = [0; 4_096];
+        let count = terminal.read(&mut bytes).unwrap();
+        assert!(count > 0, "{:?}", String::from_utf8_lossy(&shown));
+        shown.extend(&bytes[..count]);
+    }
+    server.signal(Signal::CONT);
+    terminal.read_to_end(&mut shown).unwrap();
+    assert!(put.wait().unwrap().success());
+    assert!(has(&shown, "sent 5 files"), "{:?}", String::from_utf8_lossy(&shown));
     for quiet in [&["--quiet"][..], &["--json"]] {
         let mut put = lab.puddle(["put", "-r", "d", "q", "--replicas", "1"]);
         put.args(quiet);

@@ -101,15 +101,20 @@ pub(crate) fn run_unread(mut command: Command) -> Ran {
     command.spawn().expect("the binary runs").wait_with_output().expect("it ends").into()
 }
 
-/// Runs a command on a terminal of its own, on which somebody types. Its output
-/// is everything that the terminal shows. `script` is a part of util-linux.
-pub(crate) fn run_on_terminal(command: &Command, typed: &[u8]) -> Ran {
+/// A command on a terminal of its own. Its output is everything that the terminal
+/// shows. `script` is a part of util-linux.
+pub(crate) fn on_terminal(command: &Command) -> Command {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().expect("text"))).collect();
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
     copy_surroundings(command, &mut script);
-    run_with(script, typed)
+    script
+}
+
+/// Runs a command on a terminal, on which somebody types.
+pub(crate) fn run_on_terminal(command: &Command, typed: &[u8]) -> Ran {
+    run_with(on_terminal(command), typed)
 }
 
 /// Runs a command to its end.
