@@ -7,7 +7,7 @@ use tokio::runtime::Builder;
 
 use crate::sample::{Effort, nanoseconds, timed};
 
-/// Prints the table of `docs/performance.md`.
+/// Prints a table: time for each.
 pub(crate) fn run(effort: Effort) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let client = runtime.block_on(Client::connect(Options::new("static:a=127.0.0.1:1")));

@@ -315,7 +315,7 @@ fn what_no_file_could_do_better_ends_the_command() {
     // Too few servers: each file is told, and put again the next time.
     let second = lab.serve("s2", &[]).0.id();
     let pid = rustix::process::Pid::from_raw(second as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
     lab.servers[1].0.wait();
     let ran = lab.run(["put", "-r", "d", "few", "--json"]).expect(3);
     assert_eq!(names(&ran.json(), "failed").len(), 4);

@@ -100,7 +100,7 @@ impl Several<'_> {
     async fn clean_up(&self, mut in_flight: InFlight, signals: &mut EndSignals) {
         in_flight.shutdown().await;
         tokio::select! {
-            () = leave(&self.client) => {}
+            () = leave(self.client) => {}
             () = signals.next() => {}
         }
     }
