@@ -109,6 +109,8 @@ pub(crate) fn on_terminal(command: &Command) -> Command {
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
     copy_surroundings(command, &mut script);
+    // Where it is not said what the terminal is like, nothing is drawn.
+    script.env("TERM", "xterm");
     script
 }
 
