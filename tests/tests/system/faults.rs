@@ -39,6 +39,8 @@ struct Tally {
     puts_short: AtomicU64,
     puts_unsure: AtomicU64,
     gets: AtomicU64,
+    /// Older bytes than an owner would give.
+    gets_of_stand_ins: AtomicU64,
     gets_failed: AtomicU64,
     longest_ms: AtomicU64,
     longest_with_deadline_ms: AtomicU64,
@@ -81,6 +83,9 @@ impl Aftermath {
 struct Name {
     /// Salts that a read may find.
     possible: Vec<u64>,
+    /// Salts that a stand-in may have still, from a put with stand-ins or in doubt:
+    /// while no owner gives an answer, a read may find them until repair.
+    elsewhere: Vec<u64>,
     /// Whether it is there for certain.
     is_there: bool,
     /// All salts ever written, the last one last.
@@ -138,6 +143,8 @@ async fn live(
                     // what it had before, until a repair.
                     if !report.is_short() && report.stand_ins.is_empty() {
                         name.possible.clear();
+                    } else {
+                        name.elsewhere.push(salt);
                     }
                     name.possible.push(salt);
                     name.is_there = true;
@@ -148,6 +155,7 @@ async fn live(
                     // It may have been applied, or be applied still.
                     println!("put {key}: {error}");
                     name.possible.push(salt);
+                    name.elsewhere.push(salt);
                     tally.puts_unsure.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -159,8 +167,10 @@ async fn live(
                         length_of(*salt) == found.len() as u64
                             && Pattern(*salt).bytes(0, found.len() as u64) == found[..]
                     };
-                    let is_right = name.possible.iter().any(is_right);
+                    let is_latest = name.possible.iter().any(is_right);
+                    let is_right = is_latest || name.elsewhere.iter().any(is_right);
                     assert!(is_right, "{key}: {}", name.explain(&found));
+                    tally.gets_of_stand_ins.fetch_add(u64::from(!is_latest), Ordering::Relaxed);
                     tally.gets.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(None) => assert!(!name.is_there, "{key} is said to be absent"),
