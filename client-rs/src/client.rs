@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::membership::Membership;
 use crate::metrics::Counters;
-use crate::object::{Cleanups, Holds};
+use crate::object::{Cleanups, Holds, Untold};
 use crate::options::{DiscoverySource, Options, WritePolicy};
 use crate::raw::{Info, RawClient};
 use crate::retry::RetryBudget;
@@ -49,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) holds: Holds,
     pub(crate) workers: Workers,
     pub(crate) cleanups: Cleanups,
+    pub(crate) untold: Arc<Untold>,
     follower: AbortHandle,
 }
 
@@ -124,6 +125,7 @@ impl Client {
                 holds: Holds::default(),
                 workers: Workers::default(),
                 cleanups: Cleanups::default(),
+                untold: Arc::default(),
                 follower: follower.abort_handle(),
             };
             Ok(Self { core: Arc::new(core) })

@@ -1,38 +1,21 @@
 //! Removing what belongs to no object any more.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use rampuddle_protocol::SetId;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
-use tokio::time::sleep;
 
-use super::format::{Tag, stripe_key, stripe_version};
+use super::format::Tag;
 use super::operation::Operation;
-use super::ranks::{Places, answers};
+use super::ranks::Places;
+use super::removal::{Removal, Stripes};
+use super::untold::Untold;
 use crate::client::{Client, Core};
-use crate::raw::{DropItem, Target};
 
 /// When stripes of a dropped upload are removed once more.
 const SECOND_LOOK: Duration = Duration::from_secs(15);
-/// When servers that gave no answer are told again: at first, at most, and how often.
-/// In all 15 minutes, after which what has a lease is gone by itself.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
-const TIMES_AGAIN: u32 = 19;
-/// Stripes whose removal is asked for at once.
-const STRIPES_AT_ONCE: u64 = 512;
-
-/// The stripes of one upload.
-#[derive(Debug, Clone, Copy)]
-struct Stripes {
-    upload: SetId,
-    /// As in the tag.
-    replicas: u8,
-    number: u64,
-}
 
 /// The clean-ups that go on behind puts which were given up, and behind reads.
 #[derive(Debug, Default)]
@@ -81,7 +64,7 @@ impl Cleanup {
     pub(super) async fn run(&mut self, operation: &Operation) {
         self.disarm();
         let stripes = self.stripes;
-        let drop = move |background| async move { drop_stripes(&background, stripes, None).await };
+        let drop = move |background| async move { remove_once(&background, stripes).await };
         operation.see_through(drop).await;
         look_again(operation.core(), stripes);
     }
@@ -100,7 +83,7 @@ impl Drop for Cleanup {
         let runtime = core.servers.access().runtime.clone();
         let under_way = core.cleanups.begin();
         runtime.spawn(async move {
-            drop_stripes(&background, stripes, None).await;
+            remove_once(&background, stripes).await;
             drop(under_way);
             look_again(background.core(), stripes);
         });
@@ -108,41 +91,19 @@ impl Drop for Cleanup {
 }
 
 /// Removes stripes once more in a while: one that was on its way may have arrived
-/// behind its removal, and a server may answer again. Keeps no client alive.
+/// behind its removal, and a server may answer again.
 fn look_again(core: &Arc<Core>, stripes: Stripes) {
-    if stripes.number == 0 {
-        return;
-    }
-    let (runtime, core) = (core.servers.access().runtime.clone(), Arc::downgrade(core));
-    runtime.spawn(async move {
-        sleep(SECOND_LOOK).await;
-        let Some(strong) = core.upgrade() else { return };
-        let silent = drop_stripes(&Operation::background(&strong), stripes, None).await;
-        drop(strong);
-        tell_again(core, stripes, silent).await;
-    });
-}
-
-/// Removes stripes from servers that gave no answer, until they do or it has been
-/// tried often enough. What stays then is left to repair.
-async fn tell_again(core: Weak<Core>, stripes: Stripes, mut silent: Vec<Arc<str>>) {
-    let (mut pause, longest) = AGAIN;
-    for _ in 0..TIMES_AGAIN {
-        if silent.is_empty() {
-            return;
-        }
-        sleep(pause).await;
-        pause = longest.min(pause * 2);
-        let Some(core) = core.upgrade() else { return };
-        silent = drop_stripes(&Operation::background(&core), stripes, Some(&silent)).await;
+    if stripes.number > 0 {
+        Untold::later(core, Removal::Stripes(stripes), SECOND_LOOK);
     }
 }
 
 /// Removes what a head took the place of: the same heads where this one does not
 /// belong, because there were more copies of them or a server stood in for an
 /// owner, and their stripes. `new` is the upload of the head, or zero after a
-/// delete; `have` are the servers that know of it. Returns owners of what was
-/// removed that could not be told: they may serve it when they answer again.
+/// delete; `have` are the servers that know of it. Who gives no answer is told
+/// again. Returns owners of what was removed that could not be told: they may serve
+/// it when they answer again.
 pub(super) async fn drop_displaced(
     operation: &Operation,
     key: &Bytes,
@@ -156,17 +117,19 @@ pub(super) async fn drop_displaced(
     }
     let key = key.clone();
     let drop = move |background: Operation| async move {
+        let lacks = |server: &str| !have.iter().any(|one| &**one == server);
         let mut untold = Vec::new();
-        for tag in &displaced {
-            // Before their stripes, so that nobody finds heads without any.
-            untold.extend(drop_heads(&background, &key, tag, &have).await);
-            let Tag { upload, replicas, .. } = *tag;
+        for tag in displaced {
+            let Tag { upload, replicas, .. } = tag;
             let stripes = Stripes { upload, replicas, number: tag.stripes() };
-            let silent = drop_stripes(&background, stripes, None).await;
-            if !silent.is_empty() {
-                let core = Arc::downgrade(background.core());
-                tokio::spawn(tell_again(core, stripes, silent));
-            }
+            let places = Places::of_copies(&background.views.current(), &key, replicas);
+            // Before their stripes, so that nobody finds heads without any.
+            let head = Removal::Head { key: key.clone(), tag };
+            let silent = head.run(&background, &lacks).await;
+            let owners = places.owners(replicas);
+            untold.extend(silent.iter().filter(|server| owners.contains(server)).cloned());
+            Untold::again(background.core(), head, silent);
+            remove_stripes(&background, stripes).await;
         }
         untold.sort_unstable();
         untold.dedup();
@@ -175,62 +138,14 @@ pub(super) async fn drop_displaced(
     operation.see_through(drop).await.unwrap_or_default()
 }
 
-/// Removes a head from those servers that a later one has not reached; returns its
-/// owners among them that gave no answer.
-async fn drop_heads(
-    operation: &Operation,
-    key: &Bytes,
-    tag: &Tag,
-    have: &[Arc<str>],
-) -> Vec<Arc<str>> {
-    let places = Places::of_copies(&operation.views.current(), key, tag.replicas);
-    let owners = places.owners(tag.replicas);
-    let left = places.all().iter().filter(|server| !have.contains(server));
-    let each = left.map(|server| async move {
-        let is_told = answers(operation, server) && {
-            let item = DropItem::new(key.clone(), tag.version);
-            let target = Target::Server(Arc::clone(server));
-            operation.raw().drop_version(&target, vec![item]).await.remove(0).is_ok()
-        };
-        (!is_told && owners.contains(server)).then(|| Arc::clone(server))
-    });
-    join_all(each).await.into_iter().flatten().collect()
+/// Removes all copies of stripes that there are now.
+async fn remove_once(operation: &Operation, stripes: Stripes) {
+    Removal::Stripes(stripes).run(operation, &|_| true).await;
 }
 
-/// Removes all copies of stripes, or those on some servers; returns the servers that
-/// may have some still, because they gave no answer.
-async fn drop_stripes(
-    operation: &Operation,
-    stripes: Stripes,
-    only: Option<&[Arc<str>]>,
-) -> Vec<Arc<str>> {
-    let Stripes { upload, replicas, number } = stripes;
-    let raw = &operation.raw();
-    let mut silent = BTreeSet::new();
-    let mut begin = 0;
-    while begin < number {
-        let end = number.min(begin + STRIPES_AT_ONCE);
-        let view = operation.views.current();
-        let mut by_server = BTreeMap::<Arc<str>, Vec<DropItem>>::new();
-        for stripe in begin..end {
-            let key: Bytes = stripe_key(upload, stripe);
-            let places = Places::of_copies(&view, &key, replicas);
-            let told = |server: &&Arc<str>| only.is_none_or(|only| only.contains(server));
-            for server in places.all().iter().filter(told) {
-                if !answers(operation, server) {
-                    silent.insert(Arc::clone(server));
-                } else if !silent.contains(server) {
-                    let item = DropItem::new(key.clone(), stripe_version(upload));
-                    by_server.entry(Arc::clone(server)).or_default().push(item);
-                }
-            }
-        }
-        let each = by_server.into_iter().map(|(server, items)| async move {
-            let answers = raw.drop_version(&Target::Server(Arc::clone(&server)), items).await;
-            answers.iter().any(Result::is_err).then_some(server)
-        });
-        silent.extend(join_all(each).await.into_iter().flatten());
-        begin = end;
-    }
-    silent.into_iter().collect()
+/// Removes all copies of stripes; who gives no answer is told again.
+async fn remove_stripes(operation: &Operation, stripes: Stripes) {
+    let stripes = Removal::Stripes(stripes);
+    let silent = stripes.run(operation, &|_| true).await;
+    Untold::again(operation.core(), stripes, silent);
 }

@@ -32,10 +32,12 @@ mod put_stripes;
 mod ranges;
 mod ranks;
 mod read;
+mod removal;
 mod report;
 mod sections;
 mod source;
 mod stat;
+mod untold;
 mod variable;
 mod verifier;
 mod verify;
@@ -52,4 +54,5 @@ pub use self::report::{
     ObjectStat, Progress, PutCondition, PutOptions, PutReport, Source, Value,
 };
 pub use self::sections::Metadata;
+pub(crate) use self::untold::Untold;
 pub use self::verify::{Verification, Verified, VerifyOptions, VerifyState};

@@ -341,3 +341,21 @@ async fn a_server_that_gives_no_answer_to_a_removal_is_told_again() {
     doors.set(open());
     until_used(&doors.client().await, new).await;
 }
+
+#[tokio::test]
+async fn a_stand_in_that_gives_no_answer_to_the_removal_of_its_head_is_told_again() {
+    let doors = Doors::start(3, 64 << 20).await;
+    let client = doors.client().await;
+    let [_, second, third] = ranks(&client, "o")[..] else { panic!("three servers") };
+    doors.set(cut(second, |_| true));
+    let report = doors.client().await.put(b"o", "old", &PutOptions::default()).await.unwrap();
+    assert_eq!(report.stand_ins, [format!("s{third}")]);
+    doors.set(cut(third, |frame| frame.opcode == Opcode::Drop));
+    let report = client.put(b"o", "new", &PutOptions::default()).await.unwrap();
+    assert_eq!((report.copies, report.stand_ins.len()), (2, 0), "{report:?}");
+    let other = doors.client().await;
+    assert!(has_head(&other, third).await, "the stand-in was told after all");
+    doors.set(open());
+    until_used(&other, 2 * 65_536).await;
+    assert!(!has_head(&other, third).await);
+}
