@@ -333,7 +333,9 @@ impl Worker {
 fn soak_a_million_mixed_operations_leave_memory_descriptors_and_pages_as_they_were() {
     let is_soak = std::env::var_os("PUDDLE_SOAK").is_some_and(|value| value == "1");
     let (operations, bytes) = if is_soak { (1_000_000, 200 << 30) } else { (5_000, 1 << 30) };
-    let server = ServerProcess::start(ServeOptions::with_pool_mib(128));
+    // Sessions that are given up keep for 30 s at most half of it in reservations, of
+    // which half is filled, and a quarter in values that they hold.
+    let server = ServerProcess::start(ServeOptions::with_pool_mib(192));
     let mut watcher = server.client(Transport::Tcp);
     let before = (server.resident_bytes(), server.open_descriptors());
     let lake = Arc::new(Pattern(11).bytes(0, LAKE_BYTES));
