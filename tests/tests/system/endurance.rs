@@ -238,8 +238,10 @@ impl Worker {
             }
             (17, _) => {
                 let set = self.set();
-                let holds = self.client.hold(set).detail;
-                assert_eq!(self.client.release(set).detail, holds);
+                // Besides what is there, what sessions given up hold still: less and less.
+                let held = self.client.hold(set).detail;
+                let released = self.client.release(set).detail;
+                assert!(released <= held, "{released} values were let go, {held} were held");
                 self.done(0);
             }
             (18, _) => self.reserve(&key),
