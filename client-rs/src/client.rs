@@ -9,6 +9,7 @@ use rampuddle_protocol::{Incarnation, SessionId};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::buffers::Buffers;
 use crate::clocks::Clocks;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -223,6 +224,8 @@ fn access(options: &Options) -> Access {
         host: host_id(),
         clocks: Clocks::new(&environment),
         counters: Counters::default(),
+        in_use: Arc::default(),
+        buffers: Arc::new(Buffers::new(options.buffer_bytes)),
         placing: Default::default(),
         environment,
         runtime: tokio::runtime::Handle::current(),

@@ -67,6 +67,7 @@
 #![deny(unsafe_code)]
 
 pub mod blocking;
+mod buffers;
 mod client;
 mod clocks;
 pub mod configuration;

@@ -31,6 +31,8 @@ impl fmt::Debug for DiscoverySource {
     }
 }
 
+/// Memory kept for the next reads unless asked otherwise.
+const BUFFER_BYTES: usize = 512 << 20;
 /// The shortest lease that can be renewed in time.
 const UPLOAD_LEASE_MIN: Duration = Duration::from_secs(1);
 
@@ -105,6 +107,10 @@ pub struct Options {
     pub write: WritePolicy,
     /// How long the stripes of an unfinished upload outlive a client that died.
     pub upload_lease: Duration,
+    /// Memory of values that were read and dropped that is kept for the next reads,
+    /// at most: fresh memory costs as much as reading into it. The system takes it
+    /// back when it needs it.
+    pub buffer_bytes: usize,
     /// Time, randomness and connections.
     pub environment: Environment,
 }
@@ -132,6 +138,7 @@ impl Options {
             replicas: None,
             write: WritePolicy::All,
             upload_lease: Duration::from_millis(UPLOAD_LEASE_MS),
+            buffer_bytes: BUFFER_BYTES,
             environment: Environment::default(),
         }
     }

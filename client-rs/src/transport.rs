@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
@@ -64,9 +64,11 @@ impl Connector for TcpUnixConnector {
                     let found = rampuddle_discovery::resolve(address).await?;
                     let stream = TcpStream::connect(&found[..]).await?;
                     self.prepare(&stream)?;
-                    Ok(Stream(Inner::Tcp(stream)))
+                    Ok(Stream::of(Inner::Tcp(stream)))
                 }
-                Address::Unix(path) => UnixStream::connect(path).await.map(Inner::Unix).map(Stream),
+                Address::Unix(path) => {
+                    UnixStream::connect(path).await.map(Inner::Unix).map(Stream::of)
+                }
             }
         })
     }
@@ -89,8 +91,17 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
+/// How long a reader looks for bytes before it lets its thread sleep: waking up takes
+/// longer than a small answer.
+const SPIN: Duration = Duration::from_micros(50);
+
 /// A connected socket.
-pub struct Stream(Inner);
+pub struct Stream {
+    inner: Inner,
+    /// The last time that bytes had to be waited for, they came so soon that looking
+    /// for them is worth it.
+    is_quick: bool,
+}
 
 enum Inner {
     Tcp(TcpStream),
@@ -100,7 +111,7 @@ enum Inner {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match &self.0 {
+        formatter.write_str(match &self.inner {
             Inner::Tcp(_) => "Stream(tcp)",
             Inner::Unix(_) => "Stream(unix)",
             Inner::Other(_) => "Stream(other)",
@@ -110,6 +121,26 @@ impl fmt::Debug for Stream {
 
 /// Calls until the socket is ready for it.
 macro_rules! when_ready {
+    ($ready:expr, $call:expr, $spins:expr, $stream:expr, $slices:expr) => {{
+        let mut spins: Option<&mut bool> = $spins;
+        loop {
+            match $call {
+                Err(error) if is_not_ready(&error) => {}
+                done => break done,
+            }
+            let began = Instant::now();
+            if let Some(is_quick) = spins.as_deref_mut().filter(|is_quick| **is_quick) {
+                if let Some(done) = spin($stream, $slices, began) {
+                    break Ok(done);
+                }
+                *is_quick = false;
+            }
+            $ready.await?;
+            if let Some(is_quick) = &mut spins {
+                **is_quick = began.elapsed() < SPIN;
+            }
+        }
+    }};
     ($ready:expr, $call:expr) => {
         loop {
             match $call {
@@ -123,19 +154,33 @@ macro_rules! when_ready {
 impl Stream {
     /// A stream that is no socket.
     pub fn other(duplex: impl Duplex + 'static) -> Self {
-        Self(Inner::Other(Mutex::new(Box::new(duplex))))
+        Self::of(Inner::Other(Mutex::new(Box::new(duplex))))
+    }
+
+    fn of(inner: Inner) -> Self {
+        Self { inner, is_quick: false }
     }
 
     /// Reads what is there into `slices` in order, waiting for at least one
-    /// byte; 0 = the peer sends no more. Dropping the future loses nothing.
+    /// byte; 0 = the peer sends no more. Dropping the future loses nothing. With
+    /// `may_spin` the thread may stay awake for [`SPIN`] if bytes are likely to come
+    /// so soon: no other work must wait for it.
     pub(crate) async fn read_vectored(
         &mut self,
         slices: &mut [IoSliceMut<'_>],
+        may_spin: bool,
     ) -> io::Result<usize> {
         consume_budget().await;
-        match &mut self.0 {
-            Inner::Tcp(stream) => when_ready!(stream.readable(), receive(stream, slices)),
-            Inner::Unix(stream) => when_ready!(stream.readable(), receive(stream, slices)),
+        let Self { inner, is_quick } = self;
+        match inner {
+            Inner::Tcp(stream) => {
+                let spins = may_spin.then_some(is_quick);
+                when_ready!(stream.readable(), receive(stream, slices), spins, stream, slices)
+            }
+            Inner::Unix(stream) => {
+                let spins = may_spin.then_some(is_quick);
+                when_ready!(stream.readable(), receive(stream, slices), spins, stream, slices)
+            }
             Inner::Other(duplex) => {
                 let duplex = unlocked(duplex);
                 poll_fn(|context| poll_read(duplex, context, slices)).await
@@ -147,7 +192,7 @@ impl Stream {
     /// byte. Dropping the future before it is ready has written nothing.
     pub(crate) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         consume_budget().await;
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Tcp(stream) => when_ready!(stream.writable(), transmit(stream, slices)),
             Inner::Unix(stream) => when_ready!(stream.writable(), transmit(stream, slices)),
             Inner::Other(duplex) => {
@@ -164,7 +209,7 @@ impl Stream {
     pub(crate) fn is_stale(&mut self) -> bool {
         let mut byte = [0];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let peeked = match &mut self.0 {
+        let peeked = match &mut self.inner {
             Inner::Tcp(stream) => rustix::net::recv(&*stream, &mut byte, flags),
             Inner::Unix(stream) => rustix::net::recv(&*stream, &mut byte, flags),
             Inner::Other(duplex) => {
@@ -212,6 +257,17 @@ fn receive(socket: &impl Socket, slices: &mut [IoSliceMut<'_>]) -> io::Result<us
         settled(done, capacity)
     });
     if done > 0 { Ok(done) } else { result.map(|()| 0) }
+}
+
+/// Looks for bytes again and again, for a moment.
+fn spin(socket: &impl Socket, slices: &mut [IoSliceMut<'_>], began: Instant) -> Option<usize> {
+    while began.elapsed() < SPIN {
+        // What else comes of it, the call that follows finds, too.
+        if let Ok(done @ 1..) = rustix::io::readv(socket, slices) {
+            return Some(done);
+        }
+    }
+    None
 }
 
 /// Writes to a socket; as [`receive`], the other way. Never raises SIGPIPE.
@@ -270,11 +326,11 @@ mod tests {
         far.write_all(b"12345").await.unwrap();
         let (mut one, mut two) = ([0; 2], [0; 9]);
         let slices = &mut [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
-        assert_eq!(near.read_vectored(slices).await.unwrap(), 5);
+        assert_eq!(near.read_vectored(slices, true).await.unwrap(), 5);
         assert_eq!((&one, &two[..3]), (b"12", &b"345"[..]));
         far.write_all(b"6").await.unwrap();
         let slices = &mut [IoSliceMut::new(&mut one)];
-        assert_eq!(near.read_vectored(slices).await.unwrap(), 1);
+        assert_eq!(near.read_vectored(slices, true).await.unwrap(), 1);
     }
 
     #[tokio::test]
@@ -306,7 +362,7 @@ mod tests {
     #[tokio::test]
     async fn half_open_connections_are_given_up_by_the_kernel_within_fifteen_seconds() {
         let (near, _far) = pair().await;
-        let Inner::Tcp(stream) = &near.0 else { panic!("connected by tcp") };
+        let Inner::Tcp(stream) = &near.inner else { panic!("connected by tcp") };
         assert_eq!(sockopt::tcp_user_timeout(stream).unwrap(), 15_000);
         assert_eq!(sockopt::tcp_keepidle(stream).unwrap(), Duration::from_secs(10));
         assert!(stream.nodelay().unwrap());

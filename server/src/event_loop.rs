@@ -18,6 +18,7 @@ use rampuddle_protocol::limits::{KIB, MIB};
 use crate::connection::{Connection, Over};
 use crate::core::Core;
 use crate::listener::{Listener, Socket};
+use crate::spin::Spin;
 use crate::store::Now;
 
 /// Bytes that a connection may move in a turn while others are ready too.
@@ -122,6 +123,7 @@ pub(crate) struct EventLoop {
     clock: Clock,
     connections_max: usize,
     busy_poll: bool,
+    spin: Spin,
     stopper: Stopper,
     next_tick: Instant,
     /// More has ended than was removed in one turn.
@@ -155,6 +157,7 @@ impl EventLoop {
             clock,
             connections_max,
             busy_poll,
+            spin: Spin::default(),
             stopper: Stopper { asked: Arc::new(AtomicBool::new(false)), waker },
             next_tick: Instant::now(),
             sweeps: false,
@@ -189,7 +192,7 @@ impl EventLoop {
     }
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
-        match self.poll.poll(events, self.wait()) {
+        match self.wait_for(events) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
         }
@@ -220,6 +223,28 @@ impl EventLoop {
         }
         let took_us = began.elapsed().as_micros() as u64;
         self.core.counters.turn_us_max = self.core.counters.turn_us_max.max(took_us);
+        Ok(())
+    }
+
+    /// Waits for events: awake for a moment when they are likely to come soon, then
+    /// asleep.
+    fn wait_for(&mut self, events: &mut Events) -> io::Result<()> {
+        let sleep = self.wait();
+        let began = Instant::now();
+        let budget = self.spin.budget();
+        if sleep != Some(Duration::ZERO) && !budget.is_zero() {
+            while began.elapsed() < budget {
+                self.poll.poll(events, Some(Duration::ZERO))?;
+                if !events.is_empty() {
+                    return Ok(());
+                }
+            }
+            self.spin.missed();
+        }
+        self.poll.poll(events, sleep)?;
+        if !events.is_empty() {
+            self.spin.woken(began.elapsed());
+        }
         Ok(())
     }
 

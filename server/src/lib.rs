@@ -42,6 +42,7 @@ mod session;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulation;
+mod spin;
 mod store;
 #[cfg(test)]
 mod testing;

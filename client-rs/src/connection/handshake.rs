@@ -1,7 +1,7 @@
 //! From a socket to a connection: hello both ways, and proof of a token.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use rampuddle_protocol::limits::HELLO_FRAME_BYTES;
@@ -35,6 +35,8 @@ pub(crate) struct Introduction<'a> {
     pub(crate) placing: Option<&'a Placing>,
     /// Counts the bytes that move.
     pub(crate) activity: &'a Arc<AtomicU64>,
+    /// Connections that the client uses now.
+    pub(crate) in_use: &'a Arc<AtomicUsize>,
 }
 
 impl Connection {
@@ -96,6 +98,7 @@ impl Connection {
             patience: introduction.patience,
             deadline: introduction.deadline,
             activity: Arc::clone(introduction.activity),
+            in_use: Arc::clone(introduction.in_use),
             out: Vec::with_capacity(HELLO_FRAME_BYTES),
             queued_payload: 0,
             written: 0,

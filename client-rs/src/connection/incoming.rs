@@ -1,6 +1,7 @@
 //! Answers on their way in.
 
 use std::io::{self, IoSliceMut};
+use std::sync::atomic::Ordering;
 
 use rampuddle_protocol::{FrameFlags, Header, Opcode, Row, Status, Table};
 
@@ -119,9 +120,10 @@ impl Connection {
             self.inbox.copy_within(self.inbox_start..self.inbox_end, 0);
             (self.inbox_start, self.inbox_end) = (0, self.buffered());
         }
+        let may_spin = self.is_alone();
         let Self { stream, inbox, inbox_end, .. } = self;
         let slices = &mut [IoSliceMut::new(&mut inbox[*inbox_end..])];
-        let read = stream.read_vectored(slices);
+        let read = stream.read_vectored(slices, may_spin);
         match self.pace.wait(self.patience, self.deadline, read).await {
             Ok(Ok(0)) => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(Ok(bytes)) => {
@@ -140,10 +142,11 @@ impl Connection {
         debug_assert_eq!(self.buffered(), 0, "what was read ahead comes first");
         let wanted = slice.len().min(READ_BYTES_MAX);
         let is_all = wanted == slice.len();
+        let may_spin = self.is_alone();
         let Self { stream, inbox, .. } = self;
         let ahead = if is_all { &mut inbox[..] } else { &mut [] };
         let slices = &mut [IoSliceMut::new(&mut slice[..wanted]), IoSliceMut::new(ahead)];
-        let read = stream.read_vectored(slices);
+        let read = stream.read_vectored(slices, may_spin);
         match self.pace.wait(self.patience, self.deadline, read).await {
             Ok(Ok(0)) => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(Ok(bytes)) => {
@@ -171,6 +174,12 @@ impl Connection {
         }
         self.head = head;
         Ok(())
+    }
+
+    /// Whether nothing else of the client waits for a server, so that its thread has
+    /// nothing better to do than to look for this answer.
+    fn is_alone(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed) <= 1
     }
 
     fn take_from_inbox(&mut self, slice: &mut [u8]) -> usize {

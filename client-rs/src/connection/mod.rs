@@ -23,7 +23,7 @@ mod pace;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rampuddle_protocol::limits::{
@@ -56,6 +56,8 @@ pub(crate) struct Connection {
     deadline: Deadline,
     /// Bytes that moved, over all connections of the server.
     activity: Arc<AtomicU64>,
+    /// Connections that the client uses now, this one among them.
+    in_use: Arc<AtomicUsize>,
 
     /// Heads that were queued and not written yet.
     out: Vec<u8>,

@@ -31,6 +31,7 @@ async fn open(near: DuplexStream) -> Result<Connection, Error> {
         deadline: None,
         placing: None,
         activity: &Arc::default(),
+        in_use: &Arc::default(),
     };
     let address = Arc::new(Address::Tcp("pipe".to_owned()));
     Connection::open(Stream::other(near), address, introduction).await

@@ -117,6 +117,15 @@ impl Tag {
         }
     }
 
+    /// How many of the bytes of a head with this tag, which is not checked yet, are
+    /// the object's own as it is: those of an inline object without a codec.
+    pub(crate) fn plain_inline_bytes(tag: &[u8]) -> u64 {
+        let is_plain = tag.len() == Self::BYTES
+            && Codec::from_number(tag[2]) == Some(Codec::None)
+            && u32::take(&tag[4..]) == 0;
+        if is_plain { u64::take(&tag[8..]) } else { 0 }
+    }
+
     /// Whether the head describes its blocks: a plain object of one block without
     /// anything else to say needs no more than the tag.
     pub(crate) fn has_table(&self) -> bool {

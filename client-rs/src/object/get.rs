@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-use super::head::check_name;
+use super::head::{Wanted, check_name};
 use super::observed::observed;
 use super::opened::{Opened, Stopped};
 use super::operation::Operation;
@@ -56,7 +56,8 @@ impl Client {
     ) -> Work<'a, Result<Option<Value>, Error>> {
         Box::pin(async move {
             let operation = Operation::begin(self.core());
-            let mut opened = Opened::open(&operation, &check_name(name)?).await?;
+            let wanted = Wanted { verify: options.verify, into: None };
+            let mut opened = Opened::open(&operation, &check_name(name)?, wanted).await?;
             while let Some(object) = opened {
                 let range = cut(range.clone(), object.tag().object_bytes);
                 set_total(options, &range);
@@ -93,7 +94,8 @@ impl Client {
     ) -> Work<'a, Result<Option<GetReport>, Error>> {
         Box::pin(async move {
             let operation = Operation::begin(self.core());
-            let mut opened = Opened::open(&operation, &check_name(name)?).await?;
+            let wanted = Wanted { verify: options.verify, into: Some(&mut *buffer) };
+            let mut opened = Opened::open(&operation, &check_name(name)?, wanted).await?;
             while let Some(object) = opened {
                 let (bytes, limit) = (object.tag().object_bytes, buffer.len() as u64);
                 if bytes > limit {
@@ -199,7 +201,8 @@ impl Client {
         take: impl Fn(Bytes) -> F,
     ) -> Result<Option<GetReport>, Error> {
         let operation = Operation::begin(self.core());
-        let mut opened = Opened::open(&operation, &check_name(name)?).await?;
+        let wanted = Wanted { verify: options.verify, into: None };
+        let mut opened = Opened::open(&operation, &check_name(name)?, wanted).await?;
         let mut has_begun = false;
         while let Some(object) = opened {
             let range = cut(range.clone(), object.tag().object_bytes);

@@ -20,7 +20,7 @@ use super::report::ObjectStat;
 use super::sections::Sections;
 use super::variable::{BlockEntry, Variable};
 use crate::error::Error;
-use crate::raw::{Answer, GatherItem, RawClient, Target};
+use crate::raw::{Answer, GatherItem, Landing, RawClient};
 use crate::view::View;
 
 /// Bytes of a head asked for at once: all of an inline object, or the block
@@ -41,8 +41,10 @@ pub(super) struct Head {
     /// The server that gave it.
     pub(super) server: Arc<str>,
     /// Inline: the object's bytes, when they were asked for, as they are without a
-    /// codec.
+    /// codec. None when they went to the reader's memory.
     pub(super) inline: Bytes,
+    /// Inline: its bytes went there.
+    pub(super) has_landed: bool,
     /// Striped: the block table, when it was asked for.
     pub(super) table: Vec<BlockEntry>,
     /// What it says besides, when it was asked for.
@@ -58,6 +60,22 @@ pub(super) enum Part {
     Described,
     /// All of it: inline bytes, block table, sections.
     All,
+}
+
+/// How whoever reads an object wants the bytes of an inline one.
+#[derive(Debug)]
+pub(super) struct Wanted<'b> {
+    /// Compared with their checksum.
+    pub(super) verify: bool,
+    /// In this memory, if there is room for all and they need not be unpacked.
+    pub(super) into: Option<&'b mut [u8]>,
+}
+
+impl Wanted<'_> {
+    /// Compared, in memory of their own.
+    pub(super) fn usual() -> Self {
+        Self { verify: true, into: None }
+    }
 }
 
 /// What one server said about a head.
@@ -153,6 +171,17 @@ pub(super) async fn find(
     key: &Bytes,
     part: Part,
 ) -> Result<Option<Head>, Error> {
+    find_wanted(operation, key, part, &mut Wanted::usual()).await
+}
+
+/// As [`find`], for whoever reads all of an inline object. When other servers must
+/// be asked, too, its bytes come in memory of their own.
+pub(super) async fn find_wanted(
+    operation: &Operation,
+    key: &Bytes,
+    part: Part,
+    wanted: &mut Wanted<'_>,
+) -> Result<Option<Head>, Error> {
     let view = operation.views.current();
     let places = Places::of(&view, key);
     let first = places.all().len().min(operation.replicas_in(&view).into());
@@ -164,7 +193,7 @@ pub(super) async fn find(
     // An owner by the object's own number of copies is enough; what a stand-in
     // has may be old.
     let is_owner = |head: &Head| places.owners(head.tag.replicas).contains(&first);
-    match ask(operation, key, &first, part).await {
+    match ask_wanted(operation, key, &first, part, wanted).await {
         Said::Has(head) if is_owner(&head) => Ok(Some(*head)),
         said => {
             if matches!(said, Said::Nothing(_)) {
@@ -269,8 +298,18 @@ async fn find_everywhere(
 
 /// What one server says of a head.
 pub(super) async fn ask(operation: &Operation, key: &Bytes, server: &Arc<str>, part: Part) -> Said {
+    ask_wanted(operation, key, server, part, &mut Wanted::usual()).await
+}
+
+async fn ask_wanted(
+    operation: &Operation,
+    key: &Bytes,
+    server: &Arc<str>,
+    part: Part,
+    wanted: &mut Wanted<'_>,
+) -> Said {
     for _ in 0..READS_MAX {
-        match ask_for(operation, key, server, part).await {
+        match ask_for(operation, key, server, part, wanted).await {
             Ok(said) => return said,
             Err(Problem::Changed) => {}
             Err(problem) => return Said::Nothing(problem),
@@ -284,10 +323,14 @@ async fn ask_for(
     key: &Bytes,
     server: &Arc<str>,
     part: Part,
+    reader: &mut Wanted<'_>,
 ) -> Result<Said, Problem> {
     let raw = operation.raw();
     let length = if part == Part::All { FIRST_BYTES } else { 0 };
-    let answer = gather(&raw, server, key, 0, length, Version::NONE).await?;
+    let item = item_of(key, 0, length, Version::NONE);
+    let landing = reader.into.as_deref_mut().unwrap_or(&mut []);
+    let landing = Landing { bytes: landing, share: Some(Tag::plain_inline_bytes) };
+    let answer = raw.gather_one(server, &item, landing).await?;
     match answer.status {
         Status::Ok => {}
         Status::NotFound => return Ok(Said::HasNot(answer.version)),
@@ -296,24 +339,27 @@ async fn ask_for(
     let mut head = Head::begin(operation, key, server, &answer)?;
     let tag = head.tag;
     let (inline, variable) = (tag.inline_bytes(), u64::from(tag.variable_bytes));
+    let landed = answer.length - answer.bytes.len() as u64;
     let wanted = match part {
-        Part::All => 0..inline + variable,
+        Part::All => landed..inline + variable,
         // Whether it is over stands there, too.
         Part::Tag if tag.ends => inline..inline + variable,
         Part::Described if has_more_to_say(&tag) => inline..inline + variable,
         Part::Described | Part::Tag => inline..inline,
     };
-    let is_all = part == Part::All;
-    let is_nothing = wanted.is_empty() && !is_all;
+    let is_nothing = wanted.is_empty();
     let bytes = read_on(&raw, server, key, &tag, wanted, answer.bytes).await?;
     let broken = |why: &str| {
         operation.servers.access().counters.found_damaged();
         damaged(server, why)
     };
-    let filled = match is_all {
-        true => head.fill(bytes),
-        false if is_nothing => Ok(()),
-        false => head.describe(&bytes),
+    let filled = match (part, &reader.into) {
+        (Part::All, Some(into)) if landed > 0 => {
+            head.land(&into[..landed as usize], &bytes, reader.verify)
+        }
+        (Part::All, _) => head.fill(bytes, reader.verify),
+        _ if is_nothing => Ok(()),
+        _ => head.describe(&bytes),
     };
     filled.map_err(broken)?;
     // Over, though the server has it still: as good as deleted. Of that no clock
@@ -356,13 +402,15 @@ impl Head {
             keep: answer.flags.has(RowFlags::KEEP),
             server: Arc::clone(server),
             inline: Bytes::new(),
+            has_landed: false,
             table: Vec::new(),
             sections: Sections::default(),
         })
     }
 
-    /// Takes all bytes of the head, and compares them with their checksums.
-    pub(super) fn fill(&mut self, mut bytes: Bytes) -> Result<(), &'static str> {
+    /// Takes all bytes of the head, and compares them with their checksums; those of
+    /// an inline object only when told so.
+    pub(super) fn fill(&mut self, mut bytes: Bytes, verify: bool) -> Result<(), &'static str> {
         if (bytes.len() as u64) < self.tag.inline_bytes() {
             return Err("it is shorter than the object");
         }
@@ -371,9 +419,22 @@ impl Head {
             self.describe(&variable)?;
         }
         if self.tag.is_inline() {
-            self.inline = self.inline_bytes(bytes)?;
+            self.check_inline(&bytes, verify)?;
+            self.inline = bytes;
         }
         Ok(())
+    }
+
+    /// The same of a head whose inline bytes are where the reader wants them.
+    fn land(&mut self, inline: &[u8], variable: &[u8], verify: bool) -> Result<(), &'static str> {
+        if inline.len() as u64 != self.tag.inline_bytes() {
+            return Err("it is not as long as the object");
+        }
+        if self.tag.has_table() {
+            self.describe(variable)?;
+        }
+        self.has_landed = true;
+        self.check_inline(inline, verify)
     }
 
     /// Takes the bytes of the variable part.
@@ -399,21 +460,18 @@ impl Head {
         Ok(())
     }
 
-    /// The bytes of an inline object, compared with their checksum.
-    fn inline_bytes(&self, bytes: Bytes) -> Result<Bytes, &'static str> {
+    /// Compares the bytes of an inline object with their checksum.
+    fn check_inline(&self, bytes: &[u8], verify: bool) -> Result<(), &'static str> {
         let crc = match self.table.first() {
+            _ if !verify => return Ok(()),
             Some(entry) => entry.crc32c,
             None if !self.tag.has_table() => self.tag.crc32c,
             // An empty object has no block, and what follows has its own checksum.
-            None => return Ok(bytes),
+            None => return Ok(()),
         };
         let mut checksum = Seed::new(self.tag.upload, 0, 0).begin();
-        checksum.update(&bytes);
-        if checksum.value() == crc {
-            Ok(bytes)
-        } else {
-            Err("its bytes do not have their checksum")
-        }
+        checksum.update(bytes);
+        if checksum.value() == crc { Ok(()) } else { Err("its bytes do not have their checksum") }
     }
 }
 
@@ -459,11 +517,15 @@ async fn gather(
     length: u64,
     if_version: Version,
 ) -> Result<Answer, Error> {
+    let nowhere = Landing { bytes: &mut [], share: Some(|_| 0) };
+    raw.gather_one(server, &item_of(key, offset, length, if_version), nowhere).await
+}
+
+fn item_of(key: &Bytes, offset: u64, length: u64, if_version: Version) -> GatherItem {
     let mut item = GatherItem::new(key.clone(), offset, length);
     item.flags = RowFlags::FILLED | RowFlags::TAG;
     item.if_version = if_version;
-    let target = Target::Server(Arc::clone(server));
-    raw.gather(&target, vec![item]).await.remove(0)
+    item
 }
 
 #[cfg(test)]
@@ -475,7 +537,7 @@ mod tests {
     use crate::object::GetOptions;
     use crate::object::codec::pack;
     use crate::options::Options;
-    use crate::raw::CreateItem;
+    use crate::raw::{CreateItem, Target};
     use crate::support::FakeServer;
 
     /// What a later version may say of an object.

@@ -1,8 +1,6 @@
 //! An object that is being read: its head, and the holds that keep it readable.
 
 use std::future::Future;
-use std::hint::black_box;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,12 +10,13 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::format::Tag;
-use super::head::{Head, Part, find, find_greatest};
+use super::head::{Head, Part, Wanted, find, find_greatest, find_wanted};
 use super::hold::Hold;
 use super::operation::Operation;
 use super::ranks::answers;
 use super::read::{Piece, Reading, Unread, begin_of, pieces};
 use super::report::{GetOptions, GetReport};
+use crate::buffers::Buffer;
 use crate::error::Error;
 
 /// Pieces read at once, each of at most 4 MiB.
@@ -35,9 +34,14 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Finds an object and holds it. `None` = Absent.
-    pub(super) async fn open(operation: &Operation, key: &Bytes) -> Result<Option<Self>, Error> {
-        let head = find(operation, key, Part::All).await?;
+    /// Finds an object and holds it; the bytes of an inline one are where they are
+    /// wanted, perhaps. `None` = Absent.
+    pub(super) async fn open(
+        operation: &Operation,
+        key: &Bytes,
+        mut wanted: Wanted<'_>,
+    ) -> Result<Option<Self>, Error> {
+        let head = find_wanted(operation, key, Part::All, &mut wanted).await?;
         Self::settle(operation, key, head, 0).await
     }
 
@@ -158,24 +162,26 @@ impl Opened {
             return Ok((Bytes::new(), self.report(0, Vec::new())));
         }
         let region: u64 = pieces(self.tag(), range).map(|piece| piece.bytes).sum();
-        let mut bytes = self.memory(region).map_err(Stopped::Local)?;
+        let mut buffer = self.memory(region).map_err(Stopped::Local)?;
         let reading = self.reading(options);
-        read_all(&reading, pieces(self.tag(), range), &mut bytes).await.map_err(Stopped::Unread)?;
+        read_all(&reading, pieces(self.tag(), range), &mut buffer)
+            .await
+            .map_err(Stopped::Unread)?;
         let within = (range.start - begin_of(range)) as usize;
         let length = (range.end - range.start) as usize;
-        let bytes = Bytes::from(bytes).slice(within..within + length);
+        let bytes = buffer.into_bytes().slice(within..within + length);
         Ok((bytes, self.report(length as u64, reading.served.list())))
     }
 
-    /// New memory for so many bytes of the object.
-    fn memory(&self, length: u64) -> Result<Vec<u8>, Error> {
+    /// Memory for so many bytes of the object.
+    fn memory(&self, length: u64) -> Result<Buffer, Error> {
         let name = self.head.key[1..].escape_ascii();
         let failed =
             |source| Error::local(format!("no memory for {length} bytes of \"{name}\""), source);
-        zeroed(length).map_err(failed)
+        self.operation.servers.access().buffers.take(length).map_err(failed)
     }
 
-    /// Reads the whole object into memory of just its length.
+    /// Reads the whole object into memory of just its length, in which it was wanted.
     pub(super) async fn read_into(
         &self,
         out: &mut [u8],
@@ -183,7 +189,9 @@ impl Opened {
     ) -> Result<GetReport, Unread> {
         let length = out.len() as u64;
         if self.tag().is_inline() {
-            out.copy_from_slice(&self.head.inline);
+            if !self.head.has_landed {
+                out.copy_from_slice(&self.head.inline);
+            }
             return Ok(self.inline_report(length, options));
         }
         let reading = self.reading(options);
@@ -217,7 +225,7 @@ impl Opened {
                 async move {
                     let permit = permits.acquire_owned().await.expect("never closed");
                     let bytes = reading.new_piece(&piece).await?;
-                    Ok::<_, Unread>((Bytes::from(bytes), permit))
+                    Ok::<_, Unread>((bytes, permit))
                 }
             });
             let mut reads = std::pin::pin!(reads.buffered(PIECES_AT_ONCE));
@@ -249,20 +257,6 @@ pub(super) enum Stopped {
     Unread(Unread),
     /// The reader did not take it.
     Local(Error),
-}
-
-/// New memory, or an error instead of the end of the process when there is not
-/// so much. It is asked for twice: memory that comes zeroed from the kernel is
-/// not written until bytes come in, which filling it with zeros here would do, at
-/// a fifth of the speed of a large read; but only the other way may fail.
-pub(super) fn zeroed(length: u64) -> io::Result<Vec<u8>> {
-    let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
-    let length = usize::try_from(length).map_err(|_| out_of_memory())?;
-    let mut probe = Vec::<u8>::new();
-    probe.try_reserve_exact(length).map_err(|_| out_of_memory())?;
-    // Or else the compiler may leave it out, as memory that nobody uses.
-    drop(black_box(probe));
-    Ok(vec![0; length])
 }
 
 /// Reads all pieces, several at once, in an order of this reader's own, so that
@@ -299,19 +293,5 @@ fn shuffle<T>(operation: &Operation, items: &mut [T]) {
         let mut draw = [0; 8];
         random.fill(&mut draw);
         items.swap(last, (u64::from_le_bytes(draw) % (last as u64 + 1)) as usize);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_that_no_machine_has_is_an_error() {
-        for length in [u64::MAX, 1 << 62, 1 << 55] {
-            let refused = zeroed(length).map(|_| ()).unwrap_err();
-            assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
-        }
-        assert_eq!(zeroed(5).unwrap(), [0; 5]);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use rampuddle_protocol::limits::PAYLOAD_BYTES_MAX;
 use rampuddle_protocol::{GatherRow, Opcode, Outcome, SetId, Status};
 
@@ -149,14 +150,15 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Reads a piece into new memory.
-    pub(super) async fn new_piece(&self, piece: &Piece) -> Result<Vec<u8>, Unread> {
+    /// Reads a piece into memory of its own.
+    pub(super) async fn new_piece(&self, piece: &Piece) -> Result<Bytes, Unread> {
         if !self.is_stored_as_it_is(piece) {
-            return self.unpacked(piece).await;
+            return Ok(self.unpacked(piece).await?.into());
         }
-        let mut bytes = vec![0; piece.bytes as usize];
+        let memory = self.operation.servers.access().buffers.take(piece.bytes);
+        let mut bytes = memory.map_err(|error| Unread::Failed(vec![error.to_string()]))?;
         self.fetch(piece, &mut Room::Final(&mut bytes)).await?;
-        Ok(bytes)
+        Ok(bytes.into_bytes())
     }
 
     /// Reads a piece of which blocks are compressed.

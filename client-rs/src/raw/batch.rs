@@ -112,8 +112,9 @@ impl RawClient {
             Ok(lease) => lease,
             Err(error) => return (replies, Some(Interrupted { error, open: Vec::new() })),
         };
+        let buffers = &self.core.servers.access().buffers;
         let mut take = |position: usize, reply| replies[position] = Some(reply);
-        let outcome = exchange(&mut lease, opcode, rows, &mut take).await;
+        let outcome = exchange(&mut lease, buffers, opcode, rows, &mut take).await;
         match outcome {
             Ok(()) => lease.finish(),
             Err(interrupted) => {

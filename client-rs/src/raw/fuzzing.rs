@@ -90,6 +90,7 @@ async fn ask_all(
         deadline: None,
         placing: None,
         activity: &Arc::default(),
+        in_use: &Arc::default(),
     };
     let address = Arc::new(Address::Tcp("memory".to_owned()));
     let mut connection = Connection::open(stream, address, introduction).await?;
@@ -164,5 +165,7 @@ async fn told<R: Row, A: AnswerRow>(
         };
         seen.rows.push((index, at, status, bytes));
     };
-    exchange(connection, opcode, &mut rows, &mut take).await.map_err(|stopped| stopped.error)
+    exchange(connection, &Arc::default(), opcode, &mut rows, &mut take)
+        .await
+        .map_err(|stopped| stopped.error)
 }

@@ -2,25 +2,23 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rampuddle_protocol::limits::VALUE_BYTES_MAX;
 use rampuddle_protocol::{GatherRow, Opcode, Outcome, Status, Version};
 
 use super::batch::{Results, in_parallel};
-use super::pipeline::Prepared;
+use super::pipeline::{Landing, Prepared};
 use super::write::{failed, key_of};
-use super::{Answer, Answered, GatherItem, RawClient, Target};
+use super::{Answer, Answered, GatherItem, RawClient, Target, place};
 use crate::error::Error;
 use crate::server::Server;
 use crate::work::Work;
 
 /// A range longer than a frame, whose first piece is in.
-struct Long {
-    item: GatherItem,
-    /// The answer to the first piece, with its bytes.
+struct Long<'b> {
+    /// The answer to the first piece.
     first: Answer,
     /// All bytes, the first piece's in place.
-    bytes: Vec<u8>,
+    bytes: &'b mut [u8],
 }
 
 impl RawClient {
@@ -46,6 +44,76 @@ impl RawClient {
         results.finish()
     }
 
+    /// Reads one range into the begin of the caller's memory, which must have
+    /// room for all that is asked for; otherwise as [`RawClient::gather`]. The answer
+    /// has no bytes, and says how many there are.
+    ///
+    /// # Errors
+    /// A key of impossible length, a buffer that is too short, failures of servers.
+    pub async fn gather_into(
+        &self,
+        target: &Target,
+        item: &GatherItem,
+        buffer: &mut [u8],
+    ) -> Result<Answer, Error> {
+        self.begun(target).gather_range(target, item, buffer).await
+    }
+
+    fn gather_range<'a>(
+        &'a self,
+        target: &'a Target,
+        item: &'a GatherItem,
+        buffer: &'a mut [u8],
+    ) -> Work<'a, Result<Answer, Error>> {
+        Box::pin(async move {
+            let limit = buffer.len() as u64;
+            if item.length > limit {
+                return Err(Error::TooLarge { what: "a range", bytes: item.length, limit });
+            }
+            Self::check_readable(&item.key)?;
+            let name = place(&self.view(), target, &item.key, item.placement_bytes)?;
+            let (server, grants) = self.granted(&name).await?;
+            let piece = grants.payload_bytes;
+            let bytes = &mut buffer[..item.length.min(piece) as usize];
+            let first = self.gather_row(&server, item, Landing { bytes, share: None }).await?;
+            if !has_more(item, &first, piece) {
+                return Ok(first);
+            }
+            let bytes = &mut buffer[..long_bytes(item, &first) as usize];
+            let (answer, _) = self.gather_rest(&server, item, Long { first, bytes }, piece).await?;
+            Ok(answer)
+        })
+    }
+
+    /// Reads one range of at most a frame from one server; its first bytes go where
+    /// they are wanted.
+    pub(crate) async fn gather_one(
+        &self,
+        name: &str,
+        item: &GatherItem,
+        landing: Landing<'_>,
+    ) -> Result<Answer, Error> {
+        Self::check_readable(&item.key)?;
+        let (server, _) = self.granted(name).await?;
+        self.gather_row(&server, item, landing).await
+    }
+
+    async fn gather_row(
+        &self,
+        server: &Arc<Server>,
+        item: &GatherItem,
+        landing: Landing<'_>,
+    ) -> Result<Answer, Error> {
+        let wanted = match landing.share {
+            None => landing.bytes.len() as u64,
+            Some(_) => item.length,
+        };
+        let row = Prepared { into: Some(landing), ..row(0, item, 0, wanted, item.if_version) };
+        let replies = self.send_rows::<GatherRow, Outcome>(server, Opcode::Gather, vec![row]).await;
+        let (_, answer) = self.answers(replies).next().expect("each row has its answer");
+        answer
+    }
+
     fn gather_on<'a>(
         &'a self,
         name: Arc<str>,
@@ -69,8 +137,7 @@ impl RawClient {
             for ((index, item), (_, answer)) in items.into_iter().zip(firsts) {
                 match answer {
                     Ok(first) if has_more(&item, &first, piece) => {
-                        let long = Long::new(item, first);
-                        done.push((index, self.gather_rest(&server, long, piece).await));
+                        done.push((index, self.gather_long(&server, &item, first, piece).await));
                     }
                     answer => done.push((index, answer)),
                 }
@@ -79,17 +146,41 @@ impl RawClient {
         })
     }
 
+    /// Reads a range whose first piece is in into memory of its own.
+    async fn gather_long(
+        &self,
+        server: &Arc<Server>,
+        item: &GatherItem,
+        mut first: Answer,
+        piece: u64,
+    ) -> Result<Answer, Error> {
+        let length = long_bytes(item, &first);
+        let failed = |source| Error::local(format!("no memory for {length} bytes read"), source);
+        let mut buffer = self.core.servers.access().buffers.take(length).map_err(failed)?;
+        buffer[..first.bytes.len()].copy_from_slice(&std::mem::take(&mut first.bytes));
+        let long = Long { first, bytes: &mut buffer };
+        let (mut answer, is_whole) = self.gather_rest(server, item, long, piece).await?;
+        if is_whole {
+            buffer.truncate(answer.length as usize);
+            answer.bytes = buffer.into_bytes();
+        }
+        Ok(answer)
+    }
+
+    /// Reads what follows the first piece, and says whether nothing was refused.
     async fn gather_rest(
         &self,
         server: &Arc<Server>,
-        mut long: Long,
+        item: &GatherItem,
+        long: Long<'_>,
         piece: u64,
-    ) -> Result<Answer, Error> {
-        let Long { item, first, bytes, .. } = &mut long;
+    ) -> Result<(Answer, bool), Error> {
+        let Long { first, bytes } = long;
         let slices = bytes.chunks_mut(piece as usize).enumerate().skip(1);
-        let rows = slices.map(|(at, slice)| {
-            let (start, length) = (at as u64 * piece, slice.len() as u64);
-            Prepared { into: Some(slice), ..row(at, item, start, length, first.version) }
+        let rows = slices.map(|(at, bytes)| {
+            let (start, length) = (at as u64 * piece, bytes.len() as u64);
+            let into = Some(Landing { bytes, share: None });
+            Prepared { into, ..row(at, item, start, length, first.version) }
         });
         let rows = rows.collect();
         let replies = self.send_rows::<GatherRow, Outcome>(server, Opcode::Gather, rows).await;
@@ -99,30 +190,23 @@ impl RawClient {
         for (at, answer) in pieces {
             let answer = answer?;
             if answer.status != Status::Ok {
-                return Ok(answer);
+                return Ok((answer, false));
             }
             // After a short piece (FILLED) only empty ones are in place.
             if answer.length > 0 && length != at as u64 * piece {
-                return Ok(Answer::of(Status::BadRange));
+                return Ok((Answer::of(Status::BadRange), false));
             }
             length += answer.length;
         }
-        long.bytes.truncate(length as usize);
-        Ok(Answer { length, bytes: long.bytes.into(), ..long.first })
+        Ok((Answer { length, ..first }, true))
     }
 }
 
-impl Long {
-    /// The length is the caller's wish cut at the value's end, as the server
-    /// states it, and at what a value may be.
-    fn new(item: GatherItem, mut first: Answer) -> Self {
-        let wanted = item.length.min(first.detail.saturating_sub(item.offset));
-        let wanted = wanted.min(VALUE_BYTES_MAX).max(first.length);
-        let mut bytes = vec![0; wanted as usize];
-        bytes[..first.bytes.len()].copy_from_slice(&first.bytes);
-        first.bytes = Bytes::new();
-        Self { item, first, bytes }
-    }
+/// The length of a range whose first piece is in: the caller's wish cut at the
+/// value's end, as the server states it, and at what a value may be.
+fn long_bytes(item: &GatherItem, first: &Answer) -> u64 {
+    let wanted = item.length.min(first.detail.saturating_sub(item.offset));
+    wanted.min(VALUE_BYTES_MAX).max(first.length)
 }
 
 /// Whether bytes that the caller wants lie behind the first piece.

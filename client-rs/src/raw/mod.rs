@@ -29,6 +29,7 @@ pub use self::items::{
     Answer, CreateItem, DeleteItem, DropItem, GatherItem, Info, ListPage, ListQuery, ScatterItem,
     StatAnswer, Target,
 };
+pub(crate) use self::pipeline::Landing;
 use crate::client::Core;
 use crate::connection::Grants;
 use crate::deadline::Deadline;

@@ -2,11 +2,13 @@
 //! under way at once, answers in any order.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rampuddle_protocol::limits::{STAT_ROWS_MAX, TABLE_BYTES_MAX, TAG_BYTES_MAX};
 use rampuddle_protocol::{Header, Opcode, Outcome, Row, StatRow, Status};
 
+use crate::buffers::Buffers;
 use crate::connection::{Connection, FrameSize, Grants, changes_values};
 use crate::error::{Error, Fate, Misbehaviour};
 
@@ -22,8 +24,26 @@ pub(crate) struct Prepared<'b, R> {
     pub(crate) payload: Bytes,
     /// Gather: its share of the answer's payload, at most.
     pub(crate) answer_bytes: u64,
-    /// Gather: where the bytes go, of that length; fresh memory when `None`.
-    pub(crate) into: Option<&'b mut [u8]>,
+    /// Gather: where the first bytes go; memory of their own when `None`.
+    pub(crate) into: Option<Landing<'b>>,
+}
+
+/// The caller's memory.
+#[derive(Debug)]
+pub(crate) struct Landing<'b> {
+    pub(crate) bytes: &'b mut [u8],
+    /// How many of the answer's bytes go there, by its tag; none if there is not
+    /// room for as many. All when `None`: there is room for what is asked for.
+    pub(crate) share: Option<fn(&[u8]) -> u64>,
+}
+
+impl Landing<'_> {
+    /// Where the first of `all` bytes of a row with this tag go.
+    fn room(&mut self, all: u64, tag: &[u8]) -> &mut [u8] {
+        let share = self.share.map_or(all, |share| share(tag));
+        let fits = share <= all && share <= self.bytes.len() as u64;
+        &mut self.bytes[..if fits { share as usize } else { 0 }]
+    }
 }
 
 impl<R: Row> Prepared<'_, R> {
@@ -51,7 +71,7 @@ pub(crate) enum Reply<A> {
         row: A,
         key: Bytes,
         tag: Bytes,
-        /// Empty when the bytes went where the caller wanted them.
+        /// Those that did not go to the caller's memory.
         bytes: Bytes,
     },
     /// The whole frame was refused.
@@ -102,12 +122,13 @@ pub(crate) struct Interrupted {
 /// When the connection fails; it is of no more use then.
 pub(crate) async fn exchange<R: Row, A: AnswerRow>(
     connection: &mut Connection,
+    buffers: &Arc<Buffers>,
     opcode: Opcode,
     rows: &mut [Prepared<'_, R>],
     take: &mut (impl FnMut(usize, Reply<A>) + Send),
 ) -> Result<(), Interrupted> {
     let mut open = Vec::new();
-    match drive(connection, opcode, rows, &mut open, take).await {
+    match drive(connection, buffers, opcode, rows, &mut open, take).await {
         Ok(()) => Ok(()),
         Err(error) => {
             let fate = |id| {
@@ -121,6 +142,7 @@ pub(crate) async fn exchange<R: Row, A: AnswerRow>(
 
 async fn drive<R: Row, A: AnswerRow>(
     connection: &mut Connection,
+    buffers: &Arc<Buffers>,
     opcode: Opcode,
     rows: &mut [Prepared<'_, R>],
     open: &mut Vec<(u64, Range<usize>)>,
@@ -146,8 +168,8 @@ async fn drive<R: Row, A: AnswerRow>(
         let is_it = |(id, _): &(u64, Range<usize>)| *id == header.request_id;
         let at = open.iter().position(is_it).expect("the connection knows what is open");
         let range = open[at].1.clone();
-        receive_frame(connection, opcode, &header, range.start, &mut rows[range.clone()], take)
-            .await?;
+        let asked = &mut rows[range.clone()];
+        receive_frame(connection, buffers, opcode, &header, range.start, asked, take).await?;
         open.swap_remove(at);
     }
 }
@@ -168,6 +190,7 @@ async fn send_frame<R: Row>(
 
 async fn receive_frame<R: Row, A: AnswerRow>(
     connection: &mut Connection,
+    buffers: &Arc<Buffers>,
     opcode: Opcode,
     header: &Header,
     start: usize,
@@ -198,18 +221,16 @@ async fn receive_frame<R: Row, A: AnswerRow>(
     }
     for (index, (row, key, tag)) in answers.into_iter().enumerate() {
         // Bounded by what the caller asked for: see above.
-        let share = row.share(opcode) as usize;
-        let bytes = match &mut rows[index].into {
-            Some(slice) => {
-                connection.receive_payload_into(&mut slice[..share], |_| {}).await?;
-                Bytes::new()
-            }
-            None => {
-                let mut bytes = vec![0; share];
-                connection.receive_payload_into(&mut bytes, |_| {}).await?;
-                bytes.into()
-            }
-        };
+        let mut share = row.share(opcode);
+        if let Some(landing) = &mut rows[index].into {
+            let room = landing.room(share, &tag);
+            share -= room.len() as u64;
+            connection.receive_payload_into(room, |_| {}).await?;
+        }
+        let failed = |source| Error::local(format!("no memory for {share} bytes read"), source);
+        let mut bytes = buffers.take(share).map_err(failed)?;
+        connection.receive_payload_into(&mut bytes, |_| {}).await?;
+        let bytes = bytes.into_bytes();
         take(start + index, Reply::Row { row, key, tag, bytes });
     }
     Ok(())

@@ -1,10 +1,12 @@
 //! What connections share, and what kinds of requests there are.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rampuddle_protocol::SessionId;
 
+use crate::buffers::Buffers;
 use crate::clocks::Clocks;
 use crate::environment::Environment;
 use crate::metrics::Counters;
@@ -25,6 +27,10 @@ pub(crate) struct Access {
     pub(crate) clocks: Clocks,
     /// What all operations count into.
     pub(crate) counters: Counters,
+    /// Connections in use, over all servers.
+    pub(crate) in_use: Arc<AtomicUsize>,
+    /// Memory for what is read.
+    pub(crate) buffers: Arc<Buffers>,
     /// What keys are placed by now; `None` before the first view.
     pub(crate) placing: RwLock<Option<Arc<Placing>>>,
     /// Where probes run.

@@ -25,6 +25,7 @@ impl Lease {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         server.in_flight.fetch_add(1, Ordering::Relaxed);
+        server.access.in_use.fetch_add(1, Ordering::Relaxed);
         Self { connection: Some(connection), server, _permit: permit }
     }
 
@@ -53,6 +54,7 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.server.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.server.access.in_use.fetch_sub(1, Ordering::Relaxed);
         let failure = self.connection.as_ref().and_then(Connection::failure);
         match failure {
             Some(Failure::Lost | Failure::Misbehaved) => self.server.suspect(None),

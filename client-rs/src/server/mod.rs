@@ -330,6 +330,7 @@ impl Server {
             deadline,
             placing,
             activity: &self.activity,
+            in_use: &access.in_use,
         };
         Connection::open(stream, Arc::clone(address), introduction).await
     }

@@ -25,6 +25,8 @@ fn access_with(connections_per_server: usize, environment: Environment) -> Arc<A
         connections_per_server,
         host: host_id(),
         counters: Default::default(),
+        in_use: Default::default(),
+        buffers: Default::default(),
         clocks: Clocks::new(&environment),
         placing: Default::default(),
         environment,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::super::format::BLOCK_BYTES;
 use super::super::head::Head;
-use super::super::opened::zeroed;
 use super::super::report::{GetOptions, GetReport, Value, cut};
 use super::super::sections::Metadata;
 use super::RangeOf;
 use super::blocks::Wanted;
+use crate::buffers::{Buffer, Buffers};
 use crate::error::Error;
 
 /// A longer range gains nothing from others, and is read by itself.
@@ -21,6 +21,7 @@ const LONG_BYTES: u64 = 64 << 20;
 pub(super) struct Assembly<'a> {
     asked: &'a [RangeOf],
     options: &'a GetOptions,
+    buffers: Arc<Buffers>,
     /// By the order in which they were asked for.
     states: Vec<State>,
     /// Blocks that are not in yet.
@@ -42,16 +43,20 @@ enum State {
 struct Building {
     /// Cut at the object's end.
     range: Range<u64>,
-    bytes: Vec<u8>,
+    bytes: Buffer,
     blocks_left: u64,
     report: GetReport,
     served: BTreeMap<Arc<str>, u64>,
 }
 
 impl<'a> Assembly<'a> {
-    pub(super) fn new(asked: &'a [RangeOf], options: &'a GetOptions) -> Self {
+    pub(super) fn new(
+        asked: &'a [RangeOf],
+        options: &'a GetOptions,
+        buffers: &Arc<Buffers>,
+    ) -> Self {
         let states = asked.iter().map(|_| State::Left).collect();
-        Self { asked, options, states, wanted: Vec::new() }
+        Self { asked, options, buffers: Arc::clone(buffers), states, wanted: Vec::new() }
     }
 
     pub(super) fn options(&self) -> &'a GetOptions {
@@ -97,7 +102,7 @@ impl<'a> Assembly<'a> {
             if range.end - range.start > LONG_BYTES {
                 continue;
             }
-            match Building::new(head, range, &metadata) {
+            match Building::new(&self.buffers, head, range, &metadata) {
                 Err(error) => self.end(*index, Err(error)),
                 Ok(building) if building.blocks_left == 0 => {
                     self.end(*index, Ok(Some(building.value())));
@@ -148,7 +153,12 @@ fn blocks_of(range: &Range<u64>) -> Range<u64> {
 }
 
 impl Building {
-    fn new(head: &Head, range: Range<u64>, metadata: &Arc<Metadata>) -> Result<Self, Error> {
+    fn new(
+        buffers: &Arc<Buffers>,
+        head: &Head,
+        range: Range<u64>,
+        metadata: &Arc<Metadata>,
+    ) -> Result<Self, Error> {
         let length = range.end - range.start;
         let name = || head.key[1..].escape_ascii();
         let failed = |source| {
@@ -162,7 +172,7 @@ impl Building {
             metadata: Arc::clone(metadata),
         };
         let mut building = Self {
-            bytes: zeroed(length).map_err(failed)?,
+            bytes: buffers.take(length).map_err(failed)?,
             blocks_left: 0,
             report,
             served: BTreeMap::new(),
@@ -191,6 +201,6 @@ impl Building {
     fn value(self) -> Value {
         let Self { bytes, mut report, served, .. } = self;
         report.served = served.iter().map(|(name, bytes)| (name.to_string(), *bytes)).collect();
-        Value::new(bytes.into(), report)
+        Value::new(bytes.into_bytes(), report)
     }
 }

@@ -164,7 +164,8 @@ async fn complete_batch(
     }));
     whole.extend(read.await.into_iter().flatten());
     for Partial { object, mut head, bytes } in whole {
-        let is_filled = head.fill(bytes).is_ok() && head.unpack_inline(operation).await.is_ok();
+        let is_filled =
+            head.fill(bytes, true).is_ok() && head.unpack_inline(operation).await.is_ok();
         // What is over is left: another server may have a later one.
         if is_filled && !head.life().is_over(operation.clocks().now_ms()) {
             assembly.begin(&object.ranges, &head);

@@ -108,7 +108,7 @@ impl Client {
     ) -> Work<'a, Vec<Result<Option<Value>, Error>>> {
         Box::pin(async move {
             let operation = Operation::begin(self.core());
-            let mut assembly = Assembly::new(asked, options);
+            let mut assembly = Assembly::new(asked, options, &operation.servers.access().buffers);
             let objects = by_object(asked, &mut assembly);
             for objects in objects.chunks(OBJECTS_AT_ONCE) {
                 heads::find(&operation, objects, &mut assembly).await;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::super::head::Wanted;
 use super::super::opened::{Opened, Stopped};
 use super::super::operation::Operation;
 use super::super::report::{GetOptions, Value, cut};
@@ -20,10 +21,11 @@ pub(super) async fn read(
     options: &GetOptions,
 ) -> Done {
     let mut done = Done::new();
-    let mut opened = Opened::open(operation, key).await;
+    let wanted = || Wanted { verify: options.verify, into: None };
+    let mut opened = Opened::open(operation, key, wanted()).await;
     for (index, range) in ranges {
         if opened.is_err() && !done.is_empty() {
-            opened = Opened::open(operation, key).await;
+            opened = Opened::open(operation, key, wanted()).await;
         }
         let object = match opened {
             Ok(object) => object,
