@@ -56,6 +56,7 @@ pub(crate) struct Connection {
     deadline: Deadline,
     /// Bytes that moved, over all connections of the server.
     activity: Arc<AtomicU64>,
+    rests_since: std::time::Instant,
     /// Connections that the client uses now, this one among them.
     in_use: Arc<AtomicUsize>,
 
@@ -189,7 +190,7 @@ impl Connection {
 
     /// As [`Stream::is_stale`].
     pub(crate) fn is_stale(&mut self) -> bool {
-        self.stream.is_stale()
+        self.stream.is_stale(self.rests_since)
     }
 
     /// Why the connection failed, if it did.
@@ -199,6 +200,7 @@ impl Connection {
 
     /// Prepares for the pool.
     pub(crate) fn rest(&mut self) {
+        self.rests_since = std::time::Instant::now();
         if self.head.capacity() > HEAD_BYTES_KEPT {
             self.head = Vec::new();
         }

@@ -2,16 +2,19 @@
 
 use std::future::Future;
 use std::ops::Deref;
-use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 
 use crate::client::Core;
 use crate::deadline::Deadline;
 use crate::raw::RawClient;
 use crate::retry::Attempts;
+use crate::work::Work;
 
 /// The client, and when the operation must be done.
 #[derive(Debug, Clone)]
@@ -60,16 +63,13 @@ impl Operation {
     }
 
     /// Runs `work`, which goes on to its end though the caller's future is dropped;
-    /// the deadline holds for what it does all the same. `None` = the runtime ends.
-    pub(super) async fn uncut<T: Send + 'static>(
+    /// the deadline holds for what it does all the same.
+    pub(super) fn uncut<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
-        match self.core.servers.access().runtime.spawn(work).await {
-            Ok(done) => Some(done),
-            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-            Err(_) => None,
-        }
+    ) -> Uncut<T> {
+        let runtime = self.core.servers.access().runtime.clone();
+        Uncut { work: Some(Box::pin(work)), runtime }
     }
 
     /// Waits until the deadline for `work`, which goes on to its end whatever
@@ -82,9 +82,37 @@ impl Operation {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let background = Self::background(&self.core);
-        let task = self.core.servers.access().runtime.spawn(work(background));
-        self.within(task).await?.ok()
+        self.within(self.uncut(work(Self::background(&self.core)))).await
+    }
+}
+
+/// Work that a task takes over when whoever waits for it is gone. Until then it costs
+/// none.
+pub(super) struct Uncut<T: Send + 'static> {
+    /// `None` = it is done.
+    work: Option<Work<'static, T>>,
+    runtime: Handle,
+}
+
+impl<T: Send + 'static> Future for Uncut<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        // What panics is not gone on with.
+        let mut work = self.work.take().expect("nobody polls what is done");
+        let polled = work.as_mut().poll(context);
+        if polled.is_pending() {
+            self.work = Some(work);
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Uncut<T> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.runtime.spawn(work);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where a key points: its SHA-512, and the slot that it falls into.
 
+use std::cell::RefCell;
+
 use sha2::{Digest, Sha512};
 
 /// Placement classes: one per value of a pointer's first 16 bits.
@@ -11,20 +13,46 @@ pub struct Slot(pub u16);
 
 impl Slot {
     /// The slot of a key whose first `placement_bytes` place it; 0 = all of it.
-    /// Costs one SHA-512.
+    /// Costs one SHA-512, unless this thread asked for the same one last: an operation
+    /// does some five times.
     pub fn of(key: &[u8], placement_bytes: u16) -> Self {
-        let pointer = pointer(key, placement_bytes);
-        Self(u16::from_be_bytes([pointer[0], pointer[1]]))
+        let part = placed_by(key, placement_bytes);
+        LAST.with_borrow_mut(|last| {
+            if last.part != part {
+                let pointer = pointer(key, placement_bytes);
+                last.slot = Self(u16::from_be_bytes([pointer[0], pointer[1]]));
+                last.part.clear();
+                last.part.extend_from_slice(part);
+            }
+            last.slot
+        })
     }
 }
 
+/// The slot that a thread asked for last.
+struct Last {
+    part: Vec<u8>,
+    slot: Slot,
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = const { RefCell::new(Last { part: Vec::new(), slot: OF_NOTHING }) };
+}
+
+/// The slot of no bytes.
+const OF_NOTHING: Slot = Slot(0xcf83);
+
 /// The SHA-512 of a key's placement part.
 pub(crate) fn pointer(key: &[u8], placement_bytes: u16) -> [u8; 64] {
-    let part = match usize::from(placement_bytes) {
+    Sha512::digest(placed_by(key, placement_bytes)).into()
+}
+
+/// The bytes that place a key.
+fn placed_by(key: &[u8], placement_bytes: u16) -> &[u8] {
+    match usize::from(placement_bytes) {
         0 => key,
         bytes => &key[..bytes.min(key.len())],
-    };
-    Sha512::digest(part).into()
+    }
 }
 
 #[cfg(test)]
