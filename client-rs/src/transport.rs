@@ -95,9 +95,6 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 /// longer than a small answer.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// A connection that was used within this is not asked whether the peer has closed it.
-const FRESH: Duration = Duration::from_millis(1);
-
 /// A connected socket.
 pub struct Stream {
     inner: Inner,
@@ -208,13 +205,8 @@ impl Stream {
 
     /// Whether an idle connection is of no more use: the peer closed it, it
     /// failed, or bytes came that nobody asked for. Asks the kernel itself: the
-    /// runtime may not have looked since the peer closed. One that has only just
-    /// begun to rest is taken for good.
-    pub(crate) fn is_stale(&mut self, rests_since: Instant) -> bool {
-        let is_socket = !matches!(self.inner, Inner::Other(_));
-        if is_socket && rests_since.elapsed() < FRESH {
-            return false;
-        }
+    /// runtime may not have looked since the peer closed.
+    pub(crate) fn is_stale(&mut self) -> bool {
         let mut byte = [0];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let peeked = match &mut self.inner {
@@ -341,26 +333,22 @@ mod tests {
         assert_eq!(near.read_vectored(slices, true).await.unwrap(), 1);
     }
 
-    fn long_ago() -> Instant {
-        Instant::now().checked_sub(FRESH).expect("the machine runs for a while")
-    }
-
     #[tokio::test]
     async fn a_stream_is_stale_once_bytes_or_the_end_came() {
         let (mut near, mut far) = pair().await;
-        assert!(!near.is_stale(long_ago()));
+        assert!(!near.is_stale());
         far.write_all(b"?").await.unwrap();
-        assert!(near.is_stale(long_ago()));
+        assert!(near.is_stale());
 
         let (mut near, far) = pair().await;
         drop(far);
-        assert!(near.is_stale(long_ago()));
+        assert!(near.is_stale());
 
         let (near, far) = tokio::io::duplex(8);
         let mut near = Stream::other(near);
-        assert!(!near.is_stale(long_ago()));
+        assert!(!near.is_stale());
         drop(far);
-        assert!(near.is_stale(long_ago()));
+        assert!(near.is_stale());
     }
 
     #[tokio::test]

@@ -226,25 +226,20 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Waits for events: awake for a moment when they are likely to come soon, then
-    /// asleep.
+    /// Waits for events: awake until they are likely to be there, then asleep.
     fn wait_for(&mut self, events: &mut Events) -> io::Result<()> {
         let sleep = self.wait();
+        if sleep == Some(Duration::ZERO) {
+            return self.poll.poll(events, sleep);
+        }
         let began = Instant::now();
-        let budget = self.spin.budget();
-        if sleep != Some(Duration::ZERO) && !budget.is_zero() {
-            while began.elapsed() < budget {
-                self.poll.poll(events, Some(Duration::ZERO))?;
-                if !events.is_empty() {
-                    return Ok(());
-                }
-            }
-            self.spin.missed();
+        while began.elapsed() < self.spin.wait() {
+            std::hint::spin_loop();
         }
+        let asked = Instant::now();
         self.poll.poll(events, sleep)?;
-        if !events.is_empty() {
-            self.spin.woken(began.elapsed());
-        }
+        let ended = Instant::now();
+        self.spin.asked(ended - began, ended - asked, !events.is_empty());
         Ok(())
     }
 

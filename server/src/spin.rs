@@ -1,36 +1,39 @@
-//! Whether to look for work a little longer before sleeping: waking up takes longer
+//! Whether to stay awake for a moment before asking for work: waking up takes longer
 //! than answering a small request.
+//!
+//! Asking again and again would cost a system call each time. So the loop waits, awake,
+//! until the next request is likely to be there, and asks once: if it is not there
+//! yet, the loop sleeps as ever, and waits longer the next time.
 
 use std::time::Duration;
 
-/// The longest look. What comes later is not worth a processor's time.
+/// The longest wait. What comes later is not worth a processor's time.
 const LONGEST: Duration = Duration::from_micros(50);
-/// A shorter look finds nothing that the call itself would not find.
-const SHORTEST: Duration = Duration::from_micros(5);
+/// A call that took no longer found what it waited for at once.
+const AT_ONCE: Duration = Duration::from_micros(2);
 
-/// How long to look for work before sleeping, learned from how long sleeps were: as
-/// long as requests follow each other closely the longest, each time in vain half
-/// as long, and in the end not at all.
+/// How long to wait awake, learned from when requests came.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Spin {
-    budget: Duration,
+    wait: Duration,
 }
 
 impl Spin {
-    /// How long to look now; zero = not at all.
-    pub(crate) fn budget(&self) -> Duration {
-        self.budget
+    /// How long to wait now before asking; zero = not at all.
+    pub(crate) fn wait(&self) -> Duration {
+        self.wait
     }
 
-    /// Nothing came while we looked.
-    pub(crate) fn missed(&mut self) {
-        self.budget = if self.budget / 2 < SHORTEST { Duration::ZERO } else { self.budget / 2 };
-    }
-
-    /// Something came after a sleep of this length.
-    pub(crate) fn woken(&mut self, slept: Duration) {
-        if slept < LONGEST {
-            self.budget = LONGEST;
+    /// Learns from a call for work: how long the wait and the call took together, how
+    /// long the call alone, and whether there was work.
+    pub(crate) fn asked(&mut self, all: Duration, call: Duration, found: bool) {
+        if !found || all >= LONGEST {
+            self.wait = Duration::ZERO;
+        } else if call > AT_ONCE {
+            self.wait = LONGEST.min(all + all / 8);
+        } else {
+            // It may have been there for a while.
+            self.wait -= self.wait / 256;
         }
     }
 }
@@ -39,18 +42,34 @@ impl Spin {
 mod tests {
     use super::*;
 
+    const US: Duration = Duration::from_micros(1);
+
+    /// Asks once, when work comes after `gap`; returns whether the loop slept.
+    fn ask(spin: &mut Spin, gap: Duration) -> bool {
+        let wait = spin.wait();
+        let call = gap.saturating_sub(wait).max(US);
+        spin.asked(wait + call, call, true);
+        call > AT_ONCE
+    }
+
     #[test]
-    fn only_work_that_follows_closely_is_waited_for_awake() {
+    fn work_that_follows_closely_is_mostly_there_when_it_is_asked_for() {
         let mut spin = Spin::default();
-        assert_eq!(spin.budget(), Duration::ZERO);
-        spin.woken(Duration::from_millis(2));
-        assert_eq!(spin.budget(), Duration::ZERO);
-        spin.woken(Duration::from_micros(20));
-        assert_eq!(spin.budget(), LONGEST);
-        let looks = std::iter::from_fn(|| {
-            spin.missed();
-            Some(spin.budget()).filter(|budget| !budget.is_zero())
-        });
-        assert!(looks.count() < 5, "an idle server sleeps soon");
+        let slept = (0..1_000).filter(|_| ask(&mut spin, 12 * US)).count();
+        assert!((1..60).contains(&slept), "{slept} sleeps");
+        assert!(spin.wait() >= 9 * US && spin.wait() <= 15 * US, "{:?}", spin.wait());
+    }
+
+    #[test]
+    fn rare_work_is_not_waited_for_awake() {
+        let mut spin = Spin::default();
+        ask(&mut spin, 12 * US);
+        assert!(spin.wait() > Duration::ZERO);
+        ask(&mut spin, 2_000 * US);
+        assert_eq!(spin.wait(), Duration::ZERO);
+        ask(&mut spin, 51 * US);
+        assert_eq!(spin.wait(), Duration::ZERO);
+        spin.asked(LONGEST, LONGEST, false);
+        assert_eq!(spin.wait(), Duration::ZERO);
     }
 }

@@ -98,7 +98,6 @@ impl Connection {
             patience: introduction.patience,
             deadline: introduction.deadline,
             activity: Arc::clone(introduction.activity),
-            rests_since: std::time::Instant::now(),
             in_use: Arc::clone(introduction.in_use),
             out: Vec::with_capacity(HELLO_FRAME_BYTES),
             queued_payload: 0,

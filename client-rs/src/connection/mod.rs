@@ -56,7 +56,6 @@ pub(crate) struct Connection {
     deadline: Deadline,
     /// Bytes that moved, over all connections of the server.
     activity: Arc<AtomicU64>,
-    rests_since: std::time::Instant,
     /// Connections that the client uses now, this one among them.
     in_use: Arc<AtomicUsize>,
 
@@ -190,7 +189,7 @@ impl Connection {
 
     /// As [`Stream::is_stale`].
     pub(crate) fn is_stale(&mut self) -> bool {
-        self.stream.is_stale(self.rests_since)
+        self.stream.is_stale()
     }
 
     /// Why the connection failed, if it did.
@@ -200,7 +199,6 @@ impl Connection {
 
     /// Prepares for the pool.
     pub(crate) fn rest(&mut self) {
-        self.rests_since = std::time::Instant::now();
         if self.head.capacity() > HEAD_BYTES_KEPT {
             self.head = Vec::new();
         }
