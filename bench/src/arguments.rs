@@ -29,6 +29,8 @@ pub(crate) enum Bench {
     Metrics(Length),
     /// Gets and puts, side by side with the floor and with peers
     Compare(Filter),
+    /// Everything in one run, judged by the goals: what `make bench` does
+    All(Everything),
     /// The floor's server; others start it
     #[command(hide = true, name = crate::floor::COMMAND)]
     FloorServer {
@@ -52,6 +54,20 @@ impl Length {
     pub(crate) fn effort(self) -> Effort {
         if self.tiny { Effort::Tiny } else { Effort::Full }
     }
+}
+
+/// How to run everything.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Everything {
+    /// In under three minutes; missed goals are no failure
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Write benchmarks.md and its plots into this folder
+    #[arg(long)]
+    pub(crate) document: Option<PathBuf>,
+    /// Once and short and without peers, to see that it works
+    #[arg(long)]
+    pub(crate) tiny: bool,
 }
 
 /// Which rows to measure; all of them unless said otherwise.

@@ -17,17 +17,24 @@ mod arguments;
 mod case;
 mod child;
 mod compare;
+mod cost;
+mod document;
 mod floor;
+mod goals;
+mod machine;
 mod memcached;
 mod memory;
 mod metrics;
 mod mooncake;
 mod peers;
 mod placement;
+mod plot;
 mod processors;
 mod puddle;
+mod readers;
 mod redis;
 mod rounds;
+mod run_all;
 mod sample;
 mod statistics;
 mod subject;
@@ -57,6 +64,7 @@ fn run(bench: &Bench) -> Result<ExitCode> {
         Bench::Placement(effort) => placement::run(effort.effort()),
         Bench::Metrics(effort) => metrics::run(effort.effort()),
         Bench::Compare(filter) => compare::run(filter)?,
+        Bench::All(everything) => return run_all::run(everything),
         Bench::FloorServer { largest, folder } => floor::serve(*largest, folder)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -165,8 +165,9 @@ impl Subject for Mooncake {
         Processes { servers, clients: vec![self.client.process.id()] }
     }
 
-    fn place(&self, processors: &Processors, _: Path) {
-        processors.join();
+    /// It has many threads on both sides.
+    fn place(&self, processors: &Processors, path: Path) {
+        processors.join(&self.processes(path));
     }
 
     fn reader(&self, _: Path, size: Size) -> Result<Box<dyn Reader>> {

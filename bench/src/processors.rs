@@ -40,10 +40,15 @@ impl Processors {
         processes.servers.iter().flat_map(|&id| threads(id)).for_each(|id| set(Some(id), server));
     }
 
-    /// Lets this thread use all of them, and what it starts.
-    pub(crate) fn join(&self) {
+    /// Lets this thread, what it starts and the servers use all of them.
+    pub(crate) fn join(&self, processes: &Processes) {
         if self.apart.is_some() {
             set(None, &self.all);
+            processes
+                .servers
+                .iter()
+                .flat_map(|&id| threads(id))
+                .for_each(|id| set(Some(id), &self.all));
         }
     }
 }

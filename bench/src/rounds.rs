@@ -143,7 +143,7 @@ pub(crate) fn measure(subjects: &mut [Box<dyn Subject>], plan: &Plan) -> Vec<Row
         // So that nobody always follows the same neighbour.
         turns.reverse();
     }
-    processors.join();
+    processors.join(&Processes::default());
     progress("");
     rows
 }
