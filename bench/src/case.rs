@@ -159,7 +159,7 @@ impl Case {
 impl fmt::Display for Case {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { size, operation, who, path } = self;
-        write!(formatter, "{who}: {operation} of {size} by {path}")
+        write!(formatter, "{who}: {operation}, {size}, {path}")
     }
 }
 

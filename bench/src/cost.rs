@@ -19,6 +19,10 @@ use crate::rounds::progress;
 use crate::subject::Subject;
 use crate::table::markdown;
 
+/// valgrind keeps 12 descriptors for itself, and memcached insists on the 1,024
+/// that it has by itself being all that there are.
+const DESCRIPTORS: &str = "--nofile=1036:1036";
+
 /// Operations that are counted.
 const CALLS: usize = 200;
 /// Before that, so that nothing is counted that is done once.
@@ -133,7 +137,10 @@ fn instructions(who: Who, cases: &[Case], memory: &mut Memory) -> Result<BTreeMa
     let control = installed("callgrind_control").context("callgrind_control is not installed")?;
     let folder = TempDir::new()?;
     let out = folder.path().join("out.%p").display().to_string();
+    let limit = installed("prlimit").context("prlimit is not installed")?;
     let before = [
+        limit.display().to_string(),
+        DESCRIPTORS.to_owned(),
         valgrind.display().to_string(),
         "--tool=callgrind".to_owned(),
         "--instr-atstart=no".to_owned(),

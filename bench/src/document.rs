@@ -76,8 +76,8 @@ fn all_plots(results: &Results) -> Vec<(&'static str, Plot)> {
     vec![
         ("get-time", by_size(results, Operation::Get, time, microseconds)),
         ("put-time", by_size(results, Operation::Put, time, microseconds)),
-        ("get-speed", by_size(results, Operation::Get, speed, |row| row.speed())),
-        ("put-speed", by_size(results, Operation::Put, speed, |row| row.speed())),
+        ("get-speed", by_size(results, Operation::Get, speed, Row::speed)),
+        ("put-speed", by_size(results, Operation::Put, speed, Row::speed)),
         ("readers", by_readers(&results.readers)),
     ]
 }
@@ -98,7 +98,12 @@ fn by_size(
             Some((row.case.size.0 as f64, figure(row)?))
         };
         let name = if path == Path::Memory { who.to_string() } else { format!("{who}, {path}") };
-        Line { name, points: results.plan.sizes.iter().filter_map(point).collect() }
+        Line {
+            name,
+            colour: who as usize,
+            is_dashed: path == Path::Unix,
+            points: results.plan.sizes.iter().filter_map(point).collect(),
+        }
     };
     Plot {
         title: format!("{operation} by size"),
@@ -126,7 +131,12 @@ fn by_readers(all: &[Scaling]) -> Plot {
         places: numbers.iter().map(|&number| (number as f64, number.to_string())).collect(),
         lines: names
             .iter()
-            .map(|&who| Line { name: who.to_string(), points: points(who) })
+            .map(|&who| Line {
+                name: who.to_string(),
+                colour: who as usize,
+                is_dashed: false,
+                points: points(who),
+            })
             .collect(),
     }
 }

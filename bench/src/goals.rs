@@ -8,7 +8,8 @@ use crate::table::markdown;
 /// A bound on the ratio of two rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Goal {
-    what: String,
+    own: Case,
+    other: Who,
     /// How many times as fast as the other row, at least.
     at_least: f64,
     /// `None` where one of the two was not measured.
@@ -60,7 +61,7 @@ fn goal(rows: &[Row], operation: Operation, size: Size, other: Who, at_least: f6
     let beside = Case { who: other, ..own.floor() };
     let reached = find(rows, own).zip(find(rows, beside));
     let reached = reached.and_then(|(own, beside)| own.speed_beside(beside));
-    Goal { what: format!("{operation} of {size}, beside {other}"), at_least, reached }
+    Goal { own, other, at_least, reached }
 }
 
 /// A row for each goal.
@@ -72,9 +73,18 @@ pub(crate) fn table(goals: &[Goal]) -> String {
             Some(false) => "MISSED",
             None => "-",
         };
-        vec![goal.what.clone(), format!("{:.2}", goal.at_least), reached, verdict.to_owned()]
+        let Case { size, operation, path, .. } = goal.own;
+        vec![
+            size.to_string(),
+            operation.to_string(),
+            path.to_string(),
+            goal.other.to_string(),
+            format!("{:.2}", goal.at_least),
+            reached,
+            verdict.to_owned(),
+        ]
     };
-    let head = ["RamPuddle, by TCP", "goal: times as fast", "reached", "met"];
+    let head = ["size", "operation", "way", "beside", "goal: times as fast", "reached", "met"];
     markdown(&head, &goals.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -83,7 +93,8 @@ pub(crate) fn missed(goals: &[Goal]) -> Vec<String> {
     let missed = goals.iter().filter(|goal| goal.is_met() == Some(false));
     let line = |goal: &Goal| {
         let reached = goal.reached.map(|it| it.to_string()).unwrap_or_default();
-        format!("{}: {reached} times as fast, not {:.2}", goal.what, goal.at_least)
+        let Goal { own, other, at_least, .. } = goal;
+        format!("{own}: {reached} times as fast as {other}, not {at_least:.2}")
     };
     missed.map(line).collect()
 }
@@ -117,6 +128,7 @@ mod tests {
         let slow = [rows[0].clone(), row(Who::Puddle, Operation::Gather, [23.0, 43.0, 12.0])];
         let missed = missed(&judge(&slow));
         assert_eq!(missed.len(), 1, "{missed:?}");
-        assert!(missed[0].starts_with("raw Gather of 64 KiB, beside floor: 0.87"), "{missed:?}");
+        let line = "RamPuddle: raw Gather, 64 KiB, TCP: 0.87 (0.83-0.93) times as fast as floor";
+        assert!(missed[0].starts_with(line), "{missed:?}");
     }
 }

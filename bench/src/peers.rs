@@ -18,11 +18,11 @@ pub(crate) struct Skipped {
     pub(crate) reason: String,
 }
 
+/// Those that run.
+pub(crate) type Subjects = Vec<Box<dyn Subject>>;
+
 /// Starts them for values of at most so many bytes. Only peers may be missing.
-pub(crate) fn start(
-    wanted: &[Who],
-    largest: usize,
-) -> Result<(Vec<Box<dyn Subject>>, Vec<Skipped>)> {
+pub(crate) fn start(wanted: &[Who], largest: usize) -> Result<(Subjects, Vec<Skipped>)> {
     let (mut subjects, mut skipped) = (Vec::new(), Vec::new());
     for &who in wanted {
         match start_one(who, largest, &[]) {
@@ -44,7 +44,7 @@ pub(crate) fn start_one(who: Who, largest: usize, before: &[String]) -> Result<B
     Ok(match who {
         Who::Floor => Box::new(Floor::start(largest)?),
         Who::Copy => Box::new(Copy),
-        Who::Puddle => Box::new(Puddle::start(before)?),
+        Who::Puddle => Box::new(Puddle::start(largest, before)?),
         Who::Memcached | Who::MemcachedThreads => Box::new(memcached::start(who, before)?),
         Who::Redis => Box::new(redis::start(before)?),
         Who::Mooncake => Box::new(Mooncake::start(largest)?),

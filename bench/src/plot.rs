@@ -22,11 +22,15 @@ pub(crate) struct Plot {
 pub(crate) struct Line {
     /// Its name in the legend.
     pub(crate) name: String,
+    /// Its place among the colours, the same in all plots.
+    pub(crate) colour: usize,
+    /// Broken, where two lines have one colour.
+    pub(crate) is_dashed: bool,
     /// Its points; all figures are above zero.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-const WIDTH: f64 = 800.0;
+const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 80.0;
 const RIGHT: f64 = 600.0;
@@ -65,7 +69,7 @@ impl Plot {
         for (number, line) in self.lines.iter().enumerate() {
             let at = |&(x, y): &(f64, f64)| (across.at(x), up.at(y));
             let points: Vec<(f64, f64)> = line.points.iter().map(at).collect();
-            draw(&mut svg, number, &line.name, &points);
+            draw(&mut svg, number, line, &points);
         }
         svg + "</svg>\n"
     }
@@ -126,25 +130,23 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, more: &str, words: &str)
 }
 
 /// The line, its points, and its name in the legend.
-fn draw(svg: &mut String, number: usize, name: &str, points: &[(f64, f64)]) {
-    let colour = COLOURS[number % COLOURS.len()];
-    let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-    let line = |path: &str| {
-        format!(
-            "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>"
-        )
-    };
-    let _ = writeln!(svg, "{}", line(&path.join(" ")));
+fn draw(svg: &mut String, number: usize, line: &Line, points: &[(f64, f64)]) {
+    let colour = COLOURS[line.colour % COLOURS.len()];
+    let dashes = if line.is_dashed { "stroke-dasharray=\"6 4\"" } else { "" };
     let y = TOP + 16.0 + 24.0 * number as f64;
-    let _ = writeln!(
-        svg,
-        "{}",
-        line(&format!("{:.1},{y:.1} {:.1},{y:.1}", RIGHT + 14.0, RIGHT + 44.0))
-    );
-    for (x, y) in points.iter().copied().chain([(RIGHT + 29.0, y)]) {
+    let legend = [(RIGHT + 14.0, y), (RIGHT + 50.0, y)];
+    for points in [points, &legend] {
+        let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = writeln!(
+            svg,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" {dashes}/>",
+            path.join(" ")
+        );
+    }
+    for (x, y) in points.iter().copied().chain([(RIGHT + 32.0, y)]) {
         let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{colour}\"/>");
     }
-    text(svg, RIGHT + 52.0, y + 4.0, "start", "", name);
+    text(svg, RIGHT + 58.0, y + 4.0, "start", "", &line.name);
 }
 
 #[cfg(test)]
@@ -155,6 +157,8 @@ mod tests {
     fn every_line_is_drawn_within_the_frame_and_named() {
         let line = |name: &str, factor: f64| Line {
             name: name.to_owned(),
+            colour: 9,
+            is_dashed: true,
             points: vec![(1.0, factor), (16.0, 1_000.0 * factor)],
         };
         let plot = Plot {

@@ -16,8 +16,8 @@ use crate::memory::Memory;
 use crate::subject::{Processes, Reader, Subject, repeated};
 use crate::wire::Address;
 
-/// Room for an object of 256 MiB, its successor and the smaller ones.
-const POOL_BYTES: usize = 1 << 30;
+/// The least pool.
+const POOL_BYTES: usize = 64 << 20;
 const CLUSTER: &str = "bench";
 const SERVER: &str = "bench";
 /// A raw Gather is measured at this size only: it is for small values.
@@ -67,13 +67,14 @@ pub(crate) fn version() -> Option<String> {
 }
 
 impl Puddle {
-    /// Starts a server; `before` goes before its command.
-    pub(crate) fn start(before: &[String]) -> Result<Self> {
+    /// Starts a server for objects of at most so many bytes; `before` goes before
+    /// its command.
+    pub(crate) fn start(largest: usize, before: &[String]) -> Result<Self> {
         let folder = TempDir::new()?;
         let (tcp, unix) = (free_address()?, folder.path().join("puddle"));
         let by_tcp = format!("static:{SERVER}={tcp}");
         let by_unix = format!("static:{SERVER}=unix:{}", unix.display());
-        let words = [before, &command(&by_tcp, &tcp.to_string(), &unix)?].concat();
+        let words = [before, &command(&by_tcp, &tcp.to_string(), &unix, largest)?].concat();
         let mut server = Child::start(&words, folder.path(), "puddle-log")?;
         server.wait_for(&Address::Tcp(tcp))?;
         // The client's other ways to the server go here.
@@ -87,8 +88,15 @@ impl Puddle {
     }
 }
 
-fn command(discovery: &str, listen: &str, socket: &FilePath) -> Result<Vec<String>> {
-    let (pool, socket) = (POOL_BYTES.to_string(), socket.display().to_string());
+fn command(
+    discovery: &str,
+    listen: &str,
+    socket: &FilePath,
+    largest: usize,
+) -> Result<Vec<String>> {
+    // The largest object, its successor, and the smaller ones.
+    let pool = (4 * largest).max(POOL_BYTES).next_multiple_of(1 << 20).to_string();
+    let socket = socket.display().to_string();
     let binary = binary()?.display().to_string();
     let cluster = [&binary, "--cluster", CLUSTER, "--discovery", discovery, "serve"];
     let server = ["--name", SERVER, "--listen", listen, "--socket", &socket, "--pool", &pool];
