@@ -12,7 +12,7 @@ CARGO ?= cargo
 # One profile for the tests and for the binaries that they start.
 TEST_BINARY := target/debug/puddle
 DEMO_BINARY := target/release/puddle
-BENCH_BINARY := target/release/rampuddle-bench
+BENCH_BINARY := $(or $(CARGO_TARGET_DIR),target)/release/rampuddle-bench
 
 .PHONY: demo test tools check format lint documents fuzz bench soak audit install clean
 

@@ -66,10 +66,12 @@ pub(crate) enum Operation {
     Get,
     /// The same without looking at checksums.
     GetUnverified,
-    /// A read into memory that the client takes anew.
-    GetFresh,
+    /// A read into memory of the client, which keeps it for the next read.
+    GetRecycled,
     /// The same without looking at checksums.
-    GetFreshUnverified,
+    GetRecycledUnverified,
+    /// A read into memory that nobody has used before.
+    GetFresh,
     /// A raw Gather of one value on one connection.
     Gather,
     /// A write from memory, one copy.
@@ -88,8 +90,9 @@ impl fmt::Display for Operation {
         formatter.pad(match self {
             Self::Get => "get",
             Self::GetUnverified => "get, unverified",
+            Self::GetRecycled => "get, client's memory",
+            Self::GetRecycledUnverified => "get, client's memory, unverified",
             Self::GetFresh => "get, fresh memory",
-            Self::GetFreshUnverified => "get, fresh memory, unverified",
             Self::Gather => "raw Gather",
             Self::Put => "put",
         })

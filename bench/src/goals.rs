@@ -28,7 +28,7 @@ const LARGEST: Size = Size::ALL[3];
 
 /// All goals, by TCP, which all have.
 pub(crate) fn judge(rows: &[Row]) -> Vec<Goal> {
-    use Operation::{Gather, Get, GetFresh, GetUnverified, Put};
+    use Operation::{Gather, Get, GetFresh, GetRecycled, GetUnverified, Put};
     let mut goals = Vec::new();
     let mut wish = |operation, size, other, at_least| {
         goals.push(goal(rows, operation, size, other, at_least));
@@ -41,7 +41,9 @@ pub(crate) fn judge(rows: &[Row]) -> Vec<Goal> {
         wish(Get, *size, Who::Floor, 0.9);
         wish(GetUnverified, *size, Who::Memcached, 0.95);
     }
-    wish(GetFresh, LARGEST, Who::Floor, 0.8);
+    for operation in [GetRecycled, GetFresh] {
+        wish(operation, LARGEST, Who::Floor, 0.8);
+    }
     for size in &Size::ALL[1..] {
         wish(Put, *size, Who::Floor, 0.9);
         wish(Put, *size, Who::Memcached, 0.95);

@@ -31,6 +31,8 @@ struct Door {
     url: String,
     runtime: Runtime,
     client: Client,
+    /// The same, but it keeps no memory for the next read.
+    forgetful: Client,
 }
 
 impl Door {
@@ -38,8 +40,10 @@ impl Door {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let mut options = Options::new(&url);
         options.cluster = CLUSTER.to_owned();
-        let client = runtime.block_on(Client::connect(options))?;
-        Ok(Self { path, url, runtime, client })
+        let client = runtime.block_on(Client::connect(options.clone()))?;
+        options.buffer_bytes = 0;
+        let forgetful = runtime.block_on(Client::connect(options))?;
+        Ok(Self { path, url, runtime, client, forgetful })
     }
 }
 
@@ -115,8 +119,8 @@ fn one_copy() -> PutOptions {
 
 fn read_as(operation: Operation) -> GetOptions {
     let mut options = GetOptions::default();
-    use Operation::{GetFreshUnverified, GetUnverified};
-    options.verify = !matches!(operation, GetUnverified | GetFreshUnverified);
+    use Operation::{GetRecycledUnverified, GetUnverified};
+    options.verify = !matches!(operation, GetUnverified | GetRecycledUnverified);
     options
 }
 
@@ -126,8 +130,10 @@ impl Subject for Puddle {
     }
 
     fn offers(&self) -> Vec<(Path, Operation)> {
-        use Operation::{Gather, Get, GetFresh, GetFreshUnverified, GetUnverified, Put};
-        let all = [Get, GetUnverified, GetFresh, GetFreshUnverified, Gather, Put];
+        use Operation::{
+            Gather, Get, GetFresh, GetRecycled, GetRecycledUnverified, GetUnverified, Put,
+        };
+        let all = [Get, GetUnverified, GetRecycled, GetRecycledUnverified, GetFresh, Gather, Put];
         self.doors.iter().flat_map(|door| all.map(|operation| (door.path, operation))).collect()
     }
 
@@ -154,7 +160,9 @@ impl Subject for Puddle {
 
     fn run(&mut self, case: Case, calls: usize, memory: &mut Memory) -> Result<Vec<Duration>> {
         let door = self.door(case.path)?;
-        door.runtime.block_on(calls_of(&door.client, case, calls, memory))
+        let is_fresh = case.operation == Operation::GetFresh;
+        let client = if is_fresh { &door.forgetful } else { &door.client };
+        door.runtime.block_on(calls_of(client, case, calls, memory))
     }
 
     fn processes(&self, _: Path) -> Processes {
@@ -187,7 +195,7 @@ async fn calls_of(
                 times.push(begin.elapsed());
                 report.context("the object is gone")?.bytes as usize
             }
-            Operation::GetFresh | Operation::GetFreshUnverified => {
+            Operation::GetRecycled | Operation::GetRecycledUnverified | Operation::GetFresh => {
                 let value = client.get(&name, &get).await?;
                 times.push(begin.elapsed());
                 value.context("the object is gone")?.len()

@@ -45,8 +45,8 @@ fn gets_and_puts_are_compared_with_the_floor_by_every_way() {
     // Two ways, a get and a put, two sizes.
     assert_eq!(rows_of(&said, "floor").len(), 2 * 2 * 2, "{said}");
     assert_eq!(rows_of(&said, "memory copy").len(), 2, "{said}");
-    // Four kinds of get and a put; of 64 KiB the raw Gather too.
-    assert_eq!(rows_of(&said, "RamPuddle").len(), 2 * (6 + 5), "{said}");
+    // Five kinds of get and a put; of 64 KiB the raw Gather too.
+    assert_eq!(rows_of(&said, "RamPuddle").len(), 2 * (7 + 6), "{said}");
     for row in rows_of(&said, "RamPuddle") {
         assert!(row.contains(" (") && !row.contains("failed"), "no ratio to the floor: {row}");
     }
