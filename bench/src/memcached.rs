@@ -23,7 +23,8 @@ const HOW_TO_GET: &str = "memcached is not installed: deploy/bench-peers.sh inst
 
 /// Its version.
 pub(crate) fn version() -> Option<String> {
-    first_line(installed("memcached")?, &["-V"])
+    let line = first_line(installed("memcached")?, &["-V"])?;
+    Some(line.trim_start_matches("memcached ").to_owned())
 }
 
 /// Starts it with one thread, and listening on both ways, or with as many threads

@@ -67,7 +67,8 @@ pub(crate) fn binary() -> Result<PathBuf> {
 
 /// Its version.
 pub(crate) fn version() -> Option<String> {
-    first_line(binary().ok()?, &["--version"])
+    let line = first_line(binary().ok()?, &["--version"])?;
+    Some(line.trim_start_matches("puddle ").to_owned())
 }
 
 impl Puddle {

@@ -21,7 +21,9 @@ const HOW_TO_GET: &str = "redis-server is not installed: deploy/bench-peers.sh i
 
 /// Its version.
 pub(crate) fn version() -> Option<String> {
-    first_line(installed("redis-server")?, &["--version"])
+    let line = first_line(installed("redis-server")?, &["--version"])?;
+    let version = line.split_whitespace().find_map(|word| word.strip_prefix("v="));
+    Some(version.unwrap_or(&line).to_owned())
 }
 
 /// Starts it as a memory only, listening on both ways. `before` goes before its

@@ -73,7 +73,7 @@ fn scaling(everything: &Everything) -> readers::Plan {
     let (numbers, rounds, milliseconds) = match everything {
         Everything { tiny: true, .. } => (vec![1, 2], 1, 1),
         Everything { quick: true, .. } => (vec![1, 2, 4, 8, 16], 1, 300),
-        _ => (vec![1, 2, 4, 8, 16], 5, 700),
+        _ => (vec![1, 2, 4, 8, 16], 3, 500),
     };
     readers::Plan { numbers, rounds, time: Duration::from_millis(milliseconds) }
 }
