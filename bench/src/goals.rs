@@ -69,7 +69,7 @@ fn goal(rows: &[Row], operation: Operation, size: Size, other: Who, at_least: f6
 /// A row for each goal.
 pub(crate) fn table(goals: &[Goal]) -> String {
     let row = |goal: &Goal| {
-        let reached = goal.reached.map_or_else(|| "not measured".to_owned(), |it| it.to_string());
+        let reached = goal.reached.map_or_else(|| "not measured".to_owned(), exactly);
         let verdict = match goal.is_met() {
             Some(true) => "yes",
             Some(false) => "MISSED",
@@ -90,11 +90,17 @@ pub(crate) fn table(goals: &[Goal]) -> String {
     markdown(&head, &goals.iter().map(row).collect::<Vec<_>>())
 }
 
+/// With one more digit than elsewhere: a goal of 0.90 is missed by 0.897.
+fn exactly(reached: Spread) -> String {
+    let Spread { middle, least, most } = reached;
+    format!("{middle:.3} ({least:.2}-{most:.2})")
+}
+
 /// Those that were missed, each in a line.
 pub(crate) fn missed(goals: &[Goal]) -> Vec<String> {
     let missed = goals.iter().filter(|goal| goal.is_met() == Some(false));
     let line = |goal: &Goal| {
-        let reached = goal.reached.map(|it| it.to_string()).unwrap_or_default();
+        let reached = goal.reached.map(exactly).unwrap_or_default();
         let Goal { own, other, at_least, .. } = goal;
         format!("{own}: {reached} times as fast as {other}, not {at_least:.2}")
     };
@@ -130,7 +136,7 @@ mod tests {
         let slow = [rows[0].clone(), row(Who::Puddle, Operation::Gather, [23.0, 43.0, 12.0])];
         let missed = missed(&judge(&slow));
         assert_eq!(missed.len(), 1, "{missed:?}");
-        let line = "RamPuddle: raw Gather, 64 KiB, TCP: 0.87 (0.83-0.93) times as fast as floor";
+        let line = "RamPuddle: raw Gather, 64 KiB, TCP: 0.870 (0.83-0.93) times as fast as floor";
         assert!(missed[0].starts_with(line), "{missed:?}");
     }
 }
