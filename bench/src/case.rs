@@ -24,6 +24,13 @@ pub(crate) enum Who {
     Mooncake,
 }
 
+impl Who {
+    /// Whether it is part of this project, and so always there.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Floor | Self::Copy | Self::Puddle)
+    }
+}
+
 impl fmt::Display for Who {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {

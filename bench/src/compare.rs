@@ -1,6 +1,6 @@
 //! Prints gets and puts side by side.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::arguments::Filter;
 use crate::case::Operation;
@@ -14,7 +14,11 @@ pub(crate) fn run(filter: &Filter) -> Result<()> {
     let (mut subjects, _) = peers::start(&filter.wanted(), largest)?;
     let rows = measure(&mut subjects, &plan);
     print(&rows, &plan);
-    Ok(())
+    let broken = rows.iter().find(|row| row.case.who.is_ours() && row.problem.is_some());
+    match broken.and_then(|row| Some((row.case, row.problem.as_deref()?))) {
+        Some((case, problem)) => bail!("{case}: {problem}"),
+        None => Ok(()),
+    }
 }
 
 /// One table for each size and direction.

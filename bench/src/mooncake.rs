@@ -1,7 +1,7 @@
 //! Mooncake Store over TCP, through its Python package: a master, a process that
 //! has the values, and a process that asks for them. See `peers/mooncake_worker.py`.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -89,9 +89,9 @@ pub(crate) struct Mooncake {
     master: Child,
     address: SocketAddr,
     there: BTreeSet<Size>,
-    /// Clients of earlier runs with many readers: they are slow to start.
+    /// Readers that were started so far.
+    readers: Cell<usize>,
     folder: TempDir,
-    idle: RefCell<usize>,
 }
 
 impl Mooncake {
@@ -114,8 +114,8 @@ impl Mooncake {
         master.wait_for(&Address::Tcp(address))?;
         let store = Worker::start("store", folder.path(), address, SEGMENT_BYTES)?;
         let client = Worker::start("client", folder.path(), address, largest)?;
-        let (there, idle) = (BTreeSet::new(), RefCell::new(0));
-        Ok(Self { client, store, master, address, there, folder, idle })
+        let (there, readers) = (BTreeSet::new(), Cell::new(0));
+        Ok(Self { client, store, master, address, there, readers, folder })
     }
 }
 
@@ -171,8 +171,8 @@ impl Subject for Mooncake {
     }
 
     fn reader(&self, _: Path, size: Size) -> Result<Box<dyn Reader>> {
-        *self.idle.borrow_mut() += 1;
-        let folder = self.folder.path().join(format!("reader-{}", self.idle.borrow()));
+        self.readers.set(self.readers.get() + 1);
+        let folder = self.folder.path().join(format!("reader-{}", self.readers.get()));
         fs::create_dir(&folder)?;
         let worker = Worker::start("client", &folder, self.address, size.0)?;
         Ok(Box::new(MooncakeReader { worker, size }))

@@ -27,7 +27,7 @@ pub(crate) fn start(wanted: &[Who], largest: usize) -> Result<(Subjects, Vec<Ski
     for &who in wanted {
         match start_one(who, largest, &[]) {
             Ok(subject) => subjects.push(subject),
-            Err(error) if matches!(who, Who::Floor | Who::Copy | Who::Puddle) => {
+            Err(error) if who.is_ours() => {
                 return Err(error.context(format!("{who} must be there")));
             }
             Err(error) => skipped.push(Skipped { who, reason: format!("{error:#}") }),

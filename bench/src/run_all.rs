@@ -42,8 +42,22 @@ pub(crate) fn run(everything: &Everything) -> Result<ExitCode> {
     }
     let missed = goals::missed(&results.goals);
     missed.iter().for_each(|line| println!("MISSED: {line}"));
-    let is_failed = !missed.is_empty() && !everything.quick && !everything.tiny;
+    let is_missed = !missed.is_empty() && !everything.quick && !everything.tiny;
+    let is_failed = is_missed || has_broken(&results);
     Ok(if is_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Names what was not measured to its end; whether something of ours is among it. A
+/// peer that breaks is no failure, as one that is missing is none.
+fn has_broken(results: &Results) -> bool {
+    let of_row = |row: &Row| Some((row.case.who, row.case.to_string(), row.problem.clone()?));
+    let of_readers = |it: &Scaling| {
+        Some((it.who, format!("{}: {} readers", it.who, it.readers), it.problem.clone()?))
+    };
+    let rows = results.rows.iter().filter_map(of_row);
+    let broken: Vec<_> = rows.chain(results.readers.iter().filter_map(of_readers)).collect();
+    broken.iter().for_each(|(_, what, problem)| println!("FAILED: {what}: {problem}"));
+    broken.iter().any(|(who, ..)| who.is_ours())
 }
 
 fn measured(everything: &Everything) -> Result<Results> {
