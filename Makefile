@@ -4,6 +4,7 @@
 #   make test    all set-up and the tests
 #   make check   what CI runs: formatting, lints, documents, tests, a short fuzz run
 #   make fuzz    a short run of the fuzzers, and the bugs planted for them
+#   make bench   side by side with the floor and peers; QUICK=1 in under 3 minutes
 #   make soak    the long runs, by hand
 #   make install puddle into ~/.cargo/bin (PREFIX=... for elsewhere)
 
@@ -11,8 +12,9 @@ CARGO ?= cargo
 # One profile for the tests and for the binaries that they start.
 TEST_BINARY := target/debug/puddle
 DEMO_BINARY := target/release/puddle
+BENCH_BINARY := $(or $(CARGO_TARGET_DIR),target)/release/rampuddle-bench
 
-.PHONY: demo test tools check format lint documents fuzz soak audit install clean
+.PHONY: demo test tools check format lint documents fuzz bench soak audit install clean
 
 demo:
 	$(CARGO) build --release --locked --package puddle
@@ -43,6 +45,14 @@ documents:
 # Outside the workspace, with a lock file of its own.
 fuzz:
 	fuzz/check.sh
+
+# Writes docs/benchmarks.md, and fails when a goal is missed. QUICK=1 prints only,
+# unless DOCUMENT=docs says where to write.
+bench:
+	deploy/bench-peers.sh
+	$(CARGO) build --release --locked --package puddle --package rampuddle-bench
+	$(BENCH_BINARY) all $(if $(QUICK),--quick) \
+	  $(if $(DOCUMENT),--document $(DOCUMENT),$(if $(QUICK),,--document docs))
 
 # The long runs at their full size; writes what it saw into docs/testing.md.
 soak:

@@ -1,9 +1,11 @@
-//! Measures what is written in `docs/performance.md`. Nothing depends on this
-//! crate.
+//! Measures what is written in `docs/performance.md` and `docs/benchmarks.md`.
+//! Nothing depends on this crate.
 //!
 //! ```text
 //! cargo run --release -p rampuddle-bench -- placement
 //! cargo run --release -p rampuddle-bench -- metrics
+//! cargo run --release -p rampuddle-bench -- compare --who floor,puddle --sizes 64K --ops get
+//! make bench
 //! ```
 //!
 //! `--tiny` runs everything once and short, so that the tests can see that it
@@ -11,36 +13,59 @@
 
 #![forbid(unsafe_code)]
 
+mod arguments;
+mod case;
+mod child;
+mod compare;
+mod cost;
+mod document;
+mod floor;
+mod goals;
+mod machine;
+mod memcached;
+mod memory;
 mod metrics;
+mod mooncake;
+mod peers;
 mod placement;
+mod plot;
+mod processors;
+mod puddle;
+mod readers;
+mod redis;
+mod rounds;
+mod run_all;
 mod sample;
+mod statistics;
+mod subject;
+mod table;
+mod text_peer;
+mod wire;
 
 use std::process::ExitCode;
 
-use crate::sample::Effort;
+use anyhow::Result;
+use clap::Parser;
 
-const USAGE: &str = "expected: rampuddle-bench placement|metrics [--tiny]";
+use crate::arguments::{Arguments, Bench};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words[..] {
-        [bench] => run(bench, Effort::Full),
-        [bench, "--tiny"] => run(bench, Effort::Tiny),
-        _ => refuse(),
+    match run(&Arguments::parse().bench) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("rampuddle-bench: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn run(bench: &str, effort: Effort) -> ExitCode {
+fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
-        "placement" => placement::run(effort),
-        "metrics" => metrics::run(effort),
-        _ => return refuse(),
+        Bench::Placement(effort) => placement::run(effort.effort()),
+        Bench::Metrics(effort) => metrics::run(effort.effort()),
+        Bench::Compare(filter) => compare::run(filter)?,
+        Bench::All(everything) => return run_all::run(everything),
+        Bench::FloorServer { largest, folder } => floor::serve(*largest, folder)?,
     }
-    ExitCode::SUCCESS
-}
-
-fn refuse() -> ExitCode {
-    eprintln!("{USAGE}");
-    ExitCode::from(2)
+    Ok(ExitCode::SUCCESS)
 }

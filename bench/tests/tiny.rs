@@ -31,10 +31,70 @@ fn the_bench_of_metrics_prints_what_an_operation_and_a_snapshot_cost() {
     assert!(table.lines().skip(2).all(|row| row.ends_with(" ns |")), "{table}");
 }
 
+/// Rows of all tables in `text` whose first cell is `who`.
+fn rows_of<'a>(text: &'a str, who: &str) -> Vec<&'a str> {
+    let begin = format!("| {who} ");
+    text.lines().filter(|line| line.starts_with(&begin)).collect()
+}
+
+#[test]
+fn gets_and_puts_are_compared_with_the_floor_by_every_way() {
+    let filter = ["--who", "puddle,floor,copy", "--sizes", "64K,1M"];
+    let (code, said) = run(&[&["compare", "--tiny"][..], &filter].concat());
+    assert_eq!(code, Some(0), "{said}");
+    // Two ways, a get and a put, two sizes.
+    assert_eq!(rows_of(&said, "floor").len(), 2 * 2 * 2, "{said}");
+    assert_eq!(rows_of(&said, "memory copy").len(), 2, "{said}");
+    // Five kinds of get and a put; of 64 KiB the raw Gather too.
+    assert_eq!(rows_of(&said, "RamPuddle").len(), 2 * (7 + 6), "{said}");
+    for row in rows_of(&said, "RamPuddle") {
+        assert!(row.contains(" (") && !row.contains("failed"), "no ratio to the floor: {row}");
+    }
+}
+
+#[test]
+fn a_filter_lets_its_rows_through_and_the_floor_that_they_are_compared_with() {
+    let filter = ["--who", "floor,puddle", "--sizes", "1000", "--ops", "get-unverified"];
+    let (code, said) = run(&[&["compare", "--tiny", "--paths", "unix"][..], &filter].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let rows: Vec<&str> = said.lines().filter(|line| line.contains("unix socket")).collect();
+    assert_eq!(rows.len(), 2, "{said}");
+    assert!(rows[0].contains("floor") && rows[1].contains("get, unverified"), "{said}");
+    assert!(!said.contains("TCP"), "{said}");
+}
+
+#[test]
+fn a_run_of_everything_writes_a_document_with_its_plots() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().to_string_lossy();
+    let (code, said) = run(&["all", "--tiny", "--document", &path]);
+    assert_eq!(code, Some(0), "{said}");
+    let document = std::fs::read_to_string(folder.path().join("benchmarks.md")).expect("written");
+    assert!(!document.contains("failed:"), "{document}");
+    for word in ["goals", "machine", "skipped", "gets", "puts", "readers", "costs", "rounds"] {
+        assert!(!document.contains(&format!("{{{word}}}")), "{word} was not filled in");
+    }
+    assert!(!rows_of(&document, "RamPuddle").is_empty(), "{document}");
+    let plots: Vec<&str> = document.split("](benchmarks/").skip(1).collect();
+    assert_eq!(plots.len(), 5, "{document}");
+    for plot in plots {
+        let name = plot.split(')').next().expect("a name");
+        let plot = std::fs::read_to_string(folder.path().join("benchmarks").join(name));
+        let plot = plot.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(plot.contains("RamPuddle") && plot.ends_with("</svg>\n"), "{name}: {plot}");
+    }
+}
+
 #[test]
 fn what_is_no_bench_is_told_what_there_is() {
-    for arguments in [&[][..], &["placements"], &["placement", "--short"]] {
+    for arguments in [
+        &[][..],
+        &["placements"],
+        &["placement", "--short"],
+        &["compare", "--who", "nobody"],
+        &["compare", "--sizes", "64X"],
+    ] {
         let (code, said) = run(arguments);
-        assert!(code == Some(2) && said.contains("placement|metrics [--tiny]"), "{said}");
+        assert!(code == Some(2) && said.contains("--help"), "{said}");
     }
 }
