@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::case::{Operation, Path, Size, Who};
+use crate::links::{LinksArguments, ReaderArguments};
 use crate::rounds::Plan;
 use crate::sample::Effort;
 
@@ -31,6 +32,11 @@ pub(crate) enum Bench {
     Compare(Filter),
     /// Everything in one run, judged by the goals: what `make bench` does
     All(Everything),
+    /// Many hosts that read one value at once over shaped links; needs root
+    Links(LinksArguments),
+    /// A reader on one of them; others start it
+    #[command(hide = true, name = crate::links::READER_COMMAND)]
+    LinkReader(ReaderArguments),
     /// The floor's server; others start it
     #[command(hide = true, name = crate::floor::COMMAND)]
     FloorServer {

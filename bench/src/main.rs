@@ -21,6 +21,7 @@ mod cost;
 mod document;
 mod floor;
 mod goals;
+mod links;
 mod machine;
 mod memcached;
 mod memory;
@@ -65,6 +66,11 @@ fn run(bench: &Bench) -> Result<ExitCode> {
         Bench::Metrics(effort) => metrics::run(effort.effort()),
         Bench::Compare(filter) => compare::run(filter)?,
         Bench::All(everything) => return run_all::run(everything),
+        Bench::Links(arguments) => {
+            let code = if links::run(arguments)? { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            return Ok(code);
+        }
+        Bench::LinkReader(arguments) => links::read(arguments)?,
         Bench::FloorServer { largest, folder } => floor::serve(*largest, folder)?,
     }
     Ok(ExitCode::SUCCESS)
