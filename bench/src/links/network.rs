@@ -57,8 +57,9 @@ impl Network {
 
     fn down(&self) {
         for host in 1..=64 {
-            // The pair of links goes with the namespace.
+            // The pair of links goes with the namespace, but not at once.
             let _ = Command::new("ip").args(["netns", "delete", &space(host)]).output();
+            let _ = Command::new("ip").args(["link", "delete", &near(host)]).output();
         }
         let _ = Command::new("ip").args(["link", "delete", BRIDGE]).output();
         let rule = ["-D", "FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"];

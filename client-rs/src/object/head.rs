@@ -12,6 +12,7 @@ use rampuddle_protocol::{RowFlags, Status, Version};
 use super::codec::{Codec, unpack};
 use super::copies::meet;
 use super::format::{INLINE_BYTES_MAX, Seed, Tag, head_key};
+use super::hedge::first_good;
 use super::life::Life;
 use super::operation::Operation;
 use super::ranks::{Places, YOUNG, prefer};
@@ -187,13 +188,18 @@ pub(super) async fn find_wanted(
     let first = places.all().len().min(operation.replicas_in(&view).into());
     let mut first = places.all()[..first].to_vec();
     prefer(operation, &mut first);
-    let Some(first) = first.into_iter().next() else {
+    let mut first = first.into_iter();
+    let (first, second) = (first.next(), first.next());
+    let Some(first) = first else {
         return Err(Error::NoServers { cluster: view.settings().cluster.as_str().into() });
     };
     // An owner by the object's own number of copies is enough; what a stand-in
     // has may be old.
-    let is_owner = |head: &Head| places.owners(head.tag.replicas).contains(&first);
-    match ask_wanted(operation, key, &first, part, wanted).await {
+    let is_owner = |head: &Head| places.owners(head.tag.replicas).contains(&head.server);
+    let asked = ask_wanted(operation, key, &first, part, wanted);
+    let second = || second.as_ref().map(|server| ask(operation, key, server, part));
+    let is_good = |said: &Said| matches!(said, Said::Has(head) if is_owner(head));
+    match first_good(operation, &first, asked, second, is_good).await {
         Said::Has(head) if is_owner(&head) => Ok(Some(*head)),
         said => {
             if matches!(said, Said::Nothing(_)) {

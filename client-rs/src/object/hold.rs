@@ -9,6 +9,7 @@ use rampuddle_protocol::SetId;
 use tokio::sync::{OwnedRwLockReadGuard, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::hedge::not_long;
 use super::operation::Operation;
 use super::ranks::answers;
 use crate::client::Core;
@@ -109,14 +110,15 @@ impl Hold {
     }
 }
 
-/// Holds the set on those of the servers that answer, as it is known now: whoever
-/// waited for the gate does not wait for the same server once more. Returns how many
+/// Holds the set on those of the servers that answer, as it is known now, and soon:
+/// whoever waited for the gate does not wait for the same server once more. Returns how many
 /// values of the set they have.
 async fn hold_all(operation: &Operation, servers: &[Arc<str>], set: SetId) -> u64 {
     let raw = &operation.raw();
     let servers = servers.iter().filter(|server| answers(operation, server));
-    let held = join_all(servers.map(|server| async move { raw.hold(server, &[set]).await }));
-    let answers = held.await.into_iter().flatten().flatten();
+    let sets = &[set];
+    let held = servers.map(|server| not_long(operation, server, raw.hold(server, sets)));
+    let answers = join_all(held).await.into_iter().flatten().flatten().flatten();
     answers.filter(|answer| answer.status.is_success()).map(|answer| answer.detail).sum()
 }
 

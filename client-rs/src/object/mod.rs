@@ -17,6 +17,7 @@ mod format_dumps;
 pub(crate) mod fuzzing;
 mod get;
 mod head;
+mod hedge;
 mod hold;
 mod if_version;
 mod life;

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::format::Tag;
 use super::head::{Head, Part, Wanted, find, find_greatest, find_wanted};
+use super::hedge::Hedging;
 use super::hold::Hold;
 use super::operation::Operation;
 use super::ranks::answers;
@@ -19,7 +20,7 @@ use super::report::{GetOptions, GetReport};
 use crate::buffers::Buffer;
 use crate::error::Error;
 
-/// Pieces read at once, each of at most 4 MiB.
+/// Pieces read at once, each of at most 1 MiB.
 const PIECES_AT_ONCE: usize = 8;
 /// Times that opening begins anew because the object was replaced meanwhile.
 const RESTARTS_MAX: usize = 5;
@@ -273,15 +274,19 @@ async fn read_all(
         out = rest;
     }
     shuffle(reading.operation, &mut waiting);
+    let hedging = &Hedging::new();
     let mut under_way = FuturesUnordered::new();
     loop {
         while under_way.len() < PIECES_AT_ONCE {
             let Some((piece, slice)) = waiting.pop() else { break };
-            under_way.push(async move { reading.piece(&piece, slice).await });
+            under_way.push(async move { hedging.piece(reading, &piece, slice).await });
         }
         match under_way.next().await {
             Some(read) => read?,
             None => return Ok(()),
+        }
+        if waiting.is_empty() {
+            hedging.spares();
         }
     }
 }

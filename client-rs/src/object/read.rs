@@ -10,6 +10,7 @@ use rampuddle_protocol::{GatherRow, Opcode, Outcome, SetId, Status};
 
 use super::codec::unpack;
 use super::format::{BLOCK_BYTES, Tag, stripe_key};
+use super::hedge::Course;
 use super::operation::Operation;
 use super::ranks::{Places, prefer};
 use super::report::Progress;
@@ -20,8 +21,11 @@ use crate::error::{Error, Misbehaviour};
 use crate::retry::Attempts;
 use crate::server::Class;
 
-/// Blocks of a piece at most: one frame's worth.
-const PIECE_BLOCKS: u64 = PAYLOAD_BYTES_MAX / BLOCK_BYTES;
+/// Blocks of a piece at most. Longer ones are no faster, and the last ones of a read
+/// would keep it waiting for longer.
+const PIECE_BLOCKS: u64 = 1;
+
+const _: () = assert!(PIECE_BLOCKS * BLOCK_BYTES <= PAYLOAD_BYTES_MAX);
 
 /// Times that every server is asked for a stripe before it is given up; the
 /// second one is a retry.
@@ -142,29 +146,39 @@ impl Served {
 
 impl Reading<'_> {
     /// Reads a piece into `out`.
-    pub(super) async fn piece(&self, piece: &Piece, out: &mut [u8]) -> Result<(), Unread> {
+    pub(super) async fn piece(
+        &self,
+        piece: &Piece,
+        out: &mut [u8],
+        course: &Course,
+    ) -> Result<(), Unread> {
         if self.is_stored_as_it_is(piece) {
-            return self.fetch(piece, &mut Room::Final(out)).await;
+            return self.fetch(piece, &mut Room::Final(out), course).await;
         }
-        out.copy_from_slice(&self.unpacked(piece).await?);
+        out.copy_from_slice(&self.unpacked(piece, course).await?);
         Ok(())
+    }
+
+    /// Whether more than one server should have each piece.
+    pub(super) fn has_choice(&self) -> bool {
+        self.tag.replicas > 1
     }
 
     /// Reads a piece into memory of its own.
     pub(super) async fn new_piece(&self, piece: &Piece) -> Result<Bytes, Unread> {
         if !self.is_stored_as_it_is(piece) {
-            return Ok(self.unpacked(piece).await?.into());
+            return Ok(self.unpacked(piece, &Course::default()).await?.into());
         }
         let memory = self.operation.servers.access().buffers.take(piece.bytes);
         let mut bytes = memory.map_err(|error| Unread::Failed(vec![error.to_string()]))?;
-        self.fetch(piece, &mut Room::Final(&mut bytes)).await?;
+        self.fetch(piece, &mut Room::Final(&mut bytes), &Course::default()).await?;
         Ok(bytes.into_bytes())
     }
 
     /// Reads a piece of which blocks are compressed.
-    async fn unpacked(&self, piece: &Piece) -> Result<Vec<u8>, Unread> {
+    async fn unpacked(&self, piece: &Piece, course: &Course) -> Result<Vec<u8>, Unread> {
         let mut bytes = vec![0; stored_bytes(self.blocks_of(piece)) as usize];
-        self.fetch(piece, &mut Room::Stored(&mut bytes)).await?;
+        self.fetch(piece, &mut Room::Stored(&mut bytes), course).await?;
         Ok(bytes)
     }
 
@@ -180,13 +194,19 @@ impl Reading<'_> {
     /// way is followed by the next from the byte reached, a block that is wrong
     /// is read again elsewhere. In the end `room` has the bytes as they are
     /// without a codec.
-    async fn fetch(&self, piece: &Piece, room: &mut Room<'_>) -> Result<(), Unread> {
+    async fn fetch(
+        &self,
+        piece: &Piece,
+        room: &mut Room<'_>,
+        course: &Course,
+    ) -> Result<(), Unread> {
         let key = stripe_key(self.tag.upload, piece.stripe);
         let view = self.operation.views.current();
         let places = Places::of_copies(&view, &key, self.tag.replicas);
         let (owners, others) = places.split(self.tag.replicas);
         let mut owners = owners.to_vec();
         prefer(self.operation, &mut owners);
+        owners.sort_by_key(|server| course.avoids.as_ref() == Some(server));
         let first_block = piece.blocks.start % blocks_per_stripe(&self.tag);
         let blocks = self.blocks_of(piece);
         let mut verifier =
@@ -201,6 +221,7 @@ impl Reading<'_> {
                 if std::mem::take(&mut has_failed) {
                     self.operation.servers.access().counters.failed_over();
                 }
+                course.asks(self.operation, server);
                 let before = verifier.reached();
                 let ask = self.ask_server(server, &key, piece, room, &mut verifier, &mut attempts);
                 let outcome = ask.await;

@@ -76,6 +76,11 @@ impl Server {
         self.suspect_and_probe(Some(error), Duration::ZERO);
     }
 
+    /// Notes that nothing came of the server while another one answered the same.
+    pub(crate) fn is_silent(self: &Arc<Self>) {
+        self.suspect_and_probe(None, Duration::ZERO);
+    }
+
     /// Notes that the server failed, and begins to probe it. `unreachable` says
     /// why there is no use in connecting to it, when that is how it failed.
     pub(super) fn suspect(self: &Arc<Self>, unreachable: Option<Error>) {

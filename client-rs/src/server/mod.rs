@@ -162,6 +162,11 @@ impl Server {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Bytes that moved over all connections so far.
+    pub(crate) fn moved_bytes(&self) -> u64 {
+        self.activity.load(Ordering::Relaxed)
+    }
+
     /// Whether the server failed lately and did not answer since. It is probed
     /// in the background; ask it only when nobody else can answer. While no
     /// connection to it can be made, it fails at once.
