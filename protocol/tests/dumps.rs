@@ -679,10 +679,7 @@ fn same_host() -> Vec<Case> {
             "unmap of two holds",
             UnmapRow,
             Envelope::request(Opcode::Unmap, 23),
-            [
-                (UnmapRow { mapping, hold }, b"", b""),
-                (UnmapRow { mapping, hold: 8 }, b"", b""),
-            ]
+            [(UnmapRow { mapping, hold }, b"", b""), (UnmapRow { mapping, hold: 8 }, b"", b""),]
         ),
     ]
 }
