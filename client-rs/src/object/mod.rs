@@ -19,6 +19,7 @@ mod get;
 mod head;
 mod hold;
 mod if_version;
+mod in_place;
 mod life;
 mod list;
 mod no_clobber;
