@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rampuddle_protocol::{MapRow, MappedRow, Opcode, RowFlags, SetId, Status};
+use rampuddle_protocol::{MapRow, MappedRow, Opcode, RowFlags, SetId, Status, Version};
 
 use super::{Holding, Kept, Mapping};
 use crate::connection::Connection;
@@ -22,8 +22,8 @@ pub(crate) enum Question<'a> {
 pub(crate) enum Mapped {
     /// It keeps what it described.
     Kept(Arc<Kept>),
-    /// It keeps nothing.
-    Refused(Status),
+    /// It keeps nothing; the version of a delete that it remembers.
+    Refused(Status, Version),
 }
 
 impl Mapping {
@@ -61,11 +61,11 @@ impl Mapping {
                     let (mapping, hold) = (row.mapping, row.hold);
                     (row, key) = (MapRow { mapping, hold, cursor, ..MapRow::default() }, b"");
                 }
-                Page::Refused(status) => {
+                Page::Refused(status, version) => {
                     if kept.state == Holding::Asked {
                         kept.state = Holding::Nothing;
                     }
-                    return Ok(Mapped::Refused(status));
+                    return Ok(Mapped::Refused(status, version));
                 }
             }
         }
@@ -86,7 +86,7 @@ impl Mapping {
         let header = connection.receive_head().await?;
         if header.status != Status::Ok as u8 {
             let status = Status::from_number(header.status).unwrap_or(Status::Unsupported);
-            return Ok(Page::Refused(status));
+            return Ok(Page::Refused(status, Version::NONE));
         }
         let (mut page, mut runs) = (Page::Last, 0);
         let table = connection.table::<MappedRow>()?;
@@ -108,10 +108,10 @@ impl Mapping {
                     }
                 }
                 Status::Incomplete => page = Page::More(row.detail),
-                status => page = Page::Refused(status),
+                status => page = Page::Refused(status, row.version),
             }
         }
-        is_sound &= runs > 0 || matches!(page, Page::Refused(_));
+        is_sound &= runs > 0 || matches!(page, Page::Refused(..));
         match is_sound {
             true => Ok(page),
             false => Err(connection.misbehaved(Misbehaviour::Places)),
@@ -124,5 +124,5 @@ enum Page {
     Last,
     /// More runs follow, from there on.
     More(u64),
-    Refused(Status),
+    Refused(Status, Version),
 }

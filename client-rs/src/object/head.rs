@@ -183,7 +183,8 @@ pub(super) async fn find_wanted(
     wanted: &mut Wanted<'_>,
 ) -> Result<Option<Head>, Error> {
     let view = operation.views.current();
-    let Some((places, first)) = first_owner(operation, &view, key) else {
+    let (places, first) = first_owners(operation, &view, key);
+    let Some(first) = first.into_iter().next() else {
         return Err(Error::NoServers { cluster: view.settings().cluster.as_str().into() });
     };
     // An owner by the object's own number of copies is enough; what a stand-in
@@ -200,18 +201,18 @@ pub(super) async fn find_wanted(
     }
 }
 
-/// The servers that may have a head, and the one to ask first: an owner by the
-/// client's own number of copies.
-pub(super) fn first_owner(
+/// The servers that may have a head, and those to ask first, in that order: the
+/// owners by the client's own number of copies.
+pub(super) fn first_owners(
     operation: &Operation,
     view: &View,
     key: &Bytes,
-) -> Option<(Places, Arc<str>)> {
+) -> (Places, Vec<Arc<str>>) {
     let places = Places::of(view, key);
     let first = places.all().len().min(operation.replicas_in(view).into());
     let mut first = places.all()[..first].to_vec();
     prefer(operation, &mut first);
-    Some((places, first.into_iter().next()?))
+    (places, first)
 }
 
 /// Asks every server that may have the head, and takes the greatest.

@@ -13,14 +13,16 @@ use rampuddle_protocol::{MappedRow, RowFlags, SetId, Status};
 use self::places::{Assembly, Places};
 pub(super) use self::read::cut_parts;
 use super::format::{STRIPE_KIND, Tag};
-use super::head::{Head, first_owner};
+use super::head::{Head, first_owners};
 use super::operation::Operation;
-use super::ranks::answers;
+use super::ranks::{Places as ServersOf, answers};
 use super::read::{blocks_per_stripe, stored_bytes};
 use crate::mapping::{Kept, Mapped, Mapping, Question};
 use crate::raw::Answer;
 use crate::server::{Class, Lease};
 
+/// Owners on this machine that are asked one after the other.
+const OWNERS_ASKED: usize = 3;
 /// An object of at most so many bytes is copied all the same.
 const SMALL_BYTES: u64 = 16 << 10;
 
@@ -53,20 +55,35 @@ struct Found {
 }
 
 impl InPlace {
-    /// Looks an object up on a server of this machine, if the one to ask first is
-    /// one: its head, and all of it that lies there. `None` = whatever there is to be
-    /// known is to be asked for the usual way.
+    /// Looks an object up on servers of this machine, if those to ask first are such:
+    /// its head, and all of it that lies there. `None` = whatever there is to be known
+    /// is to be asked for the usual way.
     pub(super) async fn find(operation: &Operation, key: &Bytes) -> Option<(Head, Option<Self>)> {
-        let access = operation.servers.access();
-        if !access.maps {
+        if !operation.servers.access().maps {
             return None;
         }
         let view = operation.views.current();
-        let (places, first) = first_owner(operation, &view, key)?;
-        let server = operation.servers.server(&first).ok()?;
-        let mut lease = OfServer::lease(operation, &first).await?;
+        let (places, first) = first_owners(operation, &view, key);
+        for name in first.into_iter().take(OWNERS_ASKED) {
+            match Self::find_on(operation, key, &places, name).await {
+                // An owner by the client's own number of copies may be none by the
+                // object's.
+                Asked::HasNone => {}
+                Asked::Found(found) => return Some(*found),
+                Asked::Other => return None,
+            }
+        }
+        None
+    }
+
+    async fn find_on(
+        operation: &Operation,
+        key: &Bytes,
+        places: &ServersOf,
+        name: Arc<str>,
+    ) -> Asked {
+        let Some(mut ready) = OfServer::lease(operation, &name).await else { return Asked::Other };
         let (mut found, mut head) = (Found::default(), None);
-        let question = Question::WithSet(key);
         let each = |row: &MappedRow, found_key: &[u8], tag: &[u8]| match head {
             None if found_key == &key[..] => {
                 head = Some(answer_of(row, tag));
@@ -74,35 +91,51 @@ impl InPlace {
             }
             _ => found.add(row, found_key),
         };
-        let asked = lease.mapping.ask(&mut lease.lease, question, each).await;
+        let asked = ready.mapping.ask(&mut ready.lease, Question::WithSet(key), each).await;
         let kept = match asked {
             Ok(Mapped::Kept(kept)) => kept,
-            Ok(Mapped::Refused(status)) => {
-                if status == Status::Expired {
-                    server.forget_mapping(&lease.mapping);
+            Ok(Mapped::Refused(status, deleted)) => {
+                if let (Status::Expired, Ok(server)) = (status, operation.servers.server(&name)) {
+                    server.forget_mapping(&ready.mapping);
                 }
-                lease.lease.finish();
-                return None;
+                ready.lease.finish();
+                let has_none = status == Status::NotFound && deleted.is_none();
+                return if has_none { Asked::HasNone } else { Asked::Other };
             }
-            Err(_) => return None,
+            Err(_) => return Asked::Other,
         };
-        lease.lease.finish();
-        let mut head = Head::begin(operation, key, &first, &head?).ok()?;
-        if !places.owners(head.tag.replicas).contains(&first) {
+        ready.lease.finish();
+        let Some(head) = head else { return Asked::Other };
+        match Self::take(operation, key, places, &head, OfServer { name, kept, found }).await {
+            Some(found) => Asked::Found(Box::new(found)),
+            None => Asked::Other,
+        }
+    }
+
+    /// Takes what one server said of a head and its stripes, if that makes sense and is
+    /// enough.
+    async fn take(
+        operation: &Operation,
+        key: &Bytes,
+        places: &ServersOf,
+        answer: &Answer,
+        mut server: OfServer,
+    ) -> Option<(Head, Option<Self>)> {
+        let mut head = Head::begin(operation, key, &server.name, answer).ok()?;
+        if !places.owners(head.tag.replicas).contains(&server.name) {
             return None;
         }
-        let bytes = Places::all(&first, &kept, &found.runs[found.head.clone()]);
-        let variable = bytes.part(head.tag.inline_bytes()..head.tag.head_bytes())?;
+        let variable = server.head().part(head.tag.inline_bytes()..head.tag.head_bytes())?;
         if head.tag.has_table() {
             head.describe(&variable.joined()).ok()?;
         }
         if head.life().is_over(operation.clocks().now_ms()) {
             return None;
         }
-        found.finish(&head);
-        let in_place = Self { servers: vec![OfServer { name: first, kept, found }] };
-        if head.tag.is_inline() && in_place.is_better_copied(&head) {
-            // A hold of the server's for so little is worth more than the copy.
+        server.found.finish(&head);
+        let in_place = Self { servers: vec![server] };
+        if head.tag.is_inline() && is_better_copied(&head) {
+            // The server keeps nothing for so little.
             head.take_inline(in_place.inline(&head.tag)?.joined()).ok()?;
             head.unpack_inline(operation).await.ok()?;
             return Some((head, None));
@@ -124,12 +157,6 @@ impl InPlace {
         self.servers.extend(found.into_iter().flatten());
     }
 
-    /// Whether an inline object is small, or not stored as readers want it.
-    fn is_better_copied(&self, head: &Head) -> bool {
-        let is_plain = head.table.iter().all(|block| block.is_plain);
-        head.tag.object_bytes <= SMALL_BYTES || !is_plain
-    }
-
     /// Whether all stripes of the object are there.
     pub(super) fn is_whole(&self, tag: &Tag) -> bool {
         (0..tag.stripes()).all(|stripe| self.stripe(stripe).is_some())
@@ -137,8 +164,7 @@ impl InPlace {
 
     /// Where the bytes of an inline object lie, as they are stored.
     fn inline(&self, tag: &Tag) -> Option<Places<'_>> {
-        let OfServer { name, kept, found } = self.servers.first()?;
-        Places::all(name, kept, &found.runs[found.head.clone()]).part(0..tag.inline_bytes())
+        self.servers.first()?.head().part(0..tag.inline_bytes())
     }
 
     /// Where a stripe lies.
@@ -150,6 +176,21 @@ impl InPlace {
     }
 }
 
+/// Whether an inline object is small, or not stored as readers want it.
+fn is_better_copied(head: &Head) -> bool {
+    let is_plain = head.table.iter().all(|block| block.is_plain);
+    head.tag.object_bytes <= SMALL_BYTES || !is_plain
+}
+
+/// What came of asking one server.
+enum Asked {
+    Found(Box<(Head, Option<InPlace>)>),
+    /// It has no such object, and remembers no delete of one.
+    HasNone,
+    /// Nothing that is enough to go by.
+    Other,
+}
+
 /// A connection to a server of this machine, and its pool.
 struct Ready {
     lease: Lease,
@@ -157,6 +198,11 @@ struct Ready {
 }
 
 impl OfServer {
+    /// Where the head lies.
+    fn head(&self) -> Places<'_> {
+        Places::all(&self.name, &self.kept, &self.found.runs[self.found.head.clone()])
+    }
+
     async fn lease(operation: &Operation, name: &Arc<str>) -> Option<Ready> {
         let server = operation.servers.server(name).ok()?;
         let mapping = server.mapping(operation.deadline()).await?;
