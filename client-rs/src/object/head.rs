@@ -450,11 +450,7 @@ impl Head {
 
     /// Takes the stored bytes of an inline object, and compares them with their
     /// checksum if that is wanted. The variable part must have been taken before.
-    pub(super) fn take_inline(
-        &mut self,
-        bytes: Vec<u8>,
-        verify: bool,
-    ) -> Result<(), &'static str> {
+    pub(super) fn take_inline(&mut self, bytes: Vec<u8>, verify: bool) -> Result<(), &'static str> {
         self.check_inline(&bytes, verify)?;
         self.inline = bytes.into();
         Ok(())

@@ -58,14 +58,19 @@ impl InPlace {
     /// Looks an object up on servers of this machine, if those to ask first are such:
     /// its head, and all of it that lies there. `None` = whatever there is to be known
     /// is to be asked for the usual way.
-    pub(super) async fn find(operation: &Operation, key: &Bytes) -> Option<(Head, Option<Self>)> {
+    /// The bytes of one that is copied are compared with their checksum, if wanted.
+    pub(super) async fn find(
+        operation: &Operation,
+        key: &Bytes,
+        verify: bool,
+    ) -> Option<(Head, Option<Self>)> {
         if !operation.servers.access().maps {
             return None;
         }
         let view = operation.views.current();
         let (places, first) = first_owners(operation, &view, key);
         for name in first.into_iter().take(OWNERS_ASKED) {
-            match Self::find_on(operation, key, &places, name).await {
+            match Self::find_on(operation, key, &places, name, verify).await {
                 // An owner by the client's own number of copies may be none by the
                 // object's.
                 Asked::HasNone => {}
@@ -81,6 +86,7 @@ impl InPlace {
         key: &Bytes,
         places: &ServersOf,
         name: Arc<str>,
+        verify: bool,
     ) -> Asked {
         let Some(mut ready) = OfServer::lease(operation, &name).await else { return Asked::Other };
         let (mut found, mut head) = (Found::default(), None);
@@ -106,7 +112,8 @@ impl InPlace {
         };
         ready.lease.finish();
         let Some(head) = head else { return Asked::Other };
-        match Self::take(operation, key, places, &head, OfServer { name, kept, found }).await {
+        let server = OfServer { name, kept, found };
+        match Self::take(operation, key, places, &head, server, verify).await {
             Some(found) => Asked::Found(Box::new(found)),
             None => Asked::Other,
         }
@@ -120,6 +127,7 @@ impl InPlace {
         places: &ServersOf,
         answer: &Answer,
         mut server: OfServer,
+        verify: bool,
     ) -> Option<(Head, Option<Self>)> {
         let mut head = Head::begin(operation, key, &server.name, answer).ok()?;
         if !places.owners(head.tag.replicas).contains(&server.name) {
@@ -136,7 +144,7 @@ impl InPlace {
         let in_place = Self { servers: vec![server] };
         if head.tag.is_inline() && is_better_copied(&head) {
             // The server keeps nothing for so little.
-            head.take_inline(in_place.inline(&head.tag)?.joined()).ok()?;
+            head.take_inline(in_place.inline(&head.tag)?.joined(), verify).ok()?;
             head.unpack_inline(operation).await.ok()?;
             return Some((head, None));
         }

@@ -119,12 +119,6 @@ impl Opened {
         had: &mut [(u64, Piece, Had<'_>)],
     ) -> Result<(), Stopped> {
         let missing = |had: &Had<'_>| matches!(had, Had::Else(None));
-        let bytes: u64 = had.iter().filter(|one| missing(&one.2)).map(|one| one.1.bytes).sum();
-        if bytes == 0 {
-            return Ok(());
-        }
-        // An error now, rather than the end of the process half way.
-        drop(self.memory(bytes).map_err(Stopped::Local)?);
         let mut under_way = FuturesUnordered::new();
         for (_, piece, had) in had.iter_mut().filter(|one| missing(&one.2)) {
             under_way.push(async move {
@@ -226,7 +220,7 @@ impl Reading<'_> {
     async fn new_piece_near(&self, in_place: &InPlace, piece: &Piece) -> Result<Bytes, Unread> {
         match self.unpacked_here(in_place, piece).await? {
             Some(bytes) => Ok(bytes.into()),
-            None => Ok(self.new_piece(piece).await?.into()),
+            None => self.new_piece(piece).await,
         }
     }
 
@@ -266,7 +260,7 @@ impl Reading<'_> {
         piece: &Piece,
     ) -> Result<(Vec<Bytes>, u64), Unread> {
         let Some(in_place) = in_place else {
-            return Ok((vec![self.new_piece(piece).await?.into()], 0));
+            return Ok((vec![self.new_piece(piece).await?], 0));
         };
         let places = self.plain_places(in_place, piece);
         match places.filter(|places| !self.verify || self.is_right(places, piece)) {
