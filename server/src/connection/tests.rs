@@ -17,6 +17,8 @@ use crate::session::Sessions;
 use crate::store::{Now, Store};
 use crate::testing::Seeded;
 
+mod share;
+
 const UNIX_MS: u64 = 1_700_000_000_000;
 
 /// One server side, fed and drained by hand.
