@@ -196,8 +196,12 @@ impl Opened {
             return Ok(value);
         }
         if self.tag().is_inline() {
-            let bytes = self.inline(options).map_err(Stopped::Unread)?;
-            let bytes = bytes.slice(range.start as usize..range.end as usize);
+            if self.in_place.is_some() {
+                let parts = self.inline_parts(range, options).map_err(Stopped::Unread)?;
+                let bytes = range.end - range.start;
+                return Ok(Value::of_parts(parts, self.inline_report(bytes, bytes, options)));
+            }
+            let bytes = self.head.inline.slice(range.start as usize..range.end as usize);
             let report = self.inline_report(bytes.len() as u64, 0, options);
             return Ok(Value::new(bytes, report));
         }
@@ -213,16 +217,6 @@ impl Opened {
         let length = (range.end - range.start) as usize;
         let bytes = buffer.into_bytes().slice(within..within + length);
         Ok(Value::new(bytes, self.report(length as u64, reading.served.list(), 0)))
-    }
-
-    /// The bytes of an inline object.
-    fn inline(&self, options: &GetOptions) -> Result<Bytes, Unread> {
-        if self.in_place.is_none() {
-            return Ok(self.head.inline.clone());
-        }
-        let server = &self.head.server;
-        let wrong = || Unread::Failed(vec![format!("the head on server \"{server}\" is damaged")]);
-        self.inline_copy(options).ok_or_else(wrong)
     }
 
     /// The pieces that cover a range, each with its begin in the object.
@@ -255,7 +249,7 @@ impl Opened {
         let length = out.len() as u64;
         if self.tag().is_inline() {
             if self.in_place.is_some() {
-                out.copy_from_slice(&self.inline(options)?);
+                self.copy_inline(out, options)?;
             } else if !self.head.has_landed {
                 out.copy_from_slice(&self.head.inline);
             }
@@ -278,9 +272,13 @@ impl Opened {
     ) -> Result<GetReport, Stopped> {
         let length = range.end - range.start;
         if self.tag().is_inline() {
-            let bytes = self.inline(options).map_err(Stopped::Unread)?;
-            let bytes = bytes.slice(range.start as usize..range.end as usize);
-            take(bytes).await.map_err(Stopped::Local)?;
+            let parts = match self.in_place {
+                Some(_) => self.inline_parts(range, options).map_err(Stopped::Unread)?,
+                None => vec![self.head.inline.slice(range.start as usize..range.end as usize)],
+            };
+            for bytes in parts {
+                take(bytes).await.map_err(Stopped::Local)?;
+            }
             let here = if self.in_place.is_some() { length } else { 0 };
             return Ok(self.inline_report(length, here, options));
         }

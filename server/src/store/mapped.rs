@@ -41,6 +41,8 @@ struct Hold {
     values: u32,
     /// As the client calls it.
     number: u64,
+    /// Of both, under which it is found.
+    hash: u64,
     /// Its values.
     first: LinkId,
     /// Neighbours among the holds of its mapping.
@@ -107,11 +109,18 @@ impl Mapped {
             links: Vec::with_capacity(LINKS_MAX),
             free_link: NONE,
             used_links: 0,
-            by_number: HashTable::with_capacity(HOLDS_MAX),
+            // Twice the room, so that the table is cleaned up in place and never grows.
+            by_number: HashTable::with_capacity(2 * HOLDS_MAX),
             first: vec![NONE; MAPPINGS_MAX],
             ending: Vec::with_capacity(MAPPINGS_MAX),
             pages: 0,
         }
+    }
+
+    /// Room for holds, for links, and in the table.
+    #[cfg(test)]
+    pub(super) fn capacities(&self) -> [usize; 3] {
+        [self.holds.capacity(), self.links.capacity(), self.by_number.capacity()]
     }
 
     fn find(&self, hash: u64, mapping: MappingIndex, number: u64) -> Option<HoldId> {
@@ -129,7 +138,7 @@ impl Mapped {
     /// A hold without values. There is room.
     fn insert(&mut self, hash: u64, mapping: MappingIndex, number: u64) -> HoldId {
         let next = self.first[mapping as usize];
-        let hold = Hold { mapping, values: 0, number, first: NONE, previous: NONE, next };
+        let hold = Hold { mapping, values: 0, number, hash, first: NONE, previous: NONE, next };
         let id = match self.free_hold {
             NONE => {
                 self.holds.push(hold);
@@ -145,7 +154,8 @@ impl Mapped {
             self.holds[next as usize].previous = id;
         }
         self.first[mapping as usize] = id;
-        self.by_number.insert_unique(hash, id, |_| unreachable!("the table never grows"));
+        let holds = &self.holds;
+        self.by_number.insert_unique(hash, id, |id| holds[*id as usize].hash);
         id
     }
 

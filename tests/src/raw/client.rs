@@ -17,6 +17,9 @@ use super::frame::{Frame, fresh_version};
 use crate::pattern::Pattern;
 use crate::seed::fresh_bytes;
 
+/// A row of an answer to Map, with its key and tag.
+pub type MappedRun = (MappedRow, Vec<u8>, Vec<u8>);
+
 /// A connection that has shaken hands, with a call for each operation. What it
 /// derefs to sends and receives anything else.
 #[derive(Debug)]
@@ -318,7 +321,7 @@ impl RawClient {
 
     /// Map: the status of the frame, and the rows with key and tag.
     #[track_caller]
-    pub fn map(&mut self, row: MapRow, key: &[u8]) -> (Status, Vec<(MappedRow, Vec<u8>, Vec<u8>)>) {
+    pub fn map(&mut self, row: MapRow, key: &[u8]) -> (Status, Vec<MappedRun>) {
         let answer = self.ask(Opcode::Map, &[(row, key, b"")], b"");
         (answer.status(), answer.rows())
     }

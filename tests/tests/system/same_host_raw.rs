@@ -8,18 +8,16 @@ use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use rampuddle_harness::{
-    Pattern, RawClient, ServeOptions, ServerProcess, Transport, fresh_version, until,
+    MappedRun, Pattern, RawClient, ServeOptions, ServerProcess, Transport, fresh_version, until,
 };
 use rampuddle_protocol::limits::{MIB, PAGE_BYTES};
-use rampuddle_protocol::{CreateRow, MapRow, MappedRow, Opcode, RowFlags, SetId, Status, UnmapRow};
+use rampuddle_protocol::{CreateRow, MapRow, Opcode, RowFlags, SetId, Status, UnmapRow};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 
 use crate::assert_status;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 const SET: SetId = SetId([7; 16]);
-
-type Rows = Vec<(MappedRow, Vec<u8>, Vec<u8>)>;
 
 /// A pool in the hands of this process.
 struct Pool {
@@ -41,8 +39,8 @@ impl Pool {
     }
 
     /// The bytes of a value, whose runs begin with the first of these rows.
-    fn read(&self, rows: &[(MappedRow, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-        let of_value = |(index, row): &(usize, &(MappedRow, Vec<u8>, Vec<u8>))| {
+    fn read(&self, rows: &[MappedRun]) -> Vec<u8> {
+        let of_value = |(index, row): &(usize, &MappedRun)| {
             *index == 0 || (row.1.is_empty() && row.0.status() == Status::Ok)
         };
         let mut bytes = Vec::new();
@@ -69,7 +67,7 @@ fn sealed(client: &mut RawClient, key: &[u8], set: SetId, bytes: &[u8]) {
 }
 
 /// The one row of a refusal.
-fn refusal(answer: (Status, Rows)) -> Status {
+fn refusal(answer: (Status, Vec<MappedRun>)) -> Status {
     let (status, rows) = answer;
     assert_eq!((status, rows.len()), (Status::Ok, 1), "{rows:?}");
     rows[0].0.status()

@@ -108,7 +108,10 @@ impl InPlace {
                 let has_none = status == Status::NotFound && deleted.is_none();
                 return if has_none { Asked::HasNone } else { Asked::Other };
             }
-            Err(_) => return Asked::Other,
+            Err(_) => {
+                operation.servers.access().counters.failed_over();
+                return Asked::Other;
+            }
         };
         ready.lease.finish();
         let Some(head) = head else { return Asked::Other };

@@ -102,13 +102,41 @@ impl Opened {
         is_right
     }
 
-    /// The bytes of an inline object, copied from where they lie. `None` = they are not
-    /// there, or not right.
-    pub(in crate::object) fn inline_copy(&self, options: &GetOptions) -> Option<Bytes> {
-        let places = self.in_place.as_ref()?.inline(self.tag())?;
+    /// Where the bytes of an inline object lie, compared with their checksum if that is
+    /// wanted.
+    fn right_inline(&self, options: &GetOptions) -> Result<Places<'_>, Unread> {
+        let places = self.in_place.as_ref().and_then(|in_place| in_place.inline(self.tag()));
         let is_wanted = options.verify || options.verify_mapped;
-        let is_right = !is_wanted || self.is_right_inline(&places);
-        is_right.then(|| places.joined().into())
+        let places = places.filter(|places| !is_wanted || self.is_right_inline(places));
+        let server = &self.head.server;
+        let wrong = || Unread::Failed(vec![format!("the head on server \"{server}\" is damaged")]);
+        places.ok_or_else(wrong)
+    }
+
+    /// Copies an inline object from where it lies.
+    pub(in crate::object) fn copy_inline(
+        &self,
+        mut out: &mut [u8],
+        options: &GetOptions,
+    ) -> Result<(), Unread> {
+        for slice in self.right_inline(options)?.slices() {
+            let (now, behind) = out.split_at_mut(slice.len());
+            now.copy_from_slice(slice);
+            out = behind;
+        }
+        Ok(())
+    }
+
+    /// A range of an inline object where it lies, for somebody who writes it somewhere.
+    pub(in crate::object) fn inline_parts(
+        &self,
+        range: &Range<u64>,
+        options: &GetOptions,
+    ) -> Result<Vec<Bytes>, Unread> {
+        let mut assembly = Assembly::default();
+        let part = self.right_inline(options)?.part(range.clone());
+        part.iter().for_each(|part| assembly.push_places(part));
+        Ok(assembly.finish().0)
     }
 
     /// Fetches what does not lie here as readers want it, several pieces at once.

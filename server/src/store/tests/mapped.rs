@@ -177,6 +177,23 @@ fn many_holds_of_a_mapping_that_is_gone_end_in_several_turns() {
 }
 
 #[test]
+fn holds_come_and_go_without_end_in_the_same_memory() {
+    let mut store = store(64);
+    create(&mut store, &sealed(1, SetId::NONE), b"k", b"bytes");
+    let capacity = store.mapped.capacities();
+    for hold in 1..=400_000 {
+        let row = MapRow { hold, ..MapRow::default() };
+        assert!(store.map((hold % 5) as u32, &row, b"k", NOW).is_ok());
+        if hold > 1_000 {
+            let before = hold - 1_000;
+            assert_eq!(store.unmap((before % 5) as u32, before), Some(1));
+        }
+    }
+    assert_eq!(store.mapped.capacities(), capacity);
+    store.check_invariants();
+}
+
+#[test]
 fn holds_and_the_values_of_all_holds_are_bounded_in_number() {
     let mut store = store(64);
     let set = SetId([3; 16]);
