@@ -419,7 +419,7 @@ fn readers_with_views_beside_writers_who_replace_and_delete_see_what_they_saw() 
                             }
                             Ok(None) => count("not there"),
                             Err(error) if error.to_string().contains("replaced") => {
-                                count("unsettled")
+                                count("unsettled");
                             }
                             Err(error) => panic!("{error}"),
                         }
