@@ -10,7 +10,7 @@ use rampuddle_client::{Client, Codec, GetOptions, PutOptions, Value};
 use rampuddle_harness::{
     Cluster, ClusterOptions, Counts, Pattern, Seeded, Transport, puddle_binary, until,
 };
-use rampuddle_protocol::InfoRow;
+use rampuddle_protocol::{CreateRow, GatherRow, InfoRow, Opcode, RowFlags, Status};
 
 use crate::objects::{bytes, is_soak, used_bytes};
 
@@ -347,6 +347,61 @@ fn compressed_blocks_are_unpacked_from_where_they_lie() {
         assert!(stream == object);
         put_with(&cluster, &client, "small", 1, 900 * KIB, codec);
         assert_bytes(&get(&cluster, &client, "small"), 1, 900 * KIB);
+    }
+}
+
+/// Changes the first byte of a server's copy of a value.
+fn damage(cluster: &Cluster, server: usize, key: &[u8]) {
+    let mut raw = cluster.servers()[server].client(Transport::Unix);
+    let stat = raw.stat(key);
+    let row = GatherRow { length: stat.filled, flags: RowFlags::TAG, ..GatherRow::default() };
+    let answer = raw.ask(Opcode::Gather, &[(row, key, b"")], b"");
+    let (_, tag) = answer.tagged_outcomes().remove(0);
+    let mut found = answer.payload;
+    found[0] ^= 1;
+    assert_eq!(raw.drop_version(key, stat.version).status(), Status::Ok);
+    let row = CreateRow {
+        length: stat.length,
+        version: stat.version,
+        set: stat.set,
+        replicas: stat.replicas,
+        flags: RowFlags::SEALED,
+        ..CreateRow::default()
+    };
+    assert_eq!(raw.create_row(row, key, &tag, &found).0.status(), Status::Ok);
+}
+
+#[test]
+fn a_damaged_copy_on_this_machine_is_passed_over_by_whoever_compares() {
+    let cluster = cluster(2, 96);
+    let client = cluster.client();
+    for (name, length) in [("small", 5_000), ("inline", 300 * KIB), ("striped", 9 * MIB)] {
+        let both = PutOptions::default();
+        let written = client.put(name.as_bytes(), bytes(1, length), &both);
+        assert_eq!(cluster.runtime().block_on(written).unwrap().copies, 2);
+        let stat = cluster.runtime().block_on(client.stat(name.as_bytes())).unwrap().unwrap();
+        let key = match stat.stripes {
+            0 => [&[0xF8], name.as_bytes()].concat(),
+            _ => [&[0xF9], &stat.upload.0[..], &1_u64.to_be_bytes()].concat(),
+        };
+        damage(&cluster, 0, &key);
+        let before = client.metrics().checksum_failures;
+        let mut compared = GetOptions::default();
+        compared.verify_mapped = true;
+        // Now the one server is asked first, now the other.
+        for _ in 0..12 {
+            let work = client.get(name.as_bytes(), &compared);
+            assert_bytes(&cluster.runtime().block_on(work).unwrap().unwrap(), 1, length);
+            let (options, mut into) = (GetOptions::default(), vec![0; length as usize]);
+            let work = client.get_into(name.as_bytes(), &mut into, &options);
+            cluster.runtime().block_on(work).unwrap().unwrap();
+            assert!(into == bytes(1, length), "{name}");
+            let mut stream = Vec::new();
+            let work = client.get_to(name.as_bytes(), &mut stream, None, &options);
+            cluster.runtime().block_on(work).unwrap().unwrap();
+            assert!(stream == bytes(1, length), "{name}");
+        }
+        assert!(client.metrics().checksum_failures > before, "{name}: the damage was seen");
     }
 }
 
