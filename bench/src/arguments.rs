@@ -28,6 +28,8 @@ pub(crate) enum Bench {
     Placement(Length),
     /// What it costs that a client counts what it does
     Metrics(Length),
+    /// What it takes from a call to bytes that lie on this machine
+    SameHost(Length),
     /// Gets and puts, side by side with the floor and with peers
     Compare(Filter),
     /// Everything in one run, judged by the goals: what `make bench` does

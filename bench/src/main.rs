@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release -p rampuddle-bench -- placement
 //! cargo run --release -p rampuddle-bench -- metrics
+//! cargo run --release -p rampuddle-bench -- same-host
 //! cargo run --release -p rampuddle-bench -- compare --who floor,puddle --sizes 64K --ops get
 //! make bench
 //! ```
@@ -36,6 +37,7 @@ mod readers;
 mod redis;
 mod rounds;
 mod run_all;
+mod same_host;
 mod sample;
 mod statistics;
 mod subject;
@@ -64,6 +66,7 @@ fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Placement(effort) => placement::run(effort.effort()),
         Bench::Metrics(effort) => metrics::run(effort.effort()),
+        Bench::SameHost(effort) => same_host::run(effort.effort()),
         Bench::Compare(filter) => compare::run(filter)?,
         Bench::All(everything) => return run_all::run(everything),
         Bench::Links(arguments) => {

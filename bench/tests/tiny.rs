@@ -31,6 +31,15 @@ fn the_bench_of_metrics_prints_what_an_operation_and_a_snapshot_cost() {
     assert!(table.lines().skip(2).all(|row| row.ends_with(" ns |")), "{table}");
 }
 
+#[test]
+fn the_bench_of_the_same_host_prints_a_row_for_each_length() {
+    let (code, table) = run(&["same-host", "--tiny"]);
+    assert_eq!(code, Some(0), "{table}");
+    let rows: Vec<&str> = table.lines().filter(|line| line.contains(" KiB |")).collect();
+    assert_eq!(rows.len(), 2, "{table}");
+    assert!(rows.iter().all(|row| row.matches(" us |").count() == 5), "{table}");
+}
+
 /// Rows of all tables in `text` whose first cell is `who`.
 fn rows_of<'a>(text: &'a str, who: &str) -> Vec<&'a str> {
     let begin = format!("| {who} ");

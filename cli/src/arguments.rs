@@ -10,7 +10,7 @@ use clap::builder::{
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use rampuddle_client::WritePolicy;
-use rampuddle_client::configuration::{replicas_of_text, variables};
+use rampuddle_client::configuration::{replicas_of_text, variables, yes_or_no_of_text};
 use rampuddle_discovery::Strategy;
 use rampuddle_protocol::Version;
 
@@ -107,7 +107,7 @@ pub(crate) struct GlobalArguments {
         require_equals = true,
         default_missing_value = "yes",
         value_name = "YES|NO",
-        value_parser = yes_or_no
+        value_parser = yes_or_no_of_text
     )]
     pub(crate) json: Option<bool>,
     /// Nothing on stderr but errors
@@ -119,7 +119,7 @@ pub(crate) struct GlobalArguments {
         require_equals = true,
         default_missing_value = "yes",
         value_name = "YES|NO",
-        value_parser = yes_or_no
+        value_parser = yes_or_no_of_text
     )]
     pub(crate) quiet: Option<bool>,
     /// Settings in TOML; flags and PUDDLE_* come before them
@@ -134,6 +134,18 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) token_file: Option<PathBuf>,
+    /// Read nothing where it lies, in the memory of servers on this machine
+    #[arg(
+        long, global = true,
+        env = variables::NO_MAP,
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_name = "YES|NO",
+        value_parser = yes_or_no_of_text
+    )]
+    pub(crate) no_map: Option<bool>,
     /// There is no such option; only to say so well.
     #[arg(long, global = true, hide = true, num_args = 0..=1, default_missing_value = "",
           value_parser = UnknownArgumentValueParser::suggest_arg("--token-file")
@@ -163,15 +175,6 @@ fn strategy() -> impl TypedValueParser<Value = Strategy> {
         PossibleValue::new("clone").help("Every member has a copy of everything"),
     ]);
     words.map(|word| word.parse().expect("these are the words of the strategies"))
-}
-
-/// The words of a switch, which the environment can turn off too.
-fn yes_or_no(text: &str) -> Result<bool, &'static str> {
-    match text.to_ascii_lowercase().as_str() {
-        "yes" | "true" | "on" | "1" => Ok(true),
-        "no" | "false" | "off" | "0" => Ok(false),
-        _ => Err("expected yes or no (or true, false, on, off, 1, 0)"),
-    }
 }
 
 /// The words of the write policies.
@@ -274,7 +277,7 @@ pub(crate) struct ServeArguments {
         require_equals = true,
         default_missing_value = "yes",
         value_name = "YES|NO",
-        value_parser = yes_or_no
+        value_parser = yes_or_no_of_text
     )]
     pub(crate) busy_poll: Option<bool>,
     /// Take the pool from reserved pages of 2 MiB
@@ -286,7 +289,7 @@ pub(crate) struct ServeArguments {
         require_equals = true,
         default_missing_value = "yes",
         value_name = "YES|NO",
-        value_parser = yes_or_no
+        value_parser = yes_or_no_of_text
     )]
     pub(crate) huge_pages: Option<bool>,
     /// Do not touch the pool's pages before serving
@@ -298,7 +301,7 @@ pub(crate) struct ServeArguments {
         require_equals = true,
         default_missing_value = "yes",
         value_name = "YES|NO",
-        value_parser = yes_or_no
+        value_parser = yes_or_no_of_text
     )]
     pub(crate) no_prefault: Option<bool>,
     /// Keep the pool from being swapped out
@@ -310,9 +313,22 @@ pub(crate) struct ServeArguments {
         require_equals = true,
         default_missing_value = "yes",
         value_name = "YES|NO",
-        value_parser = yes_or_no
+        value_parser = yes_or_no_of_text
     )]
     pub(crate) mlock: Option<bool>,
+    /// Do not let programs on this machine, which come by the unix socket, read the
+    /// pool's memory
+    #[arg(
+        long,
+        env = "PUDDLE_NO_SHARE_POOL",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_name = "YES|NO",
+        value_parser = yes_or_no_of_text
+    )]
+    pub(crate) no_share_pool: Option<bool>,
     /// Listen beyond this machine without a token
     #[arg(
         long,
@@ -322,7 +338,7 @@ pub(crate) struct ServeArguments {
         require_equals = true,
         default_missing_value = "yes",
         value_name = "YES|NO",
-        value_parser = yes_or_no
+        value_parser = yes_or_no_of_text
     )]
     pub(crate) insecure_public: Option<bool>,
     /// Connections at once [default: 2048]

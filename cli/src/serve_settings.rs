@@ -103,6 +103,7 @@ impl ServeSettings {
                 huge_pages: Some(options.huge_pages),
                 no_prefault: Some(!options.prefault),
                 mlock: Some(options.mlock),
+                no_share_pool: Some(!options.share_pool),
                 insecure_public: Some(options.insecure_public),
                 connections: Connections::of(options.connections_max),
                 replicas_max: self.replicas_max,
@@ -138,6 +139,7 @@ impl Given<'_> {
         options.huge_pages = on(flags.huge_pages, file.huge_pages);
         options.prefault = !on(flags.no_prefault, file.no_prefault);
         options.mlock = on(flags.mlock, file.mlock);
+        options.share_pool = !on(flags.no_share_pool, file.no_share_pool);
         options.cpu = flags.cpu.or(file.cpu).map(Processor::get);
         options.busy_poll = on(flags.busy_poll, file.busy_poll);
         options.insecure_public = on(flags.insecure_public, file.insecure_public);

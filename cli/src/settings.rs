@@ -36,6 +36,7 @@ pub(crate) struct ServeSection {
     pub(crate) huge_pages: Option<bool>,
     pub(crate) no_prefault: Option<bool>,
     pub(crate) mlock: Option<bool>,
+    pub(crate) no_share_pool: Option<bool>,
     pub(crate) insecure_public: Option<bool>,
     pub(crate) connections: Option<Connections>,
     pub(crate) replicas_max: Option<ReplicasMax>,
@@ -73,6 +74,7 @@ impl Settings {
         chosen.replicas = given.replicas;
         chosen.write = given.write;
         chosen.token_file = given.token_file;
+        chosen.no_map = given.no_map;
         let chosen = chosen.or(file.client);
         let cluster = chosen.cluster.clone().unwrap_or_else(|| CLUSTER.to_owned());
         Ok(Self { output, cluster, serve: file.serve, chosen })

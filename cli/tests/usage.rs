@@ -195,11 +195,12 @@ fn every_option_of_all_commands_is_a_flag_a_variable_and_a_key() {
         ("write", "quorum"),
         ("quiet", "true"),
         ("token_file", tokens.to_str().unwrap()),
+        ("no_map", "true"),
     ];
     for (option, value) in options {
         let flag = format!("--{}={value}", option.replace('_', "-"));
         let variable = format!("PUDDLE_{}", option.to_uppercase());
-        let is_text = !matches!(option, "replicas" | "quiet");
+        let is_text = !matches!(option, "replicas" | "quiet" | "no_map");
         file(format!("{option} = {}\n", if is_text { format!("{value:?}") } else { value.into() }));
         let by_file = ("PUDDLE_CONFIG".to_owned(), config.to_str().unwrap().to_owned());
         for printed in [

@@ -115,6 +115,7 @@ impl Client {
                     views.follow(discovery, membership, |view| servers.update(view), answers).await;
                 }
             });
+            let cleanups = servers.access().cleanups.clone();
             let core = Core {
                 views,
                 servers,
@@ -125,7 +126,7 @@ impl Client {
                 upload_lease: options.upload_lease,
                 holds: Holds::default(),
                 workers: Workers::default(),
-                cleanups: Cleanups::default(),
+                cleanups,
                 untold: Arc::default(),
                 follower: follower.abort_handle(),
             };
@@ -222,6 +223,8 @@ fn access(options: &Options) -> Access {
         patience: options.patience,
         connections_per_server: options.connections_per_server,
         host: host_id(),
+        maps: options.map,
+        cleanups: Cleanups::default(),
         clocks: Clocks::new(&environment),
         counters: Counters::default(),
         in_use: Arc::default(),

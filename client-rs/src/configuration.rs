@@ -8,6 +8,7 @@
 //! | `replicas` | `PUDDLE_REPLICAS` | [`Options::replicas`](crate::Options::replicas) |
 //! | `write` | `PUDDLE_WRITE` | [`Options::write`](crate::Options::write) |
 //! | `token_file` | `PUDDLE_TOKEN_FILE` | [`Options::token`](crate::Options::token) |
+//! | `no_map` | `PUDDLE_NO_MAP` | [`Options::map`](crate::Options::map), turned round |
 //! | | `PUDDLE_CONFIG` | names the file |
 //!
 //! What the program itself says comes first, then the environment, then the
@@ -42,6 +43,9 @@ pub mod variables {
     pub const WRITE: &str = "PUDDLE_WRITE";
     /// The file with the token.
     pub const TOKEN_FILE: &str = "PUDDLE_TOKEN_FILE";
+    /// Read nothing where it lies, in the memory of servers on this machine: `yes` or
+    /// `no`.
+    pub const NO_MAP: &str = "PUDDLE_NO_MAP";
     /// The config file.
     pub const CONFIG: &str = "PUDDLE_CONFIG";
 }
@@ -60,6 +64,8 @@ pub struct Configuration {
     pub write: Option<WritePolicy>,
     /// The file with the token.
     pub token_file: Option<PathBuf>,
+    /// Whether nothing is read where it lies, in the memory of servers on this machine.
+    pub no_map: Option<bool>,
 }
 
 /// The config file: what clients are told, and what is for the command `puddle`
@@ -92,6 +98,7 @@ struct Keys<S> {
     json: Option<bool>,
     quiet: Option<bool>,
     token_file: Option<PathBuf>,
+    no_map: Option<bool>,
     #[serde(default)]
     serve: S,
 }
@@ -165,6 +172,7 @@ impl Configuration {
             replicas: parsed(variables::REPLICAS, text(variables::REPLICAS)?, replicas_of_text)?,
             write: parsed(variables::WRITE, text(variables::WRITE)?, WritePolicy::from_str)?,
             token_file: look(variables::TOKEN_FILE).map(PathBuf::from),
+            no_map: parsed(variables::NO_MAP, text(variables::NO_MAP)?, yes_or_no_of_text)?,
         })
     }
 
@@ -177,6 +185,7 @@ impl Configuration {
             replicas: self.replicas.or(other.replicas),
             write: self.write.or(other.write),
             token_file: self.token_file.or(other.token_file),
+            no_map: self.no_map.or(other.no_map),
         }
     }
 
@@ -209,6 +218,7 @@ impl Configuration {
         options.token = self.token_file.as_deref().map(Token::read).transpose()?;
         options.replicas = self.replicas;
         options.write = self.write.unwrap_or(options.write);
+        options.map = !self.no_map.unwrap_or(!options.map);
         Ok(options)
     }
 }
@@ -267,8 +277,9 @@ impl<S> ConfigFile<S> {
 
 impl<S> From<Keys<S>> for ConfigFile<S> {
     fn from(keys: Keys<S>) -> Self {
-        let Keys { discovery, cluster, replicas, write, json, quiet, token_file, serve } = keys;
-        let client = Configuration { discovery, cluster, replicas, write, token_file };
+        let Keys { discovery, cluster, replicas, write, json, quiet, token_file, no_map, serve } =
+            keys;
+        let client = Configuration { discovery, cluster, replicas, write, token_file, no_map };
         Self { client, json, quiet, serve }
     }
 }
@@ -276,8 +287,8 @@ impl<S> From<Keys<S>> for ConfigFile<S> {
 impl<S> From<ConfigFile<S>> for Keys<S> {
     fn from(file: ConfigFile<S>) -> Self {
         let ConfigFile { client, json, quiet, serve } = file;
-        let Configuration { discovery, cluster, replicas, write, token_file } = client;
-        Self { discovery, cluster, replicas, write, json, quiet, token_file, serve }
+        let Configuration { discovery, cluster, replicas, write, token_file, no_map } = client;
+        Self { discovery, cluster, replicas, write, json, quiet, token_file, no_map, serve }
     }
 }
 
@@ -290,6 +301,18 @@ pub fn replicas_of_text(text: &str) -> Result<u8, &'static str> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|number| is_plain && *number > 0);
     number.ok_or("expected a whole number from 1 to 255")
+}
+
+/// What the words of a switch say: yes or no, true or false, on or off, 1 or 0.
+///
+/// # Errors
+/// When it is none of them; the error tells what is expected.
+pub fn yes_or_no_of_text(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "on" | "1" => Ok(true),
+        "no" | "false" | "off" | "0" => Ok(false),
+        _ => Err("expected yes or no (or true, false, on, off, 1, 0)"),
+    }
 }
 
 fn replicas_of_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
@@ -395,6 +418,7 @@ mod tests {
             ("PUDDLE_REPLICAS", "255"),
             ("PUDDLE_WRITE", "one"),
             ("PUDDLE_TOKEN_FILE", "/etc/token"),
+            ("PUDDLE_NO_MAP", "yes"),
         ];
         let wanted = Configuration {
             discovery: Some("dir:/run/x".to_owned()),
@@ -402,6 +426,7 @@ mod tests {
             replicas: Some(255),
             write: Some(WritePolicy::One),
             token_file: Some("/etc/token".into()),
+            no_map: Some(true),
         };
         assert_eq!(from(&all).unwrap(), wanted);
         assert_eq!(from(&[]).unwrap(), Configuration::default());
@@ -415,6 +440,7 @@ mod tests {
             ("PUDDLE_REPLICAS", "256", "1 to 255"),
             ("PUDDLE_WRITE", "most", "all, quorum, one"),
             ("PUDDLE_CLUSTER", "", "expected something"),
+            ("PUDDLE_NO_MAP", "maybe", "yes or no"),
         ] {
             let refused = from(&[(name, value)]).unwrap_err().to_string();
             assert!(refused.contains(name) && refused.contains(expected), "{refused}");
@@ -429,7 +455,7 @@ mod tests {
         };
         let unknown = told("cluster = \"a\"\nclutser = \"b\"\n");
         assert!(unknown.contains("line 2") && unknown.contains("clutser"), "{unknown}");
-        for key in ["discovery", "cluster", "replicas", "write", "token_file", "serve"] {
+        for key in ["discovery", "cluster", "replicas", "write", "token_file", "no_map", "serve"] {
             assert!(unknown.contains(&format!("`{key}`")), "{unknown}");
         }
         for (text, problem) in [

@@ -397,6 +397,13 @@ pub enum Misbehaviour {
     /// A listing that does not go forward, or with more than was asked.
     #[error("a listing that is not in order, or too long")]
     Listing,
+    /// Values that lie outside of its pool, or an answer that says of none where it
+    /// lies.
+    #[error("values that lie nowhere in its pool")]
+    Places,
+    /// A pool that is handed over without a descriptor.
+    #[error("a pool without a descriptor")]
+    NoDescriptor,
     /// An answer about another key than was asked about.
     #[error("an answer about another key")]
     OtherKey,

@@ -83,6 +83,7 @@ pub mod fuzzing {
     pub use crate::object::fuzzing::{Block, Head, VariablePart, packed, read_head, unpacked};
     pub use crate::raw::fuzzing::{Conversation, Question, converse};
 }
+mod mapping;
 mod membership;
 mod metrics;
 mod object;

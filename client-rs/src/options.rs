@@ -105,6 +105,10 @@ pub struct Options {
     pub replicas: Option<u8>,
     /// When a write counts as acked.
     pub write: WritePolicy,
+    /// Read values of servers on this machine where they lie, in the servers' own
+    /// memory, when they allow that: see [`Value::is_mapped`](crate::Value::is_mapped).
+    /// True unless set otherwise.
+    pub map: bool,
     /// How long the stripes of an unfinished upload outlive a client that died.
     pub upload_lease: Duration,
     /// Memory of values that were read and dropped that is kept for the next reads,
@@ -137,6 +141,7 @@ impl Options {
             discovery_patience: Duration::from_secs(10),
             replicas: None,
             write: WritePolicy::All,
+            map: true,
             upload_lease: Duration::from_millis(UPLOAD_LEASE_MS),
             buffer_bytes: BUFFER_BYTES,
             environment: Environment::default(),

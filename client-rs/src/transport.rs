@@ -3,7 +3,8 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::AsFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -11,7 +12,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags, recvmsg,
+    sockopt,
+};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop::consume_budget;
@@ -188,6 +192,25 @@ impl Stream {
         }
     }
 
+    /// Whether the other side is a process of this machine that can hand over
+    /// descriptors.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.inner, Inner::Unix(_))
+    }
+
+    /// As [`Stream::read_vectored`], and takes a descriptor that comes with the bytes.
+    pub(crate) async fn read_with_descriptor(
+        &mut self,
+        slices: &mut [IoSliceMut<'_>],
+        descriptor: &mut Option<OwnedFd>,
+    ) -> io::Result<usize> {
+        let Inner::Unix(stream) = &mut self.inner else {
+            return self.read_vectored(slices, false).await;
+        };
+        consume_budget().await;
+        when_ready!(stream.readable(), receive_both(stream, slices, descriptor))
+    }
+
     /// Writes what fits of `slices` in order, waiting for room for at least one
     /// byte. Dropping the future before it is ready has written nothing.
     pub(crate) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -268,6 +291,25 @@ fn spin(socket: &impl Socket, slices: &mut [IoSliceMut<'_>], began: Instant) -> 
         }
     }
     None
+}
+
+/// Reads from a socket of this machine, and takes a descriptor that comes along.
+fn receive_both(
+    socket: &UnixStream,
+    slices: &mut [IoSliceMut<'_>],
+    descriptor: &mut Option<OwnedFd>,
+) -> io::Result<usize> {
+    socket.try_io(Interest::READABLE, || {
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut room);
+        let received = recvmsg(socket, slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                *descriptor = descriptors.next();
+            }
+        }
+        Ok(received.bytes)
+    })
 }
 
 /// Writes to a socket; as [`receive`], the other way. Never raises SIGPIPE.

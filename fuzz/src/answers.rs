@@ -1,8 +1,8 @@
 //! Answers as an honest server makes them.
 
 use rampuddle_protocol::{
-    FrameFlags, Header, InfoRow, Opcode, Outcome, ProofAnswer, RowFlags, ServerHello, StatRow,
-    Status, TableBuilder, limits,
+    FrameFlags, Header, InfoRow, MappedRow, Opcode, Outcome, ProofAnswer, RowFlags, ServerHello,
+    SharedRow, StatRow, Status, TableBuilder, limits,
 };
 
 use crate::random::Random;
@@ -24,6 +24,14 @@ pub fn answer(random: &mut Random, opcode: Opcode, id: u64) -> (Vec<u8>, u64) {
             let keys: Vec<Vec<u8>> = (0..rows as u8).map(|key| vec![b'k', b'0' + key]).collect();
             let is_cut = opcode == Opcode::List && random.percent(30);
             (stats(random, opcode, id, &keys, is_cut), 0)
+        }
+        Opcode::Map => (mapped(random, id, rows), 0),
+        Opcode::Share => {
+            let mut head = Vec::new();
+            let mut table = begin(&mut head, opcode, id);
+            table.push(&SharedRow { mapping: 1, pool_bytes: random.edge() }, b"", b"");
+            table.finish(0);
+            (head, 0)
         }
         Opcode::Info => {
             let mut head = Vec::new();
@@ -93,6 +101,26 @@ pub fn stats(
         let status = if is_cut && is_last { Status::Incomplete } else { Status::Ok };
         let row = StatRow { status: status as u8, length: random.edge(), ..StatRow::default() };
         table.push(&row, key, b"tag");
+    }
+    table.finish(0);
+    head
+}
+
+/// Where some values lie; the last row is a cursor or a refusal at times.
+fn mapped(random: &mut Random, id: u64, rows: usize) -> Vec<u8> {
+    let mut head = Vec::new();
+    let mut table = begin(&mut head, Opcode::Map, id);
+    for index in 0..rows {
+        let is_last = index + 1 == rows;
+        let status = match is_last && random.percent(40) {
+            true => random.pick(&[Status::Incomplete, Status::Busy, Status::NotFound]),
+            false => Status::Ok,
+        };
+        let (offset, bytes) = (random.edge(), random.below(200_000) as u64);
+        let row = MappedRow { offset, bytes, ..MappedRow::of(status) };
+        let is_first = status == Status::Ok && random.percent(60);
+        let (key, tag) = if is_first { (&b"k1"[..], &b"tag"[..]) } else { (&b""[..], &b""[..]) };
+        table.push(&row, key, tag);
     }
     table.finish(0);
     head

@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use rampuddle_protocol::{
     CancelRow, ClientHello, CreateRow, DeleteRow, DropRow, FrameFlags, FramingError, GatherRow,
-    Header, HoldRow, InfoRow, ListRow, Opcode, Outcome, Proof, ProofAnswer, PublishRow, ReleaseRow,
-    Role, Row, ScatterRow, ServerHello, StatRequestRow, StatRow, Status, Table, TableBuilder,
-    TableError, TouchRow, Version, crc32c, limits,
+    Header, HoldRow, InfoRow, ListRow, MapRow, MappedRow, Opcode, Outcome, Proof, ProofAnswer,
+    PublishRow, ReleaseRow, Role, Row, ScatterRow, ServerHello, SharedRow, StatRequestRow, StatRow,
+    Status, Table, TableBuilder, TableError, TouchRow, UnmapRow, Version, crc32c, limits,
 };
 
 use crate::answers::answer;
@@ -245,6 +245,13 @@ fn read_table(header: &Header, head: &[u8], mode: u8, counts: &mut Counts) {
             statuses::<StatRow>(header, head, StatRow::status);
         }
         (Opcode::Info, true) => rows!(InfoRow),
+        (Opcode::Map, false) => rows!(MapRow),
+        (Opcode::Unmap, false) => rows!(UnmapRow),
+        (Opcode::Map, true) => {
+            rows!(MappedRow);
+            statuses::<MappedRow>(header, head, MappedRow::status);
+        }
+        (Opcode::Share, true) => rows!(SharedRow),
         _ => {
             rows!(Outcome);
             statuses::<Outcome>(header, head, Outcome::status);

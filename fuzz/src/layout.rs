@@ -3,8 +3,8 @@
 
 use rampuddle_protocol::{
     CancelRow, ClientHello, CreateRow, DeleteRow, DropRow, GatherRow, HoldRow, InfoRow, Layout,
-    ListRow, Opcode, Outcome, Proof, ProofAnswer, PublishRow, ReleaseRow, ScatterRow, ServerHello,
-    StatRequestRow, StatRow, TouchRow,
+    ListRow, MapRow, MappedRow, Opcode, Outcome, Proof, ProofAnswer, PublishRow, ReleaseRow,
+    ScatterRow, ServerHello, SharedRow, StatRequestRow, StatRow, TouchRow, UnmapRow,
 };
 
 /// A kind of row: its fields, and which of them state lengths.
@@ -80,9 +80,13 @@ pub fn kind(opcode: Opcode, is_answer: bool) -> Option<Kind> {
             let (key, tag) = (Some("prefix_bytes"), Some("cursor_bytes"));
             Kind { key, tag, ..plain(ListRow::LAYOUT) }
         }
+        (Opcode::Map, false) => keyed(MapRow::LAYOUT),
+        (Opcode::Unmap, false) => plain(UnmapRow::LAYOUT),
+        (Opcode::Map, true) => Kind { tag, ..keyed(MappedRow::LAYOUT) },
+        (Opcode::Share, true) => plain(SharedRow::LAYOUT),
         (Opcode::Stat | Opcode::List, true) => Kind { tag, ..keyed(StatRow::LAYOUT) },
         (Opcode::Info, true) => Kind { key: Some("name_bytes"), ..plain(InfoRow::LAYOUT) },
-        (Opcode::Info, false) | (Opcode::Ping, _) => return None,
+        (Opcode::Info | Opcode::Share, false) | (Opcode::Ping, _) => return None,
         (_, true) => Kind { tag, ..plain(Outcome::LAYOUT) },
     })
 }

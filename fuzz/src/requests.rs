@@ -3,8 +3,9 @@
 
 use rampuddle_protocol::limits::PAGE_BYTES;
 use rampuddle_protocol::{
-    CancelRow, CreateRow, DeleteRow, DropRow, GatherRow, HoldRow, ListRow, Opcode, PublishRow,
-    ReleaseRow, Row, RowFlags, ScatterRow, SetId, StatRequestRow, TableBuilder, TouchRow, Version,
+    CancelRow, CreateRow, DeleteRow, DropRow, GatherRow, HoldRow, ListRow, MapRow, Opcode,
+    PublishRow, ReleaseRow, Row, RowFlags, ScatterRow, SetId, StatRequestRow, TableBuilder,
+    TouchRow, UnmapRow, Version,
 };
 
 use crate::random::Random;
@@ -13,7 +14,7 @@ use crate::random::Random;
 pub const UNIX_MS: u64 = 1_700_000_000_000;
 
 /// Every operation but those of the handshake, those that change most more often.
-pub const OPCODES: [Opcode; 20] = [
+pub const OPCODES: [Opcode; 23] = [
     Opcode::Create,
     Opcode::Create,
     Opcode::Create,
@@ -34,6 +35,9 @@ pub const OPCODES: [Opcode; 20] = [
     Opcode::Info,
     Opcode::Ping,
     Opcode::Create,
+    Opcode::Map,
+    Opcode::Unmap,
+    Opcode::Share,
 ];
 
 /// A request's head, and each row's share of the payload behind it.
@@ -145,6 +149,22 @@ fn push_small(
             push(table, &CancelRow { request_id: 1 + random.below(12) as u64 }, b"");
         }
         Opcode::Hold => push(table, &HoldRow { set, ..Default::default() }, b""),
+        Opcode::Map => {
+            let by_set = random.percent(30);
+            let row = MapRow {
+                flags: random.pick(&[RowFlags::NONE, RowFlags::SET]),
+                mapping: 1 + random.below(4) as u64,
+                hold: random.below(4) as u64,
+                cursor: random.pick(&[0, 0, 0, 1 << 32, u64::MAX]),
+                set: if by_set { set } else { SetId::default() },
+                ..Default::default()
+            };
+            push(table, &row, if by_set { b"" } else { key });
+        }
+        Opcode::Unmap => {
+            let (mapping, hold) = (1 + random.below(4) as u64, random.below(4) as u64);
+            push(table, &UnmapRow { mapping, hold }, b"");
+        }
         Opcode::Release => push(table, &ReleaseRow { set, ..Default::default() }, b""),
         _ => {
             let lease_ms = random.pick(&[0, 1, 1_000, 900_000, u64::MAX]);
@@ -159,8 +179,9 @@ fn push(table: &mut TableBuilder<'_>, row: &impl Row, key: &[u8]) {
 
 fn rows(random: &mut Random, opcode: Opcode) -> usize {
     match opcode {
-        Opcode::Info | Opcode::Ping => 0,
+        Opcode::Info | Opcode::Ping | Opcode::Share => 0,
         Opcode::List => 1,
+        Opcode::Map if random.percent(95) => 1,
         _ if random.percent(2) => random.pick(&[70, 120, 300]),
         _ => 1 + random.below(5),
     }

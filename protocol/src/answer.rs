@@ -6,7 +6,7 @@ use crate::{Incarnation, RowFlags, SetId, Status, StoreId, Version};
 
 wire_layout! {
     /// How a row fared: the answer to every operation but Hello, Proof, Stat,
-    /// List and Info.
+    /// List, Info, Map and Share.
     pub struct Outcome {
         /// See [`Status`].
         status: u8,
@@ -21,7 +21,7 @@ wire_layout! {
         length: u64,
         /// Create with RESERVE: the handle. BAD_RANGE and INCOMPLETE: the
         /// watermark. BUSY: milliseconds after which to try again. Gather: the
-        /// value's length. Hold, Release, Touch: the number of values.
+        /// value's length. Hold, Release, Touch, Unmap: the number of values.
         detail: u64,
         /// The version displaced (OK), held (SAME, EXISTS, MISMATCH, OLDER,
         /// Scatter, Gather), or of the tombstone (NOT_FOUND).
@@ -97,12 +97,69 @@ impl StatRow {
 }
 
 wire_layout! {
+    /// Where a value lies in the pool: the answer to Map, one row for each run of
+    /// it. Behind the rows: the key and the tag, in the first row of each value.
+    pub struct MappedRow {
+        /// See [`Status`]. INCOMPLETE marks a last row that describes no value.
+        status: u8,
+        /// Length of the tag.
+        tag_bytes: u8,
+        /// Length of the key; 0 in the further rows of a value.
+        key_bytes: u16,
+        /// KEEP, SEALED, CHECKSUM.
+        flags: RowFlags,
+        /// The value's length.
+        length: u64,
+        /// Bytes from its begin to the last one given: those of all its runs.
+        filled: u64,
+        /// Its version, or the tombstone's (NOT_FOUND).
+        version: Version,
+        /// The set it belongs to.
+        set: SetId,
+        /// Where the run begins in the pool.
+        offset: u64,
+        /// Length of the run.
+        bytes: u64,
+        /// INCOMPLETE: the cursor for what follows. BUSY: milliseconds after which
+        /// to try again.
+        detail: u64,
+    }
+}
+impl_row!(MappedRow, key = key_bytes, tag = tag_bytes);
+
+impl MappedRow {
+    /// A row that is only a status.
+    pub fn of(status: Status) -> Self {
+        Self { status: status as u8, ..Self::default() }
+    }
+
+    /// The status; a number of a newer peer reads as [`Status::Unsupported`].
+    pub fn status(&self) -> Status {
+        Status::from_number(self.status).unwrap_or(Status::Unsupported)
+    }
+}
+
+wire_layout! {
+    /// The pool, handed out: the answer to Share. A descriptor of it comes with the
+    /// first byte of the frame.
+    pub struct SharedRow {
+        /// Names the mapping; never 0.
+        mapping: u64,
+        /// Length of the pool.
+        pool_bytes: u64,
+    }
+}
+impl_row!(SharedRow);
+
+wire_layout! {
     /// What is known of a server: the answer to Info. Its name stands behind the row.
     pub struct InfoRow {
         /// Length of the server's name.
         name_bytes: u16,
-        /// Zero.
-        reserved_0: [u8; 6],
+        /// Mappings of the pool that live.
+        mappings: u16,
+        /// Pages of values that are kept for them.
+        mapped_pages: u32,
         /// Drawn at the server's start.
         incarnation: Incarnation,
         /// Survives a warm restart.

@@ -132,6 +132,8 @@ flags!(
         /// Touch: this lease, also where it is shorter than the one before; from
         /// then on only another such Touch changes it.
         EXACT = 1 << 11,
+        /// Map: the other values of the same set, too.
+        SET = 1 << 12,
     }
 );
 
@@ -149,4 +151,6 @@ impl RowFlags {
     pub const PUBLISH: Self = Self::CHECKSUM;
     /// Flags that a Touch row may carry.
     pub const TOUCH: Self = Self::EXACT;
+    /// Flags that a Map row may carry.
+    pub const MAP: Self = Self::SET;
 }

@@ -109,7 +109,7 @@ const _: () = assert!(Proof::BYTES <= HELLO_ROOM);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Role {
-    /// Gather, Stat, List, Info, Hold, Release, Ping, Cancel.
+    /// Gather, Stat, List, Info, Hold, Release, Ping, Cancel, Map, Unmap, Share.
     Read = 1,
     /// Those, and everything that changes values.
     Write = 2,
@@ -141,7 +141,10 @@ impl Role {
             | Opcode::Stat
             | Opcode::List
             | Opcode::Info
-            | Opcode::Ping => true,
+            | Opcode::Ping
+            | Opcode::Map
+            | Opcode::Unmap
+            | Opcode::Share => true,
         }
     }
 }

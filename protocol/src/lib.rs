@@ -51,7 +51,7 @@ mod status;
 mod table;
 mod version;
 
-pub use answer::{InfoRow, Outcome, StatRow};
+pub use answer::{InfoRow, MappedRow, Outcome, SharedRow, StatRow};
 pub use checksum::{Checksum, crc32c, crc32c_combine, self_test};
 pub use field::{Field, Layout};
 pub use flags::{FrameFlags, RowFlags};
@@ -61,8 +61,8 @@ pub use identifier::{Incarnation, Nonce, SessionId, SetId, StoreId};
 pub use opcode::Opcode;
 pub use proof::{ProofInput, prove, verify};
 pub use request::{
-    CancelRow, CreateRow, DeleteRow, DropRow, GatherRow, HoldRow, ListRow, PublishRow, ReleaseRow,
-    ScatterRow, StatRequestRow, TouchRow,
+    CancelRow, CreateRow, DeleteRow, DropRow, GatherRow, HoldRow, ListRow, MapRow, PublishRow,
+    ReleaseRow, ScatterRow, StatRequestRow, TouchRow, UnmapRow,
 };
 pub use settings::PlacementSettings;
 pub use status::Status;

@@ -38,8 +38,14 @@ pub enum Opcode {
     Info = 26,
     /// Keep the session alive.
     Ping = 27,
-    // 64 to 127 are reserved for: digest, verify, mark, set state, map, watch,
-    // streaming fill, resolve, fetch-and-add (see `docs/protocol.md`).
+
+    /// Find values, keep them, and say where they lie in the pool.
+    Map = 68,
+    /// End what Map keeps.
+    Unmap = 73,
+    /// Hand out the pool, to be read by a client on the same machine.
+    Share = 74,
+    // The others of 64 to 127 are reserved: see `docs/protocol.md`.
 }
 
 impl Opcode {
@@ -61,6 +67,9 @@ impl Opcode {
         Self::List,
         Self::Info,
         Self::Ping,
+        Self::Map,
+        Self::Unmap,
+        Self::Share,
     ];
 
     /// Numbers kept for later operations, with their names.
@@ -69,7 +78,6 @@ impl Opcode {
         (65, "verify"),
         (66, "mark"),
         (67, "set state"),
-        (68, "map"),
         (69, "watch"),
         (70, "streaming fill"),
         (71, "resolve"),

@@ -219,3 +219,36 @@ wire_layout! {
     }
 }
 impl_row!(ListRow, key = prefix_bytes, tag = cursor_bytes);
+
+wire_layout! {
+    /// Map: find values, keep them, and say where they lie in the pool.
+    pub struct MapRow {
+        /// Length of the key; 0 with `set` or `cursor`.
+        key_bytes: u16,
+        /// Zero.
+        reserved_0: u16,
+        /// SET.
+        flags: RowFlags,
+        /// The mapping that will read them: see [`SharedRow`](crate::SharedRow).
+        mapping: u64,
+        /// Names what is kept, for Unmap: any number but 0 that this mapping has
+        /// no hold under.
+        hold: u64,
+        /// 0, or where an answer that was INCOMPLETE goes on.
+        cursor: u64,
+        /// 0, or without a key: all values of this set.
+        set: SetId,
+    }
+}
+impl_row!(MapRow, key = key_bytes);
+
+wire_layout! {
+    /// Unmap: end what one Map keeps.
+    pub struct UnmapRow {
+        /// The mapping.
+        mapping: u64,
+        /// The hold.
+        hold: u64,
+    }
+}
+impl_row!(UnmapRow);

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use rampuddle_protocol::{
     CancelRow, ClientHello, CreateRow, DeleteRow, DropRow, FrameFlags, GatherRow, Header, HoldRow,
-    Incarnation, InfoRow, Layout, ListRow, Nonce, Opcode, Outcome, PlacementSettings, Proof,
-    ProofAnswer, ProofInput, PublishRow, ReleaseRow, Role, RowFlags, ScatterRow, ServerHello,
-    SessionId, StatRequestRow, StatRow, Status, TouchRow, crc32c, limits, prove, verify,
+    Incarnation, InfoRow, Layout, ListRow, MapRow, MappedRow, Nonce, Opcode, Outcome,
+    PlacementSettings, Proof, ProofAnswer, ProofInput, PublishRow, ReleaseRow, Role, RowFlags,
+    ScatterRow, ServerHello, SessionId, SharedRow, StatRequestRow, StatRow, Status, TouchRow,
+    UnmapRow, crc32c, limits, prove, verify,
 };
 use sha2::{Digest, Sha512};
 
@@ -38,9 +39,13 @@ const LAYOUTS: &[(&str, usize, Layout)] = layouts![
     TouchRow,
     StatRequestRow,
     ListRow,
+    MapRow,
+    UnmapRow,
     Outcome,
     StatRow,
     InfoRow,
+    MappedRow,
+    SharedRow,
 ];
 
 macro_rules! numbers {
@@ -186,7 +191,7 @@ fn every_layout_stands_in_the_document_field_by_field() {
         assert!(rows.iter().all(|row| !row[3].is_empty()), "a field without a meaning: {heading}");
         fields += rows.len();
     }
-    assert_eq!((LAYOUTS.len(), fields), (20, 167));
+    assert_eq!((LAYOUTS.len(), fields), (24, 190));
 }
 
 #[test]
@@ -217,7 +222,7 @@ fn every_opcode_stands_in_the_document() {
         .map(|opcode| vec![(*opcode as u8).to_string(), format!("{opcode:?}")])
         .collect();
     assert_eq!(columns(rows, 2), wanted);
-    assert_eq!(rows.len(), 16);
+    assert_eq!(rows.len(), 19);
     for (row, opcode) in rows.iter().zip(Opcode::ALL) {
         assert_eq!(row[4] == "in the request", opcode.request_has_payload(), "{row:?}");
         assert_eq!(row[5] == "write", !Role::Read.allows(*opcode), "{row:?}");
@@ -232,7 +237,7 @@ fn every_reserved_number_stands_in_the_document_and_has_no_operation() {
     let wanted: Vec<Cells> =
         Opcode::RESERVED.iter().map(|(number, name)| owned(&[&number.to_string(), name])).collect();
     assert_eq!(columns(rows, 2), wanted);
-    assert_eq!(rows.len(), 9);
+    assert_eq!(rows.len(), 8);
     assert!(Opcode::RESERVED.iter().all(|(number, _)| Opcode::from_number(*number).is_none()));
 }
 
@@ -266,7 +271,7 @@ fn every_flag_stands_in_the_document() {
         .map(|bit| owned(&[&bit.to_string(), &flag_name(&RowFlags(1 << bit))]))
         .collect();
     assert_eq!(columns(row, 2), wanted);
-    assert_eq!((frame.len(), row.len()), (2, 12));
+    assert_eq!((frame.len(), row.len()), (2, 13));
 }
 
 #[test]
@@ -279,6 +284,7 @@ fn the_flags_allowed_in_each_row_are_those_of_the_document() {
         ("GatherRow", RowFlags::GATHER),
         ("ListRow", RowFlags::LIST),
         ("TouchRow", RowFlags::TOUCH),
+        ("MapRow", RowFlags::MAP),
     ];
     let mut wanted: Vec<Cells> =
         allowed.iter().map(|(row, flags)| owned(&[row, &flag_name(flags)])).collect();
@@ -330,7 +336,7 @@ fn every_role_stands_in_the_document() {
     let handshake = [Opcode::Hello, Opcode::Proof];
     for opcode in Opcode::ALL.iter().filter(|opcode| !handshake.contains(opcode)) {
         let place = named.iter().position(|name| *name == format!("{opcode:?}"));
-        let is_read = place.unwrap_or_else(|| panic!("{opcode:?} has no role")) < 8;
+        let is_read = place.unwrap_or_else(|| panic!("{opcode:?} has no role")) < 11;
         assert_eq!(Role::Read.allows(*opcode), is_read, "{opcode:?}");
     }
     assert_eq!(named.len(), Opcode::ALL.len() - handshake.len());

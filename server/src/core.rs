@@ -7,6 +7,7 @@ use rampuddle_protocol::{Incarnation, InfoRow, Nonce, Role, StoreId};
 
 use crate::connection::Buffers;
 use crate::session::Sessions;
+use crate::sharing::Sharing;
 use crate::store::{Now, Store};
 
 /// A token that clients may show: its id, secret and the highest role it gives.
@@ -83,6 +84,7 @@ pub(crate) struct Core {
     pub(crate) identity: Identity,
     pub(crate) store: Store,
     pub(crate) sessions: Sessions,
+    pub(crate) sharing: Sharing,
     pub(crate) buffers: Buffers,
     pub(crate) counters: Counters,
     pub(crate) now: Now,
@@ -96,6 +98,7 @@ impl Core {
             identity,
             store,
             sessions,
+            sharing: Sharing::off(),
             buffers: Buffers::new(),
             counters: Counters::default(),
             now,
@@ -110,6 +113,7 @@ impl Core {
             identity: Identity { incarnation, ..self.identity },
             store: Store::new(self.store.pool.emptied()),
             sessions,
+            sharing: Sharing::off(),
             buffers: self.buffers,
             counters: Counters::default(),
             now: self.now,
@@ -126,6 +130,7 @@ impl Core {
 
     /// Ends what time alone ends, but for leases: see [`Store::sweep`].
     pub(crate) fn handle_time(&mut self) {
+        self.sharing.forget_the_gone(&mut self.store);
         self.sessions.expire(&mut self.store, self.now);
         self.store.expire_reservations(self.now);
     }
@@ -135,7 +140,8 @@ impl Core {
         let (store, counters) = (&self.store, &self.counters);
         InfoRow {
             name_bytes: 0,
-            reserved_0: [0; 6],
+            mappings: self.sharing.len() as u16,
+            mapped_pages: store.mapped_pages(),
             incarnation: self.identity.incarnation,
             store_id: self.identity.store_id,
             clock_unix_ms: self.now.unix_ms,

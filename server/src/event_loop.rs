@@ -251,6 +251,7 @@ impl EventLoop {
         }
         let is_timed = self.core.counters.connections > 0
             || self.core.sessions.len() > 0
+            || self.core.sharing.len() > 0
             || self.core.store.has_leases()
             || self.accept_pending;
         is_timed.then(|| self.next_tick.saturating_duration_since(Instant::now()).min(TICK))
@@ -413,7 +414,11 @@ impl EventLoop {
             self.free.push(number);
             return;
         }
-        let connection = Connection::new(number, self.core.now.monotonic_ms);
+        let now_ms = self.core.now.monotonic_ms;
+        let connection = match socket.is_local() {
+            true => Connection::local(number, now_ms),
+            false => Connection::new(number, now_ms),
+        };
         self.core.counters.connections += 1;
         self.peers[number] = Some(Peer {
             socket,
@@ -540,7 +545,9 @@ impl Peer {
     /// Sends what there is; returns the bytes that left.
     fn send(&mut self, core: &mut Core, budget: u64) -> io::Result<u64> {
         let Some(connection) = &mut self.connection else { return Ok(0) };
-        match connection.send_with(core, budget, |slices| self.socket.write(slices)) {
+        match connection
+            .send_with(core, budget, |slices, descriptor| self.socket.write(slices, descriptor))
+        {
             Ok((sent, all)) => {
                 self.writable = all;
                 Ok(sent as u64)

@@ -39,6 +39,7 @@ mod options;
 mod pool;
 mod server;
 mod session;
+mod sharing;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulation;

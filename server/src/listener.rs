@@ -1,8 +1,9 @@
 //! Sockets that connections come from, and the connections' own.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,8 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::fs::{Mode, fchmod};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, bind, listen, sendmsg, socket_with, sockopt,
 };
 
 use crate::error::StartError;
@@ -124,6 +126,18 @@ fn set_tcp_options(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+fn pass(
+    stream: &UnixStream,
+    slices: &[IoSlice<'_>],
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<usize> {
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    let descriptors = [descriptor];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "there is room for one");
+    Ok(sendmsg(stream, slices, &mut control, SendFlags::NOSIGNAL)?)
+}
+
 impl Socket {
     pub(crate) fn read(&mut self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match self {
@@ -132,10 +146,22 @@ impl Socket {
         }
     }
 
-    pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write_vectored(slices),
-            Self::Unix(stream) => stream.write_vectored(slices),
+    /// Whether the peer is on this machine, and can be given descriptors.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+
+    /// Sends bytes, and a descriptor with the first of them.
+    pub(crate) fn write(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> io::Result<usize> {
+        match (self, descriptor) {
+            (Self::Tcp(stream), None) => stream.write_vectored(slices),
+            (Self::Unix(stream), None) => stream.write_vectored(slices),
+            (Self::Unix(stream), Some(descriptor)) => pass(stream, slices, descriptor),
+            (Self::Tcp(_), Some(_)) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

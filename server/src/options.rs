@@ -50,6 +50,9 @@ pub struct Options {
     pub cpu: Option<usize>,
     /// Never sleep: ask the sockets again and again.
     pub busy_poll: bool,
+    /// Let clients on this machine, which come by the unix socket, read values where
+    /// they lie: each is given the whole pool, to be read only.
+    pub share_pool: bool,
     /// Tokens of which clients must show one; none = everybody may do all.
     pub tokens: Vec<Token>,
     /// Listen on addresses beyond this machine without a token.
@@ -76,6 +79,7 @@ impl Options {
             mlock: false,
             cpu: None,
             busy_poll: false,
+            share_pool: true,
             tokens: Vec::new(),
             insecure_public: false,
             stop_grace: Duration::from_secs(10),

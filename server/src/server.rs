@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::options::{MemorySum, Options};
 use crate::pool::Pool;
 use crate::session::Sessions;
+use crate::sharing::Sharing;
 use crate::store::Store;
 
 /// Descriptors that are not connections: the pool, listeners, the loop's own,
@@ -62,7 +63,11 @@ impl Server {
         let clock = Clock::new();
         let connections_max = options.connections_max as usize;
         let sessions = Sessions::new(connections_max);
-        let core = Core::new(identity, Store::new(pool), sessions, clock.now());
+        let is_shared = options.share_pool && options.socket.is_some() && pool.can_be_shared();
+        let mut core = Core::new(identity, Store::new(pool), sessions, clock.now());
+        if is_shared {
+            core.sharing = Sharing::on();
+        }
         let event_loop = EventLoop::new(listeners, core, clock, connections_max, options.busy_poll)
             .map_err(StartError::System)?;
         Ok(Self { options, event_loop, local_address, incarnation, store_id })

@@ -40,6 +40,12 @@ impl Sessions {
         self.by_id.len()
     }
 
+    /// The id of a session that lives.
+    pub(crate) fn id(&self, index: SessionIndex) -> SessionId {
+        let session = self.slots[index as usize].as_ref();
+        session.expect("a session lives while it has connections").id
+    }
+
     /// Joins a connection to its session, which begins with it if need be.
     /// `None` when there are more sessions than there may be connections.
     pub(crate) fn join(&mut self, id: SessionId) -> Option<SessionIndex> {

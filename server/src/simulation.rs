@@ -139,7 +139,7 @@ impl SimulatedServer {
             return 0;
         };
         let before = out.len();
-        let sent = connection.send_with(&mut self.core, budget.max(1), |slices| {
+        let sent = connection.send_with(&mut self.core, budget.max(1), |slices, _| {
             copy_out(slices, max, out);
             Ok(out.len() - before)
         });

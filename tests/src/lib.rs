@@ -36,6 +36,8 @@ pub use oracle::Oracle;
 pub use pattern::Pattern;
 pub use process::{ServeOptions, ServerProcess, kill_hard, refused_start};
 pub use proxy::{Fault, FaultCounts, FaultProxy, Weather};
-pub use raw::{Answer, Door, Frame, RawClient, RawConnection, Stream, Transport, fresh_version};
+pub use raw::{
+    Answer, Door, Frame, MappedRun, RawClient, RawConnection, Stream, Transport, fresh_version,
+};
 pub use seed::Seeded;
 pub use waiting::{pace, until};

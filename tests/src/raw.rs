@@ -7,6 +7,6 @@ mod connection;
 mod frame;
 
 pub use answer::Answer;
-pub use client::RawClient;
+pub use client::{MappedRun, RawClient};
 pub use connection::{Door, RawConnection, Stream, Transport};
 pub use frame::{Frame, fresh_version};

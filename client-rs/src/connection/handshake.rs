@@ -110,6 +110,8 @@ impl Connection {
             head: Vec::new(),
             header: Header::default(),
             payload_left: 0,
+            takes_descriptor: false,
+            descriptor: None,
             pace: Pace::default(),
             is_intact: true,
             failure: None,

@@ -121,9 +121,15 @@ impl Connection {
             (self.inbox_start, self.inbox_end) = (0, self.buffered());
         }
         let may_spin = self.is_alone();
-        let Self { stream, inbox, inbox_end, .. } = self;
+        let Self { stream, inbox, inbox_end, takes_descriptor, descriptor, .. } = self;
         let slices = &mut [IoSliceMut::new(&mut inbox[*inbox_end..])];
-        let read = stream.read_vectored(slices, may_spin);
+        let descriptor = takes_descriptor.then_some(descriptor);
+        let read = async {
+            match descriptor {
+                Some(descriptor) => stream.read_with_descriptor(slices, descriptor).await,
+                None => stream.read_vectored(slices, may_spin).await,
+            }
+        };
         match self.pace.wait(self.patience, self.deadline, read).await {
             Ok(Ok(0)) => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(Ok(bytes)) => {
@@ -211,8 +217,8 @@ impl Connection {
         let is_refused = header.status != Status::Ok as u8;
         let wanted = match asked.opcode {
             _ if is_refused => 0,
-            Opcode::Info => 1,
-            Opcode::List => header.rows,
+            Opcode::Info | Opcode::Share => 1,
+            Opcode::List | Opcode::Map => header.rows,
             _ => asked.rows,
         };
         if header.rows != wanted {

@@ -19,9 +19,11 @@ mod handshake;
 mod incoming;
 mod outgoing;
 mod pace;
+mod share;
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -76,6 +78,9 @@ pub(crate) struct Connection {
     head: Vec<u8>,
     header: Header,
     payload_left: u64,
+    /// While a descriptor may come with the bytes, and the one that came.
+    takes_descriptor: bool,
+    descriptor: Option<OwnedFd>,
     pace: Pace,
 
     /// False while a call is under way, and for ever after one that failed or
@@ -312,7 +317,10 @@ pub(crate) fn changes_values(opcode: Opcode) -> bool {
         | Opcode::Stat
         | Opcode::List
         | Opcode::Info
-        | Opcode::Ping => false,
+        | Opcode::Ping
+        | Opcode::Map
+        | Opcode::Unmap
+        | Opcode::Share => false,
     }
 }
 

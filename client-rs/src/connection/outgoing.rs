@@ -231,8 +231,8 @@ fn nth<'a, B: AsRef<[u8]>>(index: usize, out: &'a [u8], payload: &'a [B]) -> &'a
 /// Header and table of the answer to `rows` rows, at most.
 pub(crate) fn answer_head_bytes(opcode: Opcode, rows: u32) -> u64 {
     let table = match opcode {
-        // Their rows have keys, of any number in List.
-        Opcode::List | Opcode::Stat => TABLE_BYTES_MAX.into(),
+        // Their rows have keys, of any number in List and Map.
+        Opcode::List | Opcode::Stat | Opcode::Map => TABLE_BYTES_MAX.into(),
         _ => u64::from(rows) * (Outcome::BYTES + TAG_BYTES_MAX) as u64,
     };
     Header::BYTES as u64 + table

@@ -18,13 +18,13 @@ use crate::client::{Client, Core};
 const SECOND_LOOK: Duration = Duration::from_secs(15);
 
 /// The clean-ups that go on behind puts which were given up, and behind reads.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Cleanups(Arc<RwLock<()>>);
 
 impl Cleanups {
     /// One more, until the guard is dropped; none counts while somebody waits for
     /// the end of all.
-    pub(super) fn begin(&self) -> Option<OwnedRwLockReadGuard<()>> {
+    pub(crate) fn begin(&self) -> Option<OwnedRwLockReadGuard<()>> {
         Arc::clone(&self.0).try_read_owned().ok()
     }
 }

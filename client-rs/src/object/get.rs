@@ -62,7 +62,7 @@ impl Client {
                 let range = cut(range.clone(), object.tag().object_bytes);
                 set_total(options, &range);
                 match object.read(&range, options).await {
-                    Ok((bytes, report)) => return Ok(Some(Value::new(bytes, report))),
+                    Ok(value) => return Ok(Some(value)),
                     Err(Stopped::Local(error)) => return Err(error),
                     Err(Stopped::Unread(unread)) => opened = object.reopen(unread).await?,
                 }

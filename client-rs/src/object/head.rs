@@ -184,10 +184,7 @@ pub(super) async fn find_wanted(
     wanted: &mut Wanted<'_>,
 ) -> Result<Option<Head>, Error> {
     let view = operation.views.current();
-    let places = Places::of(&view, key);
-    let first = places.all().len().min(operation.replicas_in(&view).into());
-    let mut first = places.all()[..first].to_vec();
-    prefer(operation, &mut first);
+    let (places, first) = first_owners(operation, &view, key);
     let mut first = first.into_iter();
     let (first, second) = (first.next(), first.next());
     let Some(first) = first else {
@@ -208,6 +205,20 @@ pub(super) async fn find_wanted(
             find_everywhere(operation, &view, key, part, Some((first, said))).await
         }
     }
+}
+
+/// The servers that may have a head, and those to ask first, in that order: the
+/// owners by the client's own number of copies.
+pub(super) fn first_owners(
+    operation: &Operation,
+    view: &View,
+    key: &Bytes,
+) -> (Places, Vec<Arc<str>>) {
+    let places = Places::of(view, key);
+    let first = places.all().len().min(operation.replicas_in(view).into());
+    let mut first = places.all()[..first].to_vec();
+    prefer(operation, &mut first);
+    (places, first)
 }
 
 /// Asks every server that may have the head, and takes the greatest.
@@ -443,8 +454,16 @@ impl Head {
         self.check_inline(inline, verify)
     }
 
+    /// Takes the stored bytes of an inline object, and compares them with their
+    /// checksum if that is wanted. The variable part must have been taken before.
+    pub(super) fn take_inline(&mut self, bytes: Vec<u8>, verify: bool) -> Result<(), &'static str> {
+        self.check_inline(&bytes, verify)?;
+        self.inline = bytes.into();
+        Ok(())
+    }
+
     /// Takes the bytes of the variable part.
-    fn describe(&mut self, variable: &[u8]) -> Result<(), &'static str> {
+    pub(super) fn describe(&mut self, variable: &[u8]) -> Result<(), &'static str> {
         let Variable { table, sections } = Variable::decode(&self.tag, variable)?;
         (self.table, self.sections) = (table, sections);
         Ok(())
@@ -468,16 +487,24 @@ impl Head {
 
     /// Compares the bytes of an inline object with their checksum.
     fn check_inline(&self, bytes: &[u8], verify: bool) -> Result<(), &'static str> {
+        if !verify || self.is_right_inline([bytes]) {
+            Ok(())
+        } else {
+            Err("its bytes do not have their checksum")
+        }
+    }
+
+    /// Whether these, piece by piece, are the stored bytes of an inline object.
+    pub(super) fn is_right_inline<'b>(&self, bytes: impl IntoIterator<Item = &'b [u8]>) -> bool {
         let crc = match self.table.first() {
-            _ if !verify => return Ok(()),
             Some(entry) => entry.crc32c,
             None if !self.tag.has_table() => self.tag.crc32c,
             // An empty object has no block, and what follows has its own checksum.
-            None => return Ok(()),
+            None => return true,
         };
         let mut checksum = Seed::new(self.tag.upload, 0, 0).begin();
-        checksum.update(bytes);
-        if checksum.value() == crc { Ok(()) } else { Err("its bytes do not have their checksum") }
+        bytes.into_iter().for_each(|bytes| checksum.update(bytes));
+        checksum.value() == crc
     }
 }
 

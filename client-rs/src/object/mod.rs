@@ -20,6 +20,7 @@ mod head;
 mod hedge;
 mod hold;
 mod if_version;
+mod in_place;
 mod life;
 mod list;
 mod no_clobber;

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::future::try_join;
+use futures_util::future::{join, try_join};
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -13,25 +14,29 @@ use super::format::Tag;
 use super::head::{Head, Part, Wanted, find, find_greatest, find_wanted};
 use super::hedge::Hedging;
 use super::hold::Hold;
+use super::in_place::{InPlace, cut_parts};
 use super::operation::Operation;
 use super::ranks::answers;
 use super::read::{Piece, Reading, Unread, begin_of, pieces};
-use super::report::{GetOptions, GetReport};
+use super::report::{GetOptions, GetReport, Value};
 use crate::buffers::Buffer;
 use crate::error::Error;
 
 /// Pieces read at once, each of at most 1 MiB.
-const PIECES_AT_ONCE: usize = 8;
+pub(super) const PIECES_AT_ONCE: usize = 8;
 /// Times that opening begins anew because the object was replaced meanwhile.
 const RESTARTS_MAX: usize = 5;
 
 /// An object with a head that was found, and held when it has stripes.
 #[derive(Debug)]
 pub(super) struct Opened {
-    operation: Operation,
+    pub(super) operation: Operation,
     pub(super) head: Head,
     restarts: usize,
     _hold: Option<Hold>,
+    /// What of it lies on this machine. An inline object's bytes are there, or in its
+    /// head.
+    pub(super) in_place: Option<InPlace>,
 }
 
 impl Opened {
@@ -42,8 +47,35 @@ impl Opened {
         key: &Bytes,
         mut wanted: Wanted<'_>,
     ) -> Result<Option<Self>, Error> {
+        if let Some((head, in_place)) = InPlace::find(operation, key, wanted.verify).await {
+            return Self::open_here(operation, key, head, in_place).await;
+        }
         let head = find_wanted(operation, key, Part::All, &mut wanted).await?;
         Self::settle(operation, key, head, 0).await
+    }
+
+    /// Opens what a server on this machine has, and keeps. When that is all of it, no
+    /// other is asked.
+    async fn open_here(
+        operation: &Operation,
+        key: &Bytes,
+        head: Head,
+        in_place: Option<InPlace>,
+    ) -> Result<Option<Self>, Error> {
+        let is_whole = in_place.as_ref().is_none_or(|in_place| in_place.is_whole(&head.tag));
+        if is_whole {
+            let operation = operation.clone();
+            return Ok(Some(Self { operation, head, restarts: 0, _hold: None, in_place }));
+        }
+        let mut in_place = in_place.unwrap_or_default();
+        let found = head.clone();
+        let settled = Self::settle(operation, key, Some(head), 0);
+        let (settled, ()) = join(settled, in_place.find_more(operation, &found)).await;
+        let is_same = |opened: &Self| opened.head.tag.upload == found.tag.upload;
+        Ok(settled?.map(|opened| match is_same(&opened) {
+            true => Self { in_place: Some(in_place), ..opened },
+            false => opened,
+        }))
     }
 
     /// Holds what was found, and looks whether it still stands: what is held and
@@ -58,7 +90,7 @@ impl Opened {
             let Some(head) = found else { return Ok(None) };
             let operation = operation.clone();
             if head.tag.is_inline() {
-                return Ok(Some(Self { operation, head, restarts, _hold: None }));
+                return Ok(Some(Self { operation, head, restarts, _hold: None, in_place: None }));
             }
             let members = operation.views.current();
             let servers = members.members().iter().filter(|member| member.state.is_read_from());
@@ -76,7 +108,8 @@ impl Opened {
             match still {
                 None => return Ok(None),
                 Some(still) if still.tag.version <= head.tag.version => {
-                    return Ok(Some(Self { operation, head, restarts, _hold: Some(hold) }));
+                    let _hold = Some(hold);
+                    return Ok(Some(Self { operation, head, restarts, _hold, in_place: None }));
                 }
                 Some(_) => found = find_greatest(&operation, key, Part::All).await?,
             }
@@ -88,10 +121,15 @@ impl Opened {
     /// Begins anew after stripes were found missing: another head may be newer
     /// than the one that was read.
     pub(super) async fn reopen(self, unread: Unread) -> Result<Option<Self>, Error> {
+        if self.in_place.is_some() && self.tag().is_inline() {
+            // What lies here is damaged; other servers may have it whole.
+            let head = find(&self.operation, &self.head.key, Part::All).await?;
+            return Self::settle(&self.operation, &self.head.key, head, self.restarts + 1).await;
+        }
         match find_greatest(&self.operation, &self.head.key, Part::All).await {
             Ok(None) => Ok(None),
             Ok(Some(found)) if found.tag.version > self.head.tag.version => {
-                let Self { operation, head, restarts, _hold } = self;
+                let Self { operation, head, restarts, _hold, in_place: _ } = self;
                 Self::settle(&operation, &head.key, Some(found), restarts + 1).await
             }
             found => Err(self.unreadable(unread, found.err())),
@@ -124,7 +162,7 @@ impl Opened {
         &self.head.tag
     }
 
-    fn reading<'r>(&'r self, options: &'r GetOptions) -> Reading<'r> {
+    pub(super) fn reading<'r>(&'r self, options: &'r GetOptions) -> Reading<'r> {
         Reading {
             operation: &self.operation,
             tag: self.head.tag,
@@ -135,17 +173,18 @@ impl Opened {
         }
     }
 
-    fn report(&self, bytes: u64, served: Vec<(String, u64)>) -> GetReport {
+    pub(super) fn report(&self, bytes: u64, served: Vec<(String, u64)>, mapped: u64) -> GetReport {
         let Tag { object_bytes, version, .. } = self.head.tag;
         let metadata = Arc::new(self.head.sections.metadata.clone());
-        GetReport { bytes, object_bytes, version, served, metadata }
+        GetReport { bytes, object_bytes, version, served, mapped, metadata }
     }
 
-    fn inline_report(&self, bytes: u64, options: &GetOptions) -> GetReport {
+    /// Of a read of which so many bytes are handed out where they lie.
+    pub(super) fn inline_report(&self, bytes: u64, mapped: u64, options: &GetOptions) -> GetReport {
         if let Some(progress) = &options.progress {
             progress.add(bytes);
         }
-        self.report(bytes, vec![(self.head.server.to_string(), bytes)])
+        self.report(bytes, vec![(self.head.server.to_string(), bytes)], mapped)
     }
 
     /// Reads a range into new memory.
@@ -153,29 +192,49 @@ impl Opened {
         &self,
         range: &Range<u64>,
         options: &GetOptions,
-    ) -> Result<(Bytes, GetReport), Stopped> {
+    ) -> Result<Value, Stopped> {
+        if let Some(value) = self.view(range, options).await? {
+            return Ok(value);
+        }
         if self.tag().is_inline() {
+            if self.in_place.is_some() {
+                let parts = self.inline_parts(range, options).map_err(Stopped::Unread)?;
+                let bytes = range.end - range.start;
+                return Ok(Value::of_parts(parts, self.inline_report(bytes, bytes, options)));
+            }
             let bytes = self.head.inline.slice(range.start as usize..range.end as usize);
-            let report = self.inline_report(bytes.len() as u64, options);
-            return Ok((bytes, report));
+            let report = self.inline_report(bytes.len() as u64, 0, options);
+            return Ok(Value::new(bytes, report));
         }
         if range.is_empty() {
-            return Ok((Bytes::new(), self.report(0, Vec::new())));
+            return Ok(Value::new(Bytes::new(), self.report(0, Vec::new(), 0)));
         }
         let region: u64 = pieces(self.tag(), range).map(|piece| piece.bytes).sum();
         let mut buffer = self.memory(region).map_err(Stopped::Local)?;
         let reading = self.reading(options);
-        read_all(&reading, pieces(self.tag(), range), &mut buffer)
-            .await
-            .map_err(Stopped::Unread)?;
+        let waiting = with_memory(pieces(self.tag(), range), &mut buffer);
+        read_all(&reading, waiting).await.map_err(Stopped::Unread)?;
         let within = (range.start - begin_of(range)) as usize;
         let length = (range.end - range.start) as usize;
         let bytes = buffer.into_bytes().slice(within..within + length);
-        Ok((bytes, self.report(length as u64, reading.served.list())))
+        Ok(Value::new(bytes, self.report(length as u64, reading.served.list(), 0)))
+    }
+
+    /// The pieces that cover a range, each with its begin in the object.
+    pub(super) fn pieces_of(
+        &self,
+        range: &Range<u64>,
+    ) -> impl Iterator<Item = (u64, Piece)> + use<> {
+        let mut at = begin_of(range);
+        pieces(self.tag(), range).map(move |piece| {
+            let begin = at;
+            at += piece.bytes;
+            (begin, piece)
+        })
     }
 
     /// Memory for so many bytes of the object.
-    fn memory(&self, length: u64) -> Result<Buffer, Error> {
+    pub(super) fn memory(&self, length: u64) -> Result<Buffer, Error> {
         let name = self.head.key[1..].escape_ascii();
         let failed =
             |source| Error::local(format!("no memory for {length} bytes of \"{name}\""), source);
@@ -190,14 +249,18 @@ impl Opened {
     ) -> Result<GetReport, Unread> {
         let length = out.len() as u64;
         if self.tag().is_inline() {
-            if !self.head.has_landed {
+            if self.in_place.is_some() {
+                self.copy_inline(out, options)?;
+            } else if !self.head.has_landed {
                 out.copy_from_slice(&self.head.inline);
             }
-            return Ok(self.inline_report(length, options));
+            let here = if self.in_place.is_some() { length } else { 0 };
+            return Ok(self.inline_report(length, here, options));
         }
         let reading = self.reading(options);
-        read_all(&reading, pieces(self.tag(), &(0..length)), out).await?;
-        Ok(self.report(length, reading.served.list()))
+        let (rest, copied) = self.copy_here(&reading, out).await;
+        read_all(&reading, rest).await?;
+        Ok(self.report(length, reading.served.list(), copied))
     }
 
     /// Hands a range to `take` in order, piece by piece. While `take` is slow,
@@ -210,23 +273,32 @@ impl Opened {
     ) -> Result<GetReport, Stopped> {
         let length = range.end - range.start;
         if self.tag().is_inline() {
-            let bytes = self.head.inline.slice(range.start as usize..range.end as usize);
-            take(bytes).await.map_err(Stopped::Local)?;
-            return Ok(self.inline_report(length, options));
+            let parts = match self.in_place {
+                Some(_) => self.inline_parts(range, options).map_err(Stopped::Unread)?,
+                None => vec![self.head.inline.slice(range.start as usize..range.end as usize)],
+            };
+            for bytes in parts {
+                take(bytes).await.map_err(Stopped::Local)?;
+            }
+            let here = if self.in_place.is_some() { length } else { 0 };
+            return Ok(self.inline_report(length, here, options));
         }
         let (mut begin, pieces) = (begin_of(range), pieces(self.tag(), range));
+        let here = &AtomicU64::new(0);
         let reading = &self.reading(options);
         // A permit stands for the memory of a piece, from when it is asked for
         // until it is taken.
         let permits = Arc::new(Semaphore::new(PIECES_AT_ONCE));
-        let (sender, mut receiver) = mpsc::unbounded_channel::<(Bytes, OwnedSemaphorePermit)>();
+        let (sender, mut receiver) =
+            mpsc::unbounded_channel::<(Vec<Bytes>, u64, OwnedSemaphorePermit)>();
         let read = async move {
             let reads = stream::iter(pieces).map(|piece| {
                 let permits = Arc::clone(&permits);
                 async move {
                     let permit = permits.acquire_owned().await.expect("never closed");
-                    let bytes = reading.new_piece(&piece).await?;
-                    Ok::<_, Unread>((bytes, permit))
+                    let (parts, mapped) = reading.parts(self.in_place.as_ref(), &piece).await?;
+                    here.fetch_add(mapped, Ordering::Relaxed);
+                    Ok::<_, Unread>((parts, piece.bytes, permit))
                 }
             });
             let mut reads = std::pin::pin!(reads.buffered(PIECES_AT_ONCE));
@@ -236,18 +308,21 @@ impl Opened {
             Ok(())
         };
         let write = async {
-            while let Some((bytes, permit)) = receiver.recv().await {
-                let end = begin + bytes.len() as u64;
+            while let Some((parts, bytes, permit)) = receiver.recv().await {
+                let end = begin + bytes;
                 let from = range.start.max(begin) - begin;
                 let to = range.end.min(end) - begin;
-                take(bytes.slice(from as usize..to as usize)).await.map_err(Stopped::Local)?;
+                for bytes in cut_parts(parts, from..to) {
+                    take(bytes).await.map_err(Stopped::Local)?;
+                }
                 drop(permit);
                 begin = end;
             }
             Ok(())
         };
         try_join(read, write).await?;
-        Ok(self.report(length, reading.served.list()))
+        let here = here.load(Ordering::Relaxed).min(length);
+        Ok(self.report(length, reading.served.list(), here))
     }
 }
 
@@ -264,15 +339,8 @@ pub(super) enum Stopped {
 /// readers who begin together do not all ask the same server first.
 async fn read_all(
     reading: &Reading<'_>,
-    pieces: impl Iterator<Item = Piece>,
-    mut out: &mut [u8],
+    mut waiting: Vec<(Piece, &mut [u8])>,
 ) -> Result<(), Unread> {
-    let mut waiting: Vec<(Piece, &mut [u8])> = Vec::new();
-    for piece in pieces {
-        let (slice, rest) = out.split_at_mut(piece.bytes as usize);
-        waiting.push((piece, slice));
-        out = rest;
-    }
     shuffle(reading.operation, &mut waiting);
     let hedging = &Hedging::new();
     let mut under_way = FuturesUnordered::new();
@@ -289,6 +357,17 @@ async fn read_all(
             hedging.spares();
         }
     }
+}
+
+/// Pieces, one behind the other, each with its part of `out`.
+fn with_memory(pieces: impl Iterator<Item = Piece>, mut out: &mut [u8]) -> Vec<(Piece, &mut [u8])> {
+    let mut all = Vec::new();
+    for piece in pieces {
+        let (slice, rest) = out.split_at_mut(piece.bytes as usize);
+        all.push((piece, slice));
+        out = rest;
+    }
+    all
 }
 
 /// Fisher and Yates' shuffle.

@@ -36,7 +36,7 @@ const ROUNDS: usize = 2;
 pub(super) struct Piece {
     pub(super) stripe: u64,
     /// Blocks by their number within the object.
-    blocks: Range<u64>,
+    pub(super) blocks: Range<u64>,
     /// Bytes of all, as they are without a codec.
     pub(super) bytes: u64,
 }
@@ -182,11 +182,13 @@ impl Reading<'_> {
         Ok(bytes)
     }
 
-    fn blocks_of(&self, piece: &Piece) -> &[BlockEntry] {
+    /// Its blocks.
+    pub(super) fn blocks_of(&self, piece: &Piece) -> &[BlockEntry] {
         &self.table[piece.blocks.start as usize..piece.blocks.end as usize]
     }
 
-    fn is_stored_as_it_is(&self, piece: &Piece) -> bool {
+    /// Whether none of its blocks is compressed.
+    pub(super) fn is_stored_as_it_is(&self, piece: &Piece) -> bool {
         self.blocks_of(piece).iter().all(|block| block.is_plain)
     }
 
@@ -295,7 +297,7 @@ impl Reading<'_> {
 
     /// Where the stored bytes of a piece begin in the value of its stripe, and how
     /// many there are.
-    fn place_of(&self, piece: &Piece) -> (u64, u64) {
+    pub(super) fn place_of(&self, piece: &Piece) -> (u64, u64) {
         let first = (piece.stripe * blocks_per_stripe(&self.tag)) as usize;
         let before = &self.table[first..piece.blocks.start as usize];
         (stored_bytes(before), stored_bytes(self.blocks_of(piece)))

@@ -83,15 +83,20 @@ pub enum PutCondition {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GetOptions {
-    /// Compare every block with its checksum. True unless set otherwise.
+    /// Compare every block with its checksum, whose bytes are fetched or copied.
+    /// True unless set otherwise.
     pub verify: bool,
+    /// Do so with blocks that are handed out where they lie, in the memory of a server
+    /// on this machine, too: see [`Value::is_mapped`]. False unless set otherwise,
+    /// because it reads every byte.
+    pub verify_mapped: bool,
     /// Told how far it is.
     pub progress: Option<Arc<Progress>>,
 }
 
 impl Default for GetOptions {
     fn default() -> Self {
-        Self { verify: true, progress: None }
+        Self { verify: true, verify_mapped: false, progress: None }
     }
 }
 
@@ -245,40 +250,90 @@ pub struct GetReport {
     /// Bytes by the server that they came from, by name; of compressed blocks as
     /// they came.
     pub served: Vec<(String, u64)>,
+    /// Bytes that were read where they lie, in the memory of servers on this machine,
+    /// and not sent.
+    pub mapped: u64,
     /// What was put beside the bytes.
     pub metadata: Arc<Metadata>,
 }
 
 /// An object's bytes, or a range of them.
+///
+/// They are this process's own, or lie where a server on this machine stores them
+/// (see [`Value::is_mapped`]), or some do and some do not.
 #[derive(Clone)]
 pub struct Value {
-    bytes: Bytes,
+    parts: Parts,
     report: GetReport,
+}
+
+/// Bytes in pieces; most values have one.
+#[derive(Clone)]
+enum Parts {
+    One(Bytes),
+    Many(Arc<[Bytes]>),
+}
+
+impl Parts {
+    fn all(&self) -> &[Bytes] {
+        match self {
+            Self::One(bytes) => std::slice::from_ref(bytes),
+            Self::Many(parts) => parts,
+        }
+    }
 }
 
 impl Value {
     pub(crate) fn new(bytes: Bytes, report: GetReport) -> Self {
-        Self { bytes, report }
+        Self { parts: Parts::One(bytes), report }
+    }
+
+    /// A value in some pieces, in order.
+    pub(crate) fn of_parts(mut parts: Vec<Bytes>, report: GetReport) -> Self {
+        let parts = match parts.len() {
+            0 | 1 => Parts::One(parts.pop().unwrap_or_default()),
+            _ => Parts::Many(parts.into()),
+        };
+        Self { parts, report }
     }
 
     /// Number of bytes.
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.parts.all().iter().map(Bytes::len).sum()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
     }
 
     /// The bytes in order, as one slice or a few.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::once(&self.bytes[..])
+        self.parts.all().iter().map(|part| &part[..])
     }
 
     /// The bytes in one piece. Costs a copy only when they are in several.
     pub fn into_bytes(self) -> Bytes {
-        self.bytes
+        match self.parts {
+            Parts::One(bytes) => bytes,
+            Parts::Many(parts) => parts.concat().into(),
+        }
+    }
+
+    /// Whether any of the bytes lie in the memory of a server on this machine.
+    ///
+    /// The server keeps them there, unchanged, as long as this value, a clone of it
+    /// or its [`Bytes`] live, also when the object is replaced or deleted, and when the
+    /// server is killed. What is kept so counts against a quarter of the server's pool:
+    /// let go of what is not needed, or [copy](Value::to_vec) it. They were compared
+    /// with their checksums only if [`GetOptions::verify_mapped`] was set.
+    pub fn is_mapped(&self) -> bool {
+        self.report.mapped > 0
+    }
+
+    /// A copy of the bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.parts.all().concat()
     }
 
     /// What was put beside them.

@@ -10,6 +10,7 @@ use crate::buffers::Buffers;
 use crate::clocks::Clocks;
 use crate::environment::Environment;
 use crate::metrics::Counters;
+use crate::object::Cleanups;
 use crate::placement::Placing;
 use crate::token::Token;
 
@@ -24,6 +25,10 @@ pub(crate) struct Access {
     pub(crate) connections_per_server: usize,
     /// The boot id of this machine: see [`rampuddle_discovery::host_id`].
     pub(crate) host: String,
+    /// Values of servers on this machine are read where they lie.
+    pub(crate) maps: bool,
+    /// What goes on behind operations that were given up, and behind reads.
+    pub(crate) cleanups: Cleanups,
     pub(crate) clocks: Clocks,
     /// What all operations count into.
     pub(crate) counters: Counters,

@@ -3,6 +3,7 @@
 mod access;
 mod health;
 mod lease;
+mod share;
 
 use std::fmt;
 use std::pin::pin;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::access::{Access, Class, Purpose};
 pub(crate) use self::lease::Lease;
+use self::share::Sharing;
 use crate::connection::{Connection, Grants, Greeting, Introduction};
 use crate::deadline::Deadline;
 use crate::error::{Error, Fate};
@@ -41,6 +43,8 @@ pub(crate) struct Server {
     verdicts: Notify,
     /// Bytes that moved over all connections.
     activity: Arc<AtomicU64>,
+    /// Taken while the server is asked for its pool.
+    sharing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -55,6 +59,7 @@ struct State {
     /// Why there was no use in connecting when that was tried last, or in the
     /// connection that was there; `None` = there was, or nobody tried.
     unreachable: Option<Error>,
+    sharing: Sharing,
 }
 
 impl Server {
@@ -71,8 +76,14 @@ impl Server {
             is_suspect: AtomicBool::new(false),
             verdicts: Notify::new(),
             activity: Arc::default(),
+            sharing: Default::default(),
             state: Mutex::default(),
         }
+    }
+
+    /// What all servers of the client share.
+    pub(crate) fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// Its name.

@@ -23,6 +23,8 @@ fn access_with(connections_per_server: usize, environment: Environment) -> Arc<A
         token: None,
         patience: Duration::from_secs(5),
         connections_per_server,
+        maps: true,
+        cleanups: Default::default(),
         host: host_id(),
         counters: Default::default(),
         in_use: Default::default(),

@@ -390,6 +390,12 @@ impl Shared {
                 table(frame, |table| table.push(&row, self.name.as_bytes(), b""))
             }
             Opcode::Ping | Opcode::Cancel | Opcode::Hello | Opcode::Proof => table(frame, |_| {}),
+            // A server that hands out nothing.
+            Opcode::Share | Opcode::Map | Opcode::Unmap => {
+                let mut out = Vec::new();
+                TableBuilder::answer(&mut out, &frame.header, Status::Unsupported).finish(0);
+                out
+            }
         }
     }
 

@@ -12,12 +12,15 @@ mod buffer;
 mod draft;
 mod handshake;
 mod inbox;
+mod map;
 mod outbox;
+mod page;
 mod progress;
 mod request;
 mod transfer;
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
 
 use rampuddle_protocol::limits::{
     HELLO_FRAME_BYTES, IDLE_CONNECTION_MS, STAT_ROWS_MAX, TABLE_DEADLINE_MS,
@@ -109,6 +112,8 @@ pub(crate) enum Over {
 pub(crate) struct Connection {
     /// Its number, by which a waiting connection is woken.
     number: usize,
+    /// Its peer is on this machine, and can be given descriptors.
+    is_local: bool,
     phase: Phase,
     receiving: Receiving,
     inbox: Inbox,
@@ -145,6 +150,7 @@ impl Connection {
     pub(crate) fn new(number: usize, now_ms: u64) -> Self {
         Self {
             number,
+            is_local: false,
             phase: Phase::Greeting,
             receiving: Receiving::Head,
             inbox: Inbox::new(),
@@ -167,6 +173,11 @@ impl Connection {
             incoming: Progress::begin(now_ms),
             outgoing: Progress::begin(now_ms),
         }
+    }
+
+    /// The same, over a socket that can pass descriptors.
+    pub(crate) fn local(number: usize, now_ms: u64) -> Self {
+        Self { is_local: true, ..Self::new(number, now_ms) }
     }
 
     /// Whether bytes from the peer are wanted now.
@@ -310,16 +321,22 @@ impl Connection {
     }
 
     /// Gives `write` what is to be sent, at most `budget` bytes, and notes what it
-    /// wrote. Returns that, and whether it was all it was given.
+    /// wrote. Returns that, and whether it was all it was given. A descriptor goes
+    /// with the first byte.
     pub(crate) fn send_with(
         &mut self,
         core: &mut Core,
         budget: u64,
-        write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+        write: impl FnOnce(&[IoSlice<'_>], Option<BorrowedFd<'_>>) -> io::Result<usize>,
     ) -> io::Result<(usize, bool)> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let (mut count, mut given) = (0, 0);
+        let (mut count, mut given, mut passed) = (0, 0, None);
         self.outbox.poll(&core.store, budget, |segment| {
+            if let Segment::Descriptor(descriptor) = segment {
+                // What goes before it goes by another call.
+                passed = Some(descriptor).filter(|_| count == 0);
+                return passed.is_some();
+            }
             let mut push = |bytes| {
                 slices[count] = IoSlice::new(bytes);
                 (count, given) = (count + 1, given + bytes.len());
@@ -327,6 +344,7 @@ impl Connection {
             };
             match segment {
                 Segment::Head(bytes) => push(bytes),
+                Segment::Descriptor(_) => unreachable!("seen above"),
                 Segment::Pool(range) => push(core.store.pool.bytes(range)),
                 Segment::Zeros(mut bytes) => {
                     while bytes > 0 {
@@ -340,7 +358,7 @@ impl Connection {
                 }
             }
         });
-        let sent = write(&slices[..count])?;
+        let sent = write(&slices[..count], passed)?;
         let now_ms = core.now.monotonic_ms;
         core.counters.sent_bytes += sent as u64;
         self.active_ms = now_ms;
@@ -714,6 +732,7 @@ impl Connection {
             table: header.table(&table),
             session,
             is_late: deadline > 0 && waited > deadline,
+            is_local: self.is_local,
         };
         let written = request.answer(opcode, core, &mut self.outbox, &mut place);
         match &mut place {

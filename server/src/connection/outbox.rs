@@ -1,6 +1,7 @@
 //! Answers on their way out, in the order they leave.
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rampuddle_protocol::limits::{OUTSTANDING_BYTES_MAX, OUTSTANDING_REQUESTS_MAX, ROWS_MAX};
 use rampuddle_protocol::{Header, Status};
@@ -30,8 +31,8 @@ const STEPS_MAX: u64 = 256;
 
 const _: () = assert!(OWN_ANSWER_BYTES < RING_BYTES);
 
-/// Something to send. Bytes that wait for a disk, zero-copy sends that are not
-/// released yet, and descriptors would each be a variant here.
+/// Something to send. Bytes that wait for a disk, and zero-copy sends that are not
+/// released yet would each be a variant here.
 #[derive(Debug)]
 pub(super) enum Segment<'a> {
     /// Bytes of an answer's head.
@@ -40,6 +41,8 @@ pub(super) enum Segment<'a> {
     Pool(PoolRange),
     /// Zeros.
     Zeros(usize),
+    /// A descriptor, to go with the first byte of the next segment.
+    Descriptor(BorrowedFd<'a>),
 }
 
 /// Where an answer's head lies.
@@ -71,6 +74,8 @@ struct Answer {
     began: bool,
     /// No Cancel finds it: it was cancelled, or belongs to the handshake.
     is_final: bool,
+    /// The outbox's descriptor goes with its first byte.
+    carries: bool,
 }
 
 /// The answers of one connection.
@@ -80,6 +85,8 @@ pub(super) struct Outbox {
     answers: VecDeque<Answer>,
     reads: VecDeque<ReadPlace>,
     payload_bytes: u64,
+    /// Waits to leave with an answer.
+    descriptor: Option<OwnedFd>,
 }
 
 impl Outbox {
@@ -89,6 +96,7 @@ impl Outbox {
             answers: VecDeque::with_capacity(ANSWERS_MAX),
             reads: VecDeque::new(),
             payload_bytes: 0,
+            descriptor: None,
         }
     }
 
@@ -159,6 +167,16 @@ impl Outbox {
         }
     }
 
+    /// Whether an answer may carry a descriptor: one at a time.
+    pub(super) fn can_carry(&self) -> bool {
+        self.descriptor.is_none()
+    }
+
+    /// Notes the descriptor that goes with the answer pushed next.
+    pub(super) fn carry(&mut self, descriptor: OwnedFd) {
+        self.descriptor = Some(descriptor);
+    }
+
     /// Notes a stretch that the answer pushed next will send.
     pub(super) fn push_read(&mut self, read: ReadPlace) {
         self.reads.push_back(read);
@@ -171,6 +189,7 @@ impl Outbox {
         let payload: u64 =
             self.reads.range(new..).map(|read| u64::from(read.end - read.offset)).sum();
         self.payload_bytes += payload;
+        let is_carried = self.answers.iter().any(|answer| answer.carries);
         self.answers.push_back(Answer {
             request_id,
             place,
@@ -180,6 +199,7 @@ impl Outbox {
             reads,
             began: false,
             is_final: false,
+            carries: self.descriptor.is_some() && !is_carried,
         });
     }
 
@@ -213,6 +233,9 @@ impl Outbox {
         }
         self.payload_bytes -= answer.payload_left;
         (answer.payload_left, answer.is_final) = (0, true);
+        if std::mem::take(&mut answer.carries) {
+            self.descriptor = None;
+        }
         let head = match &mut answer.place {
             Place::Ring(at, bytes) => &mut self.ring.bytes[*at..*at + *bytes],
             Place::Borrowed(buffer) => &mut buffer.answer,
@@ -231,11 +254,16 @@ impl Outbox {
         mut budget: u64,
         mut out: impl FnMut(Segment<'a>) -> bool,
     ) {
-        let Self { ring, answers, reads, .. } = self;
+        let Self { ring, answers, reads, descriptor, .. } = self;
         let (ring, steps_before) = (&*ring, store.steps());
         let mut next_read = 0;
         for answer in answers.iter() {
             let head_left = answer.head_bytes - answer.head_sent;
+            if let Some(descriptor) = descriptor.as_ref().filter(|_| answer.carries)
+                && !out(Segment::Descriptor(descriptor.as_fd()))
+            {
+                return;
+            }
             if head_left > 0 {
                 let bytes = head_left.min(usize::try_from(budget).unwrap_or(usize::MAX));
                 budget -= bytes as u64;
@@ -277,6 +305,9 @@ impl Outbox {
             let of_head = bytes.min(answer.head_bytes - answer.head_sent);
             answer.head_sent += of_head;
             answer.began |= of_head > 0;
+            if answer.began && std::mem::take(&mut answer.carries) {
+                self.descriptor = None;
+            }
             bytes -= of_head;
             if answer.head_sent < answer.head_bytes {
                 break;
@@ -318,6 +349,7 @@ impl Outbox {
                 buffers.give_back(buffer);
             }
         }
+        self.descriptor = None;
         self.payload_bytes = 0;
     }
 }

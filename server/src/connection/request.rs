@@ -3,13 +3,14 @@
 use rampuddle_protocol::limits::{KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, STAT_ROWS_MAX, TAG_BYTES_MAX};
 use rampuddle_protocol::{
     CancelRow, DeleteRow, DropRow, GatherRow, Header, HoldRow, InfoRow, ListRow, Opcode,
-    PublishRow, ReleaseRow, Row, RowFlags, StatRequestRow, StatRow, Status, Table, TableError,
-    TouchRow,
+    PublishRow, ReleaseRow, Row, RowFlags, SharedRow, StatRequestRow, StatRow, Status, Table,
+    TableError, TouchRow,
 };
 
 use super::buffer::ANSWER_BYTES;
 use super::draft::{Draft, write_status};
 use super::outbox::{Outbox, Place};
+use super::page::RowsPage;
 use crate::core::Core;
 use crate::store::{Reply, SessionIndex};
 
@@ -21,7 +22,7 @@ pub(super) struct Written {
 }
 
 impl Written {
-    fn head(head_bytes: usize) -> Self {
+    pub(super) fn head(head_bytes: usize) -> Self {
         Self { head_bytes, reads: 0 }
     }
 }
@@ -30,7 +31,8 @@ impl Written {
 pub(super) fn answer_bytes(opcode: Opcode, header: &Header) -> usize {
     match opcode {
         Opcode::Stat => Header::BYTES + header.rows as usize * STAT_ANSWER_BYTES,
-        Opcode::List => ANSWER_BYTES,
+        Opcode::List | Opcode::Map => ANSWER_BYTES,
+        Opcode::Share => Header::BYTES + SharedRow::BYTES,
         Opcode::Info => Header::BYTES + InfoRow::BYTES + TAG_BYTES_MAX,
         _ => super::draft::answer_bytes(header.rows),
     }
@@ -45,7 +47,8 @@ const LIGHT_ROWS_MAX: u32 = 64;
 
 /// Whether a request may take so long that others must have a turn behind it.
 pub(super) fn is_heavy(opcode: Opcode, header: &Header) -> bool {
-    matches!(opcode, Opcode::List | Opcode::Touch) || header.rows > LIGHT_ROWS_MAX
+    let walks = matches!(opcode, Opcode::List | Opcode::Touch | Opcode::Map | Opcode::Unmap);
+    walks || opcode == Opcode::Share || header.rows > LIGHT_ROWS_MAX
 }
 
 const STAT_ANSWER_BYTES: usize = StatRow::BYTES + KEY_BYTES_MAX + TAG_BYTES_MAX;
@@ -79,6 +82,8 @@ pub(super) struct Request<'a> {
     pub(super) table: &'a [u8],
     pub(super) session: SessionIndex,
     pub(super) is_late: bool,
+    /// The connection can pass descriptors: its peer is on this machine.
+    pub(super) is_local: bool,
 }
 
 impl Request<'_> {
@@ -90,7 +95,7 @@ impl Request<'_> {
         outbox: &mut Outbox,
         place: &mut Place,
     ) -> Written {
-        if self.is_late && matches!(opcode, Opcode::Info | Opcode::Ping) {
+        if self.is_late && matches!(opcode, Opcode::Info | Opcode::Ping | Opcode::Share) {
             // Their answers have no rows that could say it.
             return self.status(outbox.bytes_mut(place), Status::Expired);
         }
@@ -107,6 +112,9 @@ impl Request<'_> {
             Opcode::List => self.list(core, outbox.bytes_mut(place)),
             Opcode::Info => Ok(self.info(core, outbox.bytes_mut(place))),
             Opcode::Ping => Ok(self.status(outbox.bytes_mut(place), Status::Ok)),
+            Opcode::Share => Ok(self.share(core, outbox, place)),
+            Opcode::Map => self.map(core, outbox.bytes_mut(place)),
+            Opcode::Unmap => self.unmap(core, outbox.bytes_mut(place)),
             Opcode::Create | Opcode::Scatter | Opcode::Hello | Opcode::Proof => {
                 unreachable!("these have their own paths")
             }
@@ -114,14 +122,14 @@ impl Request<'_> {
         done.unwrap_or_else(|_| self.status(outbox.bytes_mut(place), Status::BadRow))
     }
 
-    fn status(&self, out: &mut [u8], status: Status) -> Written {
+    pub(super) fn status(&self, out: &mut [u8], status: Status) -> Written {
         write_status(out, self.header, status, false);
         Written::head(Header::BYTES)
     }
 
     /// Answers each row with what `each` says of it; rows that came too late,
     /// or break a rule, are not handed on.
-    fn each_row<R: Row>(
+    pub(super) fn each_row<R: Row>(
         &self,
         out: &mut [u8],
         check: impl Fn(&R, &[u8], &[u8]) -> Option<Reply>,
@@ -259,15 +267,13 @@ impl Request<'_> {
         if prefix.len().max(cursor.len()) > KEY_BYTES_MAX {
             return Ok(self.status(out, Status::BadRow));
         }
-        // Rows are written from the front, keys and tags collected behind the
-        // longest run of rows that could fit; moved together at the end.
-        let mut page = ListPage::new(out.len());
+        let mut page = RowsPage::<StatRow>::new(out.len(), STAT_ANSWER_BYTES);
         let more = core
             .store
-            .list(&row, prefix, cursor, core.now, |stat, key, tag| page.push(out, stat, key, tag));
+            .list(&row, prefix, cursor, core.now, |stat, key, tag| page.push(out, *stat, key, tag));
         if let Some(last) = more {
             let incomplete = StatRow { status: Status::Incomplete as u8, ..StatRow::default() };
-            page.push_last(out, &incomplete, core.store.key(last));
+            page.push_last(out, incomplete, core.store.key(last));
         }
         Ok(Written::head(page.finish(out, self.header)))
     }
@@ -282,11 +288,16 @@ impl Request<'_> {
     }
 }
 
-fn check_flags(flags: RowFlags, allowed: RowFlags) -> Option<Reply> {
+pub(super) fn check_flags(flags: RowFlags, allowed: RowFlags) -> Option<Reply> {
     check_row(b"-", b"", flags, allowed)
 }
 
-fn answer_header(request: &Header, rows: usize, row_bytes: usize, table_bytes: usize) -> Header {
+pub(super) fn answer_header(
+    request: &Header,
+    rows: usize,
+    row_bytes: usize,
+    table_bytes: usize,
+) -> Header {
     let mut header = Header::new(request.opcode, request.request_id);
     header.flags = rampuddle_protocol::FrameFlags::ANSWER;
     (header.rows, header.row_bytes) = (rows as u32, row_bytes as u16);
@@ -294,7 +305,7 @@ fn answer_header(request: &Header, rows: usize, row_bytes: usize, table_bytes: u
     header
 }
 
-fn seal(out: &mut [u8], header: &Header) -> usize {
+pub(super) fn seal(out: &mut [u8], header: &Header) -> usize {
     let head = &mut out[..header.head_bytes()];
     header.encode(head);
     Header::seal(head);
@@ -325,68 +336,6 @@ impl StatRows {
 
     fn finish(self, out: &mut [u8], request: &Header) -> usize {
         let table_bytes = self.rows * StatRow::BYTES + self.variable;
-        seal(out, &answer_header(request, self.rows, StatRow::BYTES, table_bytes))
-    }
-}
-
-/// Stat rows whose number is not known: rows grow from the front, keys and tags
-/// from the back.
-struct ListPage {
-    rows: usize,
-    back: usize,
-    end: usize,
-}
-
-impl ListPage {
-    fn new(room: usize) -> Self {
-        let rows_max = rampuddle_protocol::limits::ROWS_MAX as usize;
-        let table_max = rampuddle_protocol::limits::TABLE_BYTES_MAX as usize;
-        let end = room.min(Header::BYTES + table_max.min(rows_max * STAT_ANSWER_BYTES));
-        Self { rows: 0, back: end, end }
-    }
-
-    /// Writes a row, if room for the cursor's row is left behind it.
-    fn push(&mut self, out: &mut [u8], stat: &StatRow, key: &[u8], tag: &[u8]) -> bool {
-        let front = Header::BYTES + (self.rows + 1) * StatRow::BYTES;
-        let needed = key.len() + tag.len() + STAT_ANSWER_BYTES;
-        if self.back - front < needed
-            || self.rows + 2 > rampuddle_protocol::limits::ROWS_MAX as usize
-        {
-            return false;
-        }
-        self.put(out, stat, key, tag);
-        true
-    }
-
-    fn push_last(&mut self, out: &mut [u8], stat: &StatRow, key: &[u8]) {
-        self.put(out, stat, key, b"");
-    }
-
-    fn put(&mut self, out: &mut [u8], stat: &StatRow, key: &[u8], tag: &[u8]) {
-        let row = StatRow { key_bytes: key.len() as u16, tag_bytes: tag.len() as u8, ..*stat };
-        row.encode(&mut out[Header::BYTES + self.rows * StatRow::BYTES..]);
-        self.rows += 1;
-        self.back -= key.len() + tag.len();
-        out[self.back..][..key.len()].copy_from_slice(key);
-        out[self.back + key.len()..][..tag.len()].copy_from_slice(tag);
-    }
-
-    /// Keys and tags stand in reverse order of the rows; puts them right.
-    fn finish(self, out: &mut [u8], request: &Header) -> usize {
-        let front = Header::BYTES + self.rows * StatRow::BYTES;
-        let variable = self.end - self.back;
-        out.copy_within(self.back..self.end, front);
-        let region = &mut out[Header::BYTES..front + variable];
-        let (rows, variable_part) = region.split_at_mut(self.rows * StatRow::BYTES);
-        variable_part.reverse();
-        let mut at = 0;
-        for row in rows.chunks_exact(StatRow::BYTES) {
-            let row = StatRow::decode(row);
-            let bytes = usize::from(row.key_bytes) + usize::from(row.tag_bytes);
-            variable_part[at..at + bytes].reverse();
-            at += bytes;
-        }
-        let table_bytes = self.rows * StatRow::BYTES + variable;
         seal(out, &answer_header(request, self.rows, StatRow::BYTES, table_bytes))
     }
 }

@@ -17,6 +17,8 @@ use crate::session::Sessions;
 use crate::store::{Now, Store};
 use crate::testing::Seeded;
 
+mod share;
+
 const UNIX_MS: u64 = 1_700_000_000_000;
 
 /// One server side, fed and drained by hand.
@@ -62,7 +64,7 @@ impl Joined {
             self.connection.handle_turn(&mut self.core);
             if self.connection.has_output() {
                 let answers = &mut self.answers;
-                let sent = self.connection.send_with(&mut self.core, u64::MAX, |slices| {
+                let sent = self.connection.send_with(&mut self.core, u64::MAX, |slices, _| {
                     let mut left = send_step;
                     for slice in slices {
                         let now = slice.len().min(left);
@@ -515,7 +517,7 @@ fn no_call_moves_more_than_its_budget() {
             received.unwrap();
         }
         if joined.connection.has_output() {
-            let sent = joined.connection.send_with(&mut joined.core, BUDGET, |slices| {
+            let sent = joined.connection.send_with(&mut joined.core, BUDGET, |slices, _| {
                 let bytes = given(&mut slices.iter().map(|slice| slice.len()));
                 assert!((1..=BUDGET).contains(&bytes), "{bytes}");
                 slices.iter().for_each(|slice| answers.extend_from_slice(slice));
@@ -666,7 +668,7 @@ fn rows_that_cost_many_steps_give_others_a_turn() {
         }
         most = most.max(joined.core.store.steps() - before);
         if joined.connection.has_output() {
-            let sent = joined.connection.send_with(&mut joined.core, u64::MAX, |slices| {
+            let sent = joined.connection.send_with(&mut joined.core, u64::MAX, |slices, _| {
                 Ok(slices.iter().map(|slice| slice.len()).sum())
             });
             sent.unwrap();

@@ -68,7 +68,10 @@ impl Pool {
     /// Takes pages for a value of `length` bytes; `None` when too few are free.
     pub(crate) fn take_body(&mut self, length: u64) -> Option<Body> {
         let pages = length.div_ceil(PAGE_BYTES) as u32;
-        let first = self.runs.take(pages)?;
+        let first = match pages >= self.unit && self.unit > 1 {
+            true => self.runs.take_aligned(pages, self.unit),
+            false => self.runs.take(pages),
+        }?;
         let runs = self.count_runs(first);
         self.count_steps(2 * runs + pages / PAGES_PER_STEP);
         Some(Body { first, pages, runs, prefix: 0, filled: 0 })

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap, munmap};
 
 /// Bytes of the pool, by offset.
@@ -14,7 +14,8 @@ pub(crate) type PoolRange = Range<u64>;
 /// Prefaulting goes in steps of this, so that a refusal names how far it came.
 const PREFAULT_STEP: usize = 64 << 20;
 
-/// A shared mapping of a memory file; no other process has it writable.
+/// A shared mapping of a memory file; no other process has it writable, or can
+/// make it so where it is sealed.
 ///
 /// Invariants: `base` is the begin of a live mapping of `bytes` bytes that is
 /// readable and writable and that only this struct unmaps.
@@ -22,7 +23,8 @@ const PREFAULT_STEP: usize = 64 << 20;
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
-    _file: OwnedFd,
+    file: OwnedFd,
+    is_sealed: bool,
 }
 
 // SAFETY: the mapping is plain memory that this struct owns; nothing in it is
@@ -32,7 +34,7 @@ unsafe impl Send for Mapping {}
 impl Mapping {
     /// Maps a new memory file of `bytes`, of huge pages when asked to.
     pub(crate) fn new(bytes: u64, huge_pages: bool) -> io::Result<Self> {
-        let mut flags = MemfdFlags::CLOEXEC;
+        let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         if huge_pages {
             flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
         }
@@ -52,7 +54,16 @@ impl Mapping {
             )
         }?;
         let base = NonNull::new(base.cast()).expect("a successful mmap is never at null");
-        Ok(Self { base, bytes: length, _file: file })
+        // From here on nobody, this process included, can map it anew to be
+        // written, write to it, punch holes into it, or change its length.
+        let seals = SealFlags::FUTURE_WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        let is_sealed = fcntl_add_seals(&file, seals).is_ok();
+        Ok(Self { base, bytes: length, file, is_sealed })
+    }
+
+    /// The memory file, if readers may have it.
+    pub(crate) fn sealed_file(&self) -> Option<BorrowedFd<'_>> {
+        self.is_sealed.then(|| self.file.as_fd())
     }
 
     /// Makes the kernel find memory for every page now.
@@ -152,6 +163,8 @@ impl Drop for Mapping {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
     use super::*;
 
     #[test]
@@ -160,6 +173,33 @@ mod tests {
         mapping.prefault().unwrap();
         mapping.bytes_mut(65_536..65_540).copy_from_slice(b"abcd");
         assert_eq!(mapping.bytes(65_535..65_541), b"\0abcd\0");
+    }
+
+    #[test]
+    fn nobody_can_map_a_sealed_file_to_be_written_or_change_its_length() {
+        let mut mapping = Mapping::new(1 << 20, false).unwrap();
+        let file = mapping.sealed_file().expect("this kernel seals").as_raw_fd();
+        let path = format!("/proc/self/fd/{file}");
+        let again = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let map = |protection| {
+            let (null, flags) = (std::ptr::null_mut(), MapFlags::SHARED);
+            // SAFETY: a new mapping at an address of the kernel's choice; nobody uses it.
+            unsafe { mmap(null, 1 << 20, protection, flags, &again, 0) }
+        };
+        assert!(map(ProtFlags::READ | ProtFlags::WRITE).is_err());
+        let mapped = map(ProtFlags::READ).unwrap();
+        // SAFETY: the mapping made above, which nothing refers to.
+        unsafe {
+            let writable = ProtFlags::READ | ProtFlags::WRITE;
+            use rustix::mm::{MprotectFlags, mprotect};
+            let flags = MprotectFlags::from_bits_retain(writable.bits());
+            assert!(mprotect(mapped, 1 << 20, flags).is_err());
+            munmap(mapped, 1 << 20).unwrap();
+        }
+        assert!(again.set_len(1 << 19).is_err() && again.set_len(1 << 21).is_err());
+        assert!(rustix::io::pwrite(&again, b"x", 0).is_err());
+        mapping.bytes_mut(0..1).fill(7);
+        assert_eq!(mapping.bytes(0..2), [7, 0], "who had it mapped before writes on");
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! One fixed block of memory, cut into pages. The pool knows no keys.
 
 mod body;
+#[expect(unsafe_code, reason = "the kernel's locks of open files")]
+mod descriptor;
 #[expect(unsafe_code, reason = "maps memory and hands out slices of it")]
 mod mapping;
 mod runs;
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rampuddle_protocol::limits::PAGE_BYTES;
 
+use crate::machine::HUGE_PAGE_BYTES;
 pub(crate) use body::{Body, Cursor, Piece};
 use mapping::Mapping;
 pub(crate) use mapping::PoolRange;
@@ -20,6 +24,9 @@ use runs::Runs;
 pub(crate) struct Pool {
     mapping: Mapping,
     runs: Runs,
+    /// Pages that a value which has as many begins at a multiple of: those of a
+    /// huge page, so that readers map whole ones. 1 = any page does.
+    unit: u32,
     /// Steps over runs of pages since the start: what scattered values cost.
     steps: Cell<u64>,
 }
@@ -32,7 +39,8 @@ impl Pool {
     pub(crate) fn new(bytes: u64, huge_pages: bool) -> io::Result<Self> {
         let pages = u32::try_from(bytes / PAGE_BYTES).map_err(io::Error::other)?;
         let mapping = Mapping::new(bytes, huge_pages)?;
-        Ok(Self { mapping, runs: Runs::new(pages), steps: Cell::new(0) })
+        let unit = if huge_pages { (HUGE_PAGE_BYTES / PAGE_BYTES) as u32 } else { 1 };
+        Ok(Self { mapping, runs: Runs::new(pages), unit, steps: Cell::new(0) })
     }
 
     /// See [`Mapping::prefault`].
@@ -43,6 +51,28 @@ impl Pool {
     /// See [`Mapping::lock`].
     pub(crate) fn lock(&self) -> io::Result<()> {
         self.mapping.lock()
+    }
+
+    /// Whether readers on this machine may have descriptors of it.
+    pub(crate) fn can_be_shared(&self) -> bool {
+        self.mapping.sealed_file().is_some()
+    }
+
+    /// A descriptor for a reader, who is [known to live](Pool::has_reader) from now
+    /// on.
+    ///
+    /// # Errors
+    /// When the pool cannot be shared, or the system gives no descriptor.
+    pub(crate) fn open_for_reader(&self, reader: u32) -> io::Result<OwnedFd> {
+        let file = self.mapping.sealed_file().ok_or(io::ErrorKind::Unsupported)?;
+        descriptor::open_locked(file, reader.into())
+    }
+
+    /// Whether the reader has a descriptor or a mapping of the pool still. Who
+    /// cannot be judged lives.
+    pub(crate) fn has_reader(&self, reader: u32) -> bool {
+        let file = self.mapping.sealed_file();
+        file.is_some_and(|file| descriptor::is_locked(file, reader.into()).unwrap_or(true))
     }
 
     pub(crate) fn total_pages(&self) -> u32 {

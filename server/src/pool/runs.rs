@@ -90,6 +90,30 @@ impl Runs {
         Some(chain)
     }
 
+    /// As [`Runs::take`]; the first page is a multiple of `unit` wherever a run is
+    /// free that allows it.
+    pub(crate) fn take_aligned(&mut self, count: u32, unit: u32) -> Option<Page> {
+        let gap = |run: Page| run.next_multiple_of(unit) - run;
+        let fits = |run: &Page| gap(*run) + count <= self.run_pages(*run);
+        // A run that is longer by all but one of a unit's pages has such a page.
+        let found = self.find(count).filter(fits).or_else(|| self.find(count + unit - 1));
+        let Some(run) = found else { return self.take(count) };
+        let before = gap(run);
+        if before > 0 {
+            self.split_free(run, before);
+        }
+        self.free_pages -= count;
+        Some(self.take_run(run + before, count))
+    }
+
+    /// Makes two of a free run, of which one is taken from at once.
+    fn split_free(&mut self, run: Page, count: u32) {
+        let pages = self.run_pages(run);
+        self.remove_free(run);
+        self.insert_free(run, count);
+        self.insert_free(run + count, pages - count);
+    }
+
     fn take_several(&mut self, count: u32) -> Page {
         let (mut first, mut last, mut left) = (NO_PAGE, NO_PAGE, count);
         while left > 0 {
@@ -333,6 +357,29 @@ mod tests {
     }
 
     #[test]
+    fn aligned_runs_begin_at_whole_units_where_that_is_possible() {
+        let mut runs = Runs::new(100);
+        let head = runs.take(1).unwrap();
+        let first = runs.take_aligned(64, 32).unwrap();
+        assert_eq!((head, first), (0, 32));
+        runs.check_invariants();
+        // The gap is used by what needs no alignment, and nothing is lost.
+        assert_eq!(runs.take(31), Some(1));
+        let last = runs.take_aligned(4, 32).unwrap();
+        assert_eq!((last, runs.free_pages()), (96, 0));
+        runs.give_back(first);
+        let again = runs.take_aligned(32, 32).unwrap();
+        assert_eq!(again, 32);
+        runs.give_back(head);
+        assert_eq!(
+            runs.take_aligned(33, 32).map(|chain| chain_pages(&runs, chain).len()),
+            Some(33)
+        );
+        runs.check_invariants();
+        assert_eq!(runs.take_aligned(1, 32), None);
+    }
+
+    #[test]
     fn the_last_page_is_used_however_scattered_the_free_ones_are() {
         let mut runs = Runs::new(64);
         let singles: Vec<Page> = (0..64).map(|_| runs.take(1).unwrap()).collect();
@@ -374,7 +421,10 @@ mod tests {
                 assert_eq!(runs.free_pages(), free);
                 if random.below(2) == 0 {
                     let count = 1 + random.below(u64::from(total).div_ceil(4)) as u32;
-                    let taken = runs.take(count);
+                    let taken = match random.below(2) {
+                        0 => runs.take(count),
+                        _ => runs.take_aligned(count, 8),
+                    };
                     assert_eq!(taken.is_some(), count <= free, "round {round} step {step}");
                     let Some(chain) = taken else { continue };
                     let pages = chain_pages(&runs, chain);

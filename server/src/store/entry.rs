@@ -57,6 +57,8 @@ pub(crate) struct Entry {
     pub(crate) crc32c: u32,
     /// Requests that use the value now.
     pub(crate) pins: u32,
+    /// Holds of mappings that keep the value; each pins it, too.
+    pub(crate) mapped: u32,
     pub(crate) version: Version,
     pub(crate) set: SetId,
     pub(crate) length: u64,
@@ -94,6 +96,7 @@ impl Entry {
         tenant: 0,
         crc32c: 0,
         pins: 0,
+        mapped: 0,
         version: Version::NONE,
         set: SetId::NONE,
         length: 0,

@@ -127,9 +127,15 @@ impl Store {
         }
     }
 
-    /// Removes what has ended, but not too much at once; true when there is
-    /// more. Costs nothing while nothing has ended.
+    /// Removes what has ended, and lets go of what readers who are gone kept, but
+    /// not too much at once; true when there is more. Costs nothing while nothing
+    /// has ended.
     pub(crate) fn sweep(&mut self, now: Now) -> bool {
+        let has_more_holds = self.end_mappings();
+        self.sweep_endings(now) || has_more_holds
+    }
+
+    fn sweep_endings(&mut self, now: Now) -> bool {
         for _ in 0..SWEEP_STEP {
             match self.endings.first() {
                 Some((ends_ms, id)) if ends_ms <= now.monotonic_ms => self.expire(id),

@@ -7,6 +7,7 @@ mod claim;
 mod entry;
 mod lease;
 mod list;
+mod mapped;
 mod order;
 mod random;
 mod reservation;
@@ -25,6 +26,7 @@ use crate::pool::Pool;
 use claim::Unfilled;
 use entry::{Slab, State};
 use lease::Endings;
+use mapped::Mapped;
 use order::KeyOrder;
 use reservation::Reservations;
 use set::Sets;
@@ -33,6 +35,7 @@ use verify::Verifier;
 
 pub(crate) use claim::Terms;
 pub(crate) use entry::EntryId;
+pub(crate) use mapped::{MAPPINGS_MAX, MapPlace, MappingIndex, RELEASED_MAX};
 pub(crate) use reservation::Handle;
 pub(crate) use set::SessionIndex;
 pub(crate) use value::ReadPlace;
@@ -102,6 +105,7 @@ pub(crate) struct Store {
     order: KeyOrder,
     hasher: foldhash::quality::RandomState,
     sets: Sets,
+    mapped: Mapped,
     tombstones: Tombstones,
     reservations: Reservations,
     /// Pages of values that are visible, superseded or leaving.
@@ -151,6 +155,7 @@ impl Store {
             superseded: HashTable::with_capacity(2 * superseded_max(pages) as usize),
             order: KeyOrder::new(hasher.hash_one(0)),
             sets: Sets::new(pages as usize),
+            mapped: Mapped::new(),
             tombstones: Tombstones::new(pages),
             reservations: Reservations::new(hasher.hash_one(1)),
             hasher,
@@ -414,6 +419,7 @@ impl Store {
         assert_eq!(leased, self.endings.len());
         self.endings.check_invariants(&self.slab);
         self.sets.check_invariants(&self.slab);
+        self.check_mapped();
     }
 }
 

@@ -81,6 +81,11 @@ impl Sets {
         !set.is_none() && self.records.get(&set).is_some_and(|record| record.holds > 0)
     }
 
+    /// The first of a set's visible values.
+    pub(super) fn first_of(&self, set: SetId) -> EntryId {
+        self.records.get(&set).map_or(NO_ENTRY, |record| record.first)
+    }
+
     /// Links a value into its set.
     pub(super) fn join(&mut self, slab: &mut Slab, id: EntryId) {
         let set = slab[id].set;

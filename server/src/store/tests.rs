@@ -9,6 +9,8 @@ use super::*;
 use crate::pool::Piece;
 use crate::testing::Seeded;
 
+mod mapped;
+
 const NOW: Now = Now { monotonic_ms: 1_000_000, unix_ms: 1_700_000_000_000 };
 const SESSION: SessionIndex = 3;
 

@@ -27,7 +27,8 @@ impl Answer {
         self.header.flags == FrameFlags::ANSWER | FrameFlags::FRAMING_ERROR
     }
 
-    fn rows<R: Row>(&self) -> Vec<(R, Vec<u8>, Vec<u8>)> {
+    /// The rows, each with its key and tag.
+    pub fn rows<R: Row>(&self) -> Vec<(R, Vec<u8>, Vec<u8>)> {
         let table = Table::<R>::parse(&self.header, &self.table).expect("a sound table");
         table.iter().map(|(row, key, tag)| (row, key.to_vec(), tag.to_vec())).collect()
     }

@@ -1,12 +1,14 @@
 //! The operations, one call each.
 
 use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
 
 use rampuddle_protocol::limits::PAYLOAD_BYTES_MAX;
 use rampuddle_protocol::{
-    CancelRow, CreateRow, DeleteRow, DropRow, GatherRow, HoldRow, InfoRow, ListRow, Opcode,
-    Outcome, PublishRow, ReleaseRow, Role, Row, RowFlags, ScatterRow, ServerHello, SessionId,
-    SetId, StatRequestRow, StatRow, Status, TouchRow, Version,
+    CancelRow, CreateRow, DeleteRow, DropRow, GatherRow, HoldRow, InfoRow, ListRow, MapRow,
+    MappedRow, Opcode, Outcome, PublishRow, ReleaseRow, Role, Row, RowFlags, ScatterRow,
+    ServerHello, SessionId, SetId, SharedRow, StatRequestRow, StatRow, Status, TouchRow, UnmapRow,
+    Version,
 };
 
 use super::answer::Answer;
@@ -14,6 +16,9 @@ use super::connection::{Door, RawConnection};
 use super::frame::{Frame, fresh_version};
 use crate::pattern::Pattern;
 use crate::seed::fresh_bytes;
+
+/// A row of an answer to Map, with its key and tag.
+pub type MappedRun = (MappedRow, Vec<u8>, Vec<u8>);
 
 /// A connection that has shaken hands, with a call for each operation. What it
 /// derefs to sends and receives anything else.
@@ -302,6 +307,29 @@ impl RawClient {
     #[track_caller]
     pub fn touch_row(&mut self, row: TouchRow) -> Outcome {
         self.ask_one(Opcode::Touch, row, b"", b"", b"").0
+    }
+
+    /// Share: the status, and the mapping with its descriptor.
+    #[track_caller]
+    pub fn share(&mut self) -> (Status, Option<(SharedRow, OwnedFd)>) {
+        self.post::<SharedRow>(Opcode::Share, &[], b"");
+        let (answer, descriptor) = self.connection.receive_with_descriptor();
+        let row = answer.rows::<SharedRow>().pop().map(|(row, ..)| row);
+        assert_eq!(row.is_some(), descriptor.is_some(), "a descriptor comes with its row");
+        (answer.status(), row.zip(descriptor))
+    }
+
+    /// Map: the status of the frame, and the rows with key and tag.
+    #[track_caller]
+    pub fn map(&mut self, row: MapRow, key: &[u8]) -> (Status, Vec<MappedRun>) {
+        let answer = self.ask(Opcode::Map, &[(row, key, b"")], b"");
+        (answer.status(), answer.rows())
+    }
+
+    /// Unmap.
+    #[track_caller]
+    pub fn unmap(&mut self, mapping: u64, hold: u64) -> Outcome {
+        self.ask_one(Opcode::Unmap, UnmapRow { mapping, hold }, b"", b"", b"").0
     }
 
     /// Cancel.

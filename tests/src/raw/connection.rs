@@ -1,7 +1,9 @@
 //! A connection as bytes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use rampuddle_protocol::{
     ClientHello, Header, Nonce, Proof, ProofAnswer, ProofInput, Role, ServerHello, SessionId,
     Status, prove, verify,
 };
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use socket2::{Domain, Socket, Type};
 
 use super::answer::Answer;
@@ -287,6 +290,33 @@ impl RawConnection {
         let mut payload = vec![0; header.payload_bytes as usize];
         self.stream.read_exact(&mut payload)?;
         Ok(Answer { header, table: header.table(&head).to_vec(), payload })
+    }
+
+    /// The next frame, and a descriptor that came with its first bytes.
+    ///
+    /// # Panics
+    /// When none comes, or it is not sound, or it is longer than a page of memory.
+    #[track_caller]
+    pub fn receive_with_descriptor(&mut self) -> (Answer, Option<OwnedFd>) {
+        let Stream::Unix(stream) = &self.stream else { return (self.receive_answer(), None) };
+        let (mut bytes, mut descriptor) = (vec![0; 4096], None);
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut room);
+        let slices = &mut [IoSliceMut::new(&mut bytes)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(stream, slices, &mut control, flags).expect("a frame");
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                let mut all: Vec<OwnedFd> = descriptors.collect();
+                assert!(all.len() == 1 && descriptor.is_none(), "one descriptor, once");
+                descriptor = all.pop();
+            }
+        }
+        let head = &bytes[..received.bytes];
+        let header = Header::parse(head).expect("a sound header");
+        assert_eq!(header.head_bytes(), head.len(), "one frame in one piece");
+        header.check(head).expect("the checksum of header and table");
+        (Answer { header, table: header.table(head).to_vec(), payload: Vec::new() }, descriptor)
     }
 
     /// Sends a client hello with this session.

@@ -25,6 +25,8 @@ mod objects;
 mod pinned;
 mod registry;
 mod reserve;
+mod same_host;
+mod same_host_raw;
 mod scatter_gather;
 mod sets;
 mod slow_readers;

@@ -169,6 +169,7 @@ impl Building {
             object_bytes: head.tag.object_bytes,
             version: head.tag.version,
             served: Vec::new(),
+            mapped: 0,
             metadata: Arc::clone(metadata),
         };
         let mut building = Self {

@@ -53,7 +53,7 @@ async fn read_one(
     while let Some(object) = opened {
         let range = cut(Some(range.clone()), object.tag().object_bytes);
         match object.read(&range, options).await {
-            Ok((bytes, report)) => return (Ok(Some(Value::new(bytes, report))), Ok(Some(object))),
+            Ok(value) => return (Ok(Some(value)), Ok(Some(object))),
             Err(Stopped::Local(error)) => return (Err(error), Ok(Some(object))),
             Err(Stopped::Unread(unread)) => match object.reopen(unread).await {
                 Ok(again) => opened = again,

@@ -1,0 +1,128 @@
+//! Asking a server where values lie.
+
+use std::sync::Arc;
+
+use rampuddle_protocol::{MapRow, MappedRow, Opcode, RowFlags, SetId, Status, Version};
+
+use super::{Holding, Kept, Mapping};
+use crate::connection::Connection;
+use crate::error::{Error, Misbehaviour};
+
+/// Which values are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Question<'a> {
+    /// The value under a key, and all of its set.
+    WithSet(&'a [u8]),
+    /// All of a set.
+    Set(SetId),
+}
+
+/// What a server answers.
+#[derive(Debug)]
+pub(crate) enum Mapped {
+    /// It keeps what it described.
+    Kept(Arc<Kept>),
+    /// It keeps nothing; the version of a delete that it remembers.
+    Refused(Status, Version),
+}
+
+impl Mapping {
+    /// Asks where values lie, and has them kept there. `each` is told of every run
+    /// in order: its row, and the key and the tag of a value whose first run it is.
+    /// All of them lie within the pool, and no two values of the answer have the
+    /// same memory unless the server lies.
+    ///
+    /// # Errors
+    /// When the connection fails, or the server breaks the protocol.
+    ///
+    /// # Panics
+    /// When the connection is to another run of the server.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        connection: &mut Connection,
+        question: Question<'_>,
+        mut each: impl FnMut(&MappedRow, &[u8], &[u8]) + Send,
+    ) -> Result<Mapped, Error> {
+        // Places in one pool say nothing about another.
+        assert_eq!(connection.greeting().incarnation, self.incarnation, "another pool");
+        let mut kept = self.begin();
+        let (mut row, mut key) = (MapRow { mapping: self.number, ..MapRow::default() }, &b""[..]);
+        row.hold = kept.hold;
+        match question {
+            Question::WithSet(value) => (row.flags, key) = (RowFlags::SET, value),
+            Question::Set(set) => row.set = set,
+        }
+        let mut described = 0;
+        loop {
+            match self.ask_once(connection, row, key, &mut described, &mut each).await? {
+                Page::Last => break,
+                Page::More(cursor) => {
+                    kept.state = Holding::Held;
+                    let (mapping, hold) = (row.mapping, row.hold);
+                    (row, key) = (MapRow { mapping, hold, cursor, ..MapRow::default() }, b"");
+                }
+                Page::Refused(status, version) => {
+                    if kept.state == Holding::Asked {
+                        kept.state = Holding::Nothing;
+                    }
+                    return Ok(Mapped::Refused(status, version));
+                }
+            }
+        }
+        kept.state = Holding::Held;
+        Ok(Mapped::Kept(Arc::new(kept)))
+    }
+
+    async fn ask_once(
+        &self,
+        connection: &mut Connection,
+        row: MapRow,
+        key: &[u8],
+        described: &mut u64,
+        each: &mut (impl FnMut(&MappedRow, &[u8], &[u8]) + Send),
+    ) -> Result<Page, Error> {
+        connection.request(Opcode::Map, [(row, key, &b""[..])], 0);
+        connection.flush().await?;
+        let header = connection.receive_head().await?;
+        if header.status != Status::Ok as u8 {
+            let status = Status::from_number(header.status).unwrap_or(Status::Unsupported);
+            return Ok(Page::Refused(status, Version::NONE));
+        }
+        let (mut page, mut runs) = (Page::Last, 0);
+        let table = connection.table::<MappedRow>()?;
+        let mut is_sound = !table.is_empty();
+        for (row, key, tag) in &table {
+            // What describes no value stands last.
+            is_sound &= matches!(page, Page::Last);
+            match row.status() {
+                Status::Ok => {
+                    runs += 1;
+                    *described = described.saturating_add(row.bytes);
+                    let end = row.offset.checked_add(row.bytes);
+                    is_sound &= end.is_some_and(|end| end <= self.memory.len());
+                    // Values lie beside each other, so that no answer is without end.
+                    is_sound &=
+                        *described <= self.memory.len() && (row.bytes > 0 || !key.is_empty());
+                    if is_sound {
+                        each(&row, key, tag);
+                    }
+                }
+                Status::Incomplete => page = Page::More(row.detail),
+                status => page = Page::Refused(status, row.version),
+            }
+        }
+        is_sound &= runs > 0 || matches!(page, Page::Refused(..));
+        match is_sound {
+            true => Ok(page),
+            false => Err(connection.misbehaved(Misbehaviour::Places)),
+        }
+    }
+}
+
+/// How one answer ends.
+enum Page {
+    Last,
+    /// More runs follow, from there on.
+    More(u64),
+    Refused(Status, Version),
+}

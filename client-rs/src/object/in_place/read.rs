@@ -1,0 +1,320 @@
+//! Reading what lies on this machine: views, copies, and the rest as ever.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::task::yield_now;
+
+use super::places::Places;
+use super::{Assembly, InPlace};
+use crate::object::codec::{Codec, unpack};
+use crate::object::opened::{Opened, PIECES_AT_ONCE, Stopped};
+use crate::object::read::{Piece, Reading, Unread, blocks_per_stripe};
+use crate::object::report::{GetOptions, Value};
+use crate::object::verifier::Verifier;
+
+/// What is copied at once, so that it is in the cache still when its checksum is
+/// computed.
+const COPY_BYTES: usize = 256 << 10;
+
+/// How a piece is had.
+enum Had<'p> {
+    /// It lies here, as readers want it.
+    Here(Places<'p>),
+    /// It came some other way, or must.
+    Else(Option<Bytes>),
+}
+
+impl Opened {
+    /// A view of a range, as much of it as lies here. `None` = nothing does.
+    pub(in crate::object) async fn view(
+        &self,
+        range: &Range<u64>,
+        options: &GetOptions,
+    ) -> Result<Option<Value>, Stopped> {
+        let Some(in_place) = &self.in_place else { return Ok(None) };
+        if self.tag().is_inline() {
+            return Ok(self.inline_view(in_place, range, options));
+        }
+        let reading = self.reading(options);
+        let mut had = Vec::new();
+        for (begin, piece) in self.pieces_of(range) {
+            let places = reading.plain_places(in_place, &piece);
+            let places =
+                places.filter(|places| !options.verify_mapped || reading.is_right(places, &piece));
+            if options.verify_mapped {
+                yield_now().await;
+            }
+            had.push((begin, piece, places.map_or(Had::Else(None), Had::Here)));
+        }
+        if !had.iter().any(|(.., had)| matches!(had, Had::Here(_)))
+            && self.tag().codec == Codec::None
+        {
+            return Ok(None);
+        }
+        self.fetch_rest(&reading, in_place, &mut had).await?;
+        let mut assembly = Assembly::default();
+        for (begin, piece, had) in had {
+            let from = range.start.max(begin) - begin;
+            let to = range.end.min(begin + piece.bytes) - begin;
+            match had {
+                Had::Here(places) => {
+                    let part = places.part(from..to).expect("a piece has all of its bytes");
+                    reading.served.add(part.server, to - from);
+                    assembly.push_places(&part);
+                }
+                Had::Else(bytes) => {
+                    let bytes = bytes.expect("the rest was fetched");
+                    assembly.push(bytes.slice(from as usize..to as usize));
+                }
+            }
+        }
+        let (parts, mapped) = assembly.finish();
+        options.progress.iter().for_each(|progress| progress.add(mapped));
+        let report = self.report(range.end - range.start, reading.served.list(), mapped);
+        Ok(Some(Value::of_parts(parts, report)))
+    }
+
+    fn inline_view(
+        &self,
+        in_place: &InPlace,
+        range: &Range<u64>,
+        options: &GetOptions,
+    ) -> Option<Value> {
+        let places = in_place.inline(self.tag())?;
+        if options.verify_mapped && !self.is_right_inline(&places) {
+            return None;
+        }
+        let part = places.part(range.clone())?;
+        let mut assembly = Assembly::default();
+        assembly.push_places(&part);
+        let (parts, mapped) = assembly.finish();
+        Some(Value::of_parts(parts, self.inline_report(range.end - range.start, mapped, options)))
+    }
+
+    /// Compares an inline object with its checksum where it lies.
+    fn is_right_inline(&self, places: &Places<'_>) -> bool {
+        let is_right = self.head.is_right_inline(places.slices());
+        if !is_right {
+            self.operation.servers.access().counters.found_damaged();
+        }
+        is_right
+    }
+
+    /// Where the bytes of an inline object lie, compared with their checksum if that is
+    /// wanted.
+    fn right_inline(&self, options: &GetOptions) -> Result<Places<'_>, Unread> {
+        let places = self.in_place.as_ref().and_then(|in_place| in_place.inline(self.tag()));
+        let is_wanted = options.verify || options.verify_mapped;
+        let places = places.filter(|places| !is_wanted || self.is_right_inline(places));
+        let server = &self.head.server;
+        let wrong = || Unread::Failed(vec![format!("the head on server \"{server}\" is damaged")]);
+        places.ok_or_else(wrong)
+    }
+
+    /// Copies an inline object from where it lies.
+    pub(in crate::object) fn copy_inline(
+        &self,
+        mut out: &mut [u8],
+        options: &GetOptions,
+    ) -> Result<(), Unread> {
+        for slice in self.right_inline(options)?.slices() {
+            let (now, behind) = out.split_at_mut(slice.len());
+            now.copy_from_slice(slice);
+            out = behind;
+        }
+        Ok(())
+    }
+
+    /// A range of an inline object where it lies, for somebody who writes it somewhere.
+    pub(in crate::object) fn inline_parts(
+        &self,
+        range: &Range<u64>,
+        options: &GetOptions,
+    ) -> Result<Vec<Bytes>, Unread> {
+        let mut assembly = Assembly::default();
+        let part = self.right_inline(options)?.part(range.clone());
+        part.iter().for_each(|part| assembly.push_places(part));
+        Ok(assembly.finish().0)
+    }
+
+    /// Fetches what does not lie here as readers want it, several pieces at once.
+    async fn fetch_rest(
+        &self,
+        reading: &Reading<'_>,
+        in_place: &InPlace,
+        had: &mut [(u64, Piece, Had<'_>)],
+    ) -> Result<(), Stopped> {
+        let missing = |had: &Had<'_>| matches!(had, Had::Else(None));
+        let mut under_way = FuturesUnordered::new();
+        for (_, piece, had) in had.iter_mut().filter(|one| missing(&one.2)) {
+            under_way.push(async move {
+                let fetched = reading.new_piece_near(in_place, piece).await?;
+                *had = Had::Else(Some(fetched));
+                Ok::<(), Unread>(())
+            });
+            if under_way.len() == PIECES_AT_ONCE
+                && let Some(done) = under_way.next().await
+            {
+                done.map_err(Stopped::Unread)?;
+            }
+        }
+        while let Some(done) = under_way.next().await {
+            done.map_err(Stopped::Unread)?;
+        }
+        Ok(())
+    }
+
+    /// Copies what lies here to `out`, the memory of the whole object; the pieces that
+    /// do not, each with its memory.
+    pub(in crate::object) async fn copy_here<'o>(
+        &self,
+        reading: &Reading<'_>,
+        mut out: &'o mut [u8],
+    ) -> (Vec<(Piece, &'o mut [u8])>, u64) {
+        let (mut rest, mut copied) = (Vec::new(), 0);
+        for (_, piece) in self.pieces_of(&(0..out.len() as u64)) {
+            let (slice, behind) = out.split_at_mut(piece.bytes as usize);
+            out = behind;
+            let in_place = self.in_place.as_ref();
+            let places = in_place.and_then(|in_place| reading.plain_places(in_place, &piece));
+            if places.is_some_and(|places| reading.copy(&places, &piece, slice)) {
+                copied += piece.bytes;
+                // Others may have waited for this thread meanwhile.
+                yield_now().await;
+            } else {
+                rest.push((piece, slice));
+            }
+        }
+        (rest, copied)
+    }
+}
+
+impl Reading<'_> {
+    /// Where a piece lies that is stored as readers want it.
+    fn plain_places<'p>(&self, in_place: &'p InPlace, piece: &Piece) -> Option<Places<'p>> {
+        let is_plain = self.is_stored_as_it_is(piece);
+        self.places(in_place, piece).filter(|_| is_plain)
+    }
+
+    /// Where the stored bytes of a piece lie.
+    fn places<'p>(&self, in_place: &'p InPlace, piece: &Piece) -> Option<Places<'p>> {
+        let (begin, length) = self.place_of(piece);
+        in_place.stripe(piece.stripe)?.part(begin..begin + length)
+    }
+
+    fn verifier_of(&self, piece: &Piece, verify: bool) -> Verifier<'_> {
+        let first_block = piece.blocks.start % blocks_per_stripe(&self.tag);
+        Verifier::new(self.tag.upload, piece.stripe, first_block, self.blocks_of(piece), verify)
+    }
+
+    fn found_damaged(&self) {
+        self.operation.servers.access().counters.found_damaged();
+    }
+
+    /// Compares a piece with its checksums where it lies.
+    fn is_right(&self, places: &Places<'_>, piece: &Piece) -> bool {
+        let mut verifier = self.verifier_of(piece, true);
+        places.slices().for_each(|slice| verifier.feed(slice));
+        if verifier.is_wrong() {
+            self.found_damaged();
+        }
+        !verifier.is_wrong()
+    }
+
+    /// Copies a piece from where it lies, and compares it with its checksums on the way
+    /// if that is wanted. False when it is wrong.
+    fn copy(&self, places: &Places<'_>, piece: &Piece, mut out: &mut [u8]) -> bool {
+        let mut verifier = self.verifier_of(piece, self.verify);
+        for slice in places.slices() {
+            for bytes in slice.chunks(COPY_BYTES) {
+                let (now, behind) = out.split_at_mut(bytes.len());
+                now.copy_from_slice(bytes);
+                verifier.feed(now);
+                out = behind;
+            }
+        }
+        if verifier.is_wrong() {
+            self.found_damaged();
+            return false;
+        }
+        self.served.add(places.server, piece.bytes);
+        self.progress.iter().for_each(|progress| progress.add(piece.bytes));
+        true
+    }
+
+    /// A piece in memory of its own, from this machine if it lies here.
+    async fn new_piece_near(&self, in_place: &InPlace, piece: &Piece) -> Result<Bytes, Unread> {
+        match self.unpacked_here(in_place, piece).await? {
+            Some(bytes) => Ok(bytes.into()),
+            None => self.new_piece(piece).await,
+        }
+    }
+
+    /// A compressed piece that lies here, as readers want it; `None` = it does not, or
+    /// is wrong.
+    async fn unpacked_here(
+        &self,
+        in_place: &InPlace,
+        piece: &Piece,
+    ) -> Result<Option<Vec<u8>>, Unread> {
+        let Some(places) = self.places(in_place, piece).filter(|_| !self.is_stored_as_it_is(piece))
+        else {
+            return Ok(None);
+        };
+        if self.verify && !self.is_right(&places, piece) {
+            return Ok(None);
+        }
+        let (stored, codec, length) = (places.joined(), self.tag.codec, piece.bytes);
+        let blocks = self.blocks_of(piece).to_vec();
+        let work = move || unpack(codec, &blocks, &stored, length);
+        let unpacked = self.operation.workers.run(work).await;
+        let unpacked = unpacked.map_err(|error| Unread::Failed(vec![error.to_string()]))?;
+        let Ok(bytes) = unpacked else {
+            self.found_damaged();
+            return Ok(None);
+        };
+        self.served.add(places.server, self.place_of(piece).1);
+        self.progress.iter().for_each(|progress| progress.add(piece.bytes));
+        Ok(Some(bytes))
+    }
+
+    /// A piece for somebody who writes it somewhere: slices of where it lies, compared
+    /// with its checksums, or memory of its own. Also how many of its bytes lie here.
+    pub(in crate::object) async fn parts(
+        &self,
+        in_place: Option<&InPlace>,
+        piece: &Piece,
+    ) -> Result<(Vec<Bytes>, u64), Unread> {
+        let Some(in_place) = in_place else {
+            return Ok((vec![self.new_piece(piece).await?], 0));
+        };
+        let places = self.plain_places(in_place, piece);
+        match places.filter(|places| !self.verify || self.is_right(places, piece)) {
+            Some(places) => {
+                let mut assembly = Assembly::default();
+                assembly.push_places(&places);
+                self.served.add(places.server, piece.bytes);
+                self.progress.iter().for_each(|progress| progress.add(piece.bytes));
+                Ok(assembly.finish())
+            }
+            None => Ok((vec![self.new_piece_near(in_place, piece).await?], 0)),
+        }
+    }
+}
+
+/// Cuts bytes in pieces to a part of them.
+pub(in crate::object) fn cut_parts(
+    parts: Vec<Bytes>,
+    part: Range<u64>,
+) -> impl Iterator<Item = Bytes> {
+    let mut at = 0;
+    parts.into_iter().filter_map(move |bytes| {
+        let (begin, end) = (at, at + bytes.len() as u64);
+        at = end;
+        let from = (part.start.clamp(begin, end) - begin) as usize;
+        let to = (part.end.clamp(begin, end) - begin) as usize;
+        (from < to).then(|| bytes.slice(from..to))
+    })
+}
