@@ -285,7 +285,7 @@ fn receive(socket: &impl Socket, slices: &mut [IoSliceMut<'_>]) -> io::Result<us
 /// Looks for bytes again and again, for a moment.
 fn spin(socket: &impl Socket, slices: &mut [IoSliceMut<'_>], began: Instant) -> Option<usize> {
     while began.elapsed() < SPIN {
-        // What else comes of it, the call that follows finds, too.
+        // The end, or an error, the call that follows finds, too, if in other words.
         if let Ok(done @ 1..) = rustix::io::readv(socket, slices) {
             return Some(done);
         }

@@ -239,7 +239,7 @@ impl EventLoop {
         let asked = Instant::now();
         self.poll.poll(events, sleep)?;
         let ended = Instant::now();
-        self.spin.asked(ended - began, ended - asked, !events.is_empty());
+        self.spin.asked(ended - began, ended - asked, events.iter().take(3).count());
         Ok(())
     }
 

@@ -25,14 +25,14 @@ impl Spin {
     }
 
     /// Learns from a call for work: how long the wait and the call took together, how
-    /// long the call alone, and whether there was work.
-    pub(crate) fn asked(&mut self, all: Duration, call: Duration, found: bool) {
-        if !found || all >= LONGEST {
+    /// long the call alone, and how much work there was.
+    pub(crate) fn asked(&mut self, all: Duration, call: Duration, found: usize) {
+        if found == 0 || all >= LONGEST {
             self.wait = Duration::ZERO;
-        } else if call > AT_ONCE {
+        } else if call > AT_ONCE && found == 1 {
             self.wait = LONGEST.min(all + all / 8);
         } else {
-            // It may have been there for a while.
+            // It may have been there for a while; much of it has.
             self.wait -= self.wait / 256;
         }
     }
@@ -48,7 +48,7 @@ mod tests {
     fn ask(spin: &mut Spin, gap: Duration) -> bool {
         let wait = spin.wait();
         let call = gap.saturating_sub(wait).max(US);
-        spin.asked(wait + call, call, true);
+        spin.asked(wait + call, call, 1);
         call > AT_ONCE
     }
 
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(spin.wait(), Duration::ZERO);
         ask(&mut spin, 51 * US);
         assert_eq!(spin.wait(), Duration::ZERO);
-        spin.asked(LONGEST, LONGEST, false);
+        spin.asked(LONGEST, LONGEST, 0);
         assert_eq!(spin.wait(), Duration::ZERO);
     }
 }

@@ -68,7 +68,8 @@ impl Buffers {
         Ok(Buffer { piece: Some(piece), length, home: Arc::clone(self) })
     }
 
-    /// The shortest piece that is long enough, and does not waste more than half.
+    /// The shortest piece that is long enough, and not more than twice as long; below
+    /// 2 MiB four times.
     fn take_kept(&self, length: usize) -> Option<Piece> {
         if length < KEPT_BYTES_MIN {
             return None;

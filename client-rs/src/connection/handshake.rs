@@ -1,7 +1,7 @@
 //! From a socket to a connection: hello both ways, and proof of a token.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use rampuddle_protocol::limits::HELLO_FRAME_BYTES;
@@ -10,7 +10,7 @@ use rampuddle_protocol::{
     ServerHello, SessionId, Status, prove, verify,
 };
 
-use super::{Connection, Failure, Grants, Greeting, INBOX_BYTES, Pace, Waited};
+use super::{Activity, Connection, Failure, Grants, Greeting, INBOX_BYTES, Pace, Waited};
 use crate::deadline::Deadline;
 use crate::environment::Environment;
 use crate::error::{Error, Misbehaviour};
@@ -34,7 +34,7 @@ pub(crate) struct Introduction<'a> {
     /// What keys are placed by; `None` = nothing will be placed.
     pub(crate) placing: Option<&'a Placing>,
     /// Counts the bytes that move.
-    pub(crate) activity: &'a Arc<AtomicU64>,
+    pub(crate) activity: &'a Arc<Activity>,
     /// Connections that the client uses now.
     pub(crate) in_use: &'a Arc<AtomicUsize>,
 }

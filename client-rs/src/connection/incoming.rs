@@ -134,7 +134,7 @@ impl Connection {
             Ok(Ok(0)) => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(Ok(bytes)) => {
                 self.pace.moved(bytes);
-                self.moved(bytes);
+                self.received(bytes);
                 self.inbox_end += bytes;
                 Ok(())
             }
@@ -157,7 +157,7 @@ impl Connection {
             Ok(Ok(0)) => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(Ok(bytes)) => {
                 self.pace.moved(bytes);
-                self.moved(bytes);
+                self.received(bytes);
                 (self.inbox_start, self.inbox_end) = (0, bytes.saturating_sub(wanted));
                 Ok(bytes.min(wanted))
             }

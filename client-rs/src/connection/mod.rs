@@ -48,6 +48,15 @@ const INBOX_BYTES: usize = 16 << 10;
 /// A larger buffer for tables is given back when the connection rests.
 const HEAD_BYTES_KEPT: usize = 64 << 10;
 
+/// Bytes over all connections of a server.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    /// Both ways.
+    pub(crate) moved: AtomicU64,
+    /// From the server.
+    pub(crate) received: AtomicU64,
+}
+
 /// A connection that shook hands.
 pub(crate) struct Connection {
     stream: Stream,
@@ -57,7 +66,7 @@ pub(crate) struct Connection {
     patience: Duration,
     deadline: Deadline,
     /// Bytes that moved, over all connections of the server.
-    activity: Arc<AtomicU64>,
+    activity: Arc<Activity>,
     /// Connections that the client uses now, this one among them.
     in_use: Arc<AtomicUsize>,
 
@@ -244,7 +253,13 @@ impl Connection {
 
     /// Notes bytes that moved, for whoever waits for a connection to the server.
     fn moved(&self, bytes: usize) {
-        self.activity.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.activity.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Notes bytes that came.
+    fn received(&self, bytes: usize) {
+        self.moved(bytes);
+        self.activity.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn fail(&mut self, failure: Failure) {

@@ -63,10 +63,13 @@ impl Cleanup {
     /// Removes the stripes now, armed or not, and once more later.
     pub(super) async fn run(&mut self, operation: &Operation) {
         self.disarm();
-        let stripes = self.stripes;
-        let drop = move |background| async move { remove_once(&background, stripes).await };
+        let (stripes, under_way) = (self.stripes, operation.cleanups.begin());
+        let drop = move |background: Operation| async move {
+            remove_once(&background, stripes).await;
+            look_again(background.core(), stripes);
+            drop(under_way);
+        };
         operation.see_through(drop).await;
-        look_again(operation.core(), stripes);
     }
 
     /// The stripes belong to an object now.

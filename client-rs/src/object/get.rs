@@ -21,7 +21,9 @@ use crate::metrics::OperationKind;
 use crate::work::Work;
 
 impl Client {
-    /// Reads an object into new memory. `None` = there is none, which every
+    /// Reads an object: into memory of its own, or, on the server's machine, where it
+    /// lies in the server's memory, not compared with its checksums unless
+    /// [`GetOptions::verify_mapped`] says so; see [`Value::is_mapped`]. `None` = there is none, which every
     /// server that may have it has confirmed.
     ///
     /// # Errors
@@ -33,8 +35,10 @@ impl Client {
         observed(self.core(), OperationKind::Get, name, work).await
     }
 
-    /// Reads a range of an object into new memory; what lies behind its end is
-    /// cut. Reads whole blocks of 1 MiB, because a checksum covers one.
+    /// Reads a range of an object, as [`Client::get`]; what lies behind its end is
+    /// cut. Into memory of its own it reads whole blocks of 1 MiB, because a checksum
+    /// covers one. Of an object that is viewed where it lies the server keeps all, not
+    /// the range alone.
     ///
     /// # Errors
     /// As [`Client::get`].
@@ -75,7 +79,8 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`], and [`Error::TooLarge`] when the object is longer
-    /// than the buffer; then nothing was written.
+    /// than the buffer; then nothing was written, but for bytes of an object that was
+    /// replaced while it was read.
     pub async fn get_into(
         &self,
         name: &[u8],

@@ -136,7 +136,7 @@ impl Hedging {
 #[derive(Debug)]
 pub(super) struct Asked {
     server: Arc<Server>,
-    moved_before: u64,
+    received_before: u64,
     since: Instant,
 }
 
@@ -144,15 +144,15 @@ impl Asked {
     /// It is asked now. `None` = there is no such server any more.
     pub(super) fn now(operation: &Operation, server: &str) -> Option<Self> {
         let server = operation.servers.server(server).ok()?;
-        Some(Self { moved_before: server.moved_bytes(), since: Instant::now(), server })
+        Some(Self { received_before: server.received_bytes(), since: Instant::now(), server })
     }
 
-    /// Others were asked later and have answered. Of a server that has sent nothing at
-    /// all meanwhile nothing is expected until it answers a probe.
+    /// Others were asked later and have answered. A server that has sent nothing at
+    /// all meanwhile is slow until it answers something, a probe if need be.
     pub(super) fn was_outrun(&self) {
-        let has_moved = self.server.moved_bytes() != self.moved_before;
-        if !has_moved && self.since.elapsed() >= SLOW_ANSWER {
-            self.server.is_silent();
+        let has_answered = self.server.received_bytes() != self.received_before;
+        if !has_answered && self.since.elapsed() >= SLOW_ANSWER {
+            self.server.note_slow();
         }
     }
 }

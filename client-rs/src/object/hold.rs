@@ -1,6 +1,7 @@
 //! Keeping a striped object readable while it is read.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ pub(super) struct Hold {
     pub(super) values: u64,
     /// Dropped, it ends the renewal. `None` = not all servers have answered yet.
     renewal: Option<oneshot::Sender<()>>,
+    /// Some server was not waited for: its hold may come to be behind the release.
+    is_late: Arc<AtomicBool>,
 }
 
 impl Hold {
@@ -97,14 +100,22 @@ impl Hold {
         let core = Arc::downgrade(operation.core());
         let gate = operation.holds.join(set);
         // From here on a dropped future releases what may have been held.
-        let mut hold = Self { core: Weak::clone(&core), servers, set, values: 0, renewal: None };
+        let is_late = Arc::new(AtomicBool::new(false));
+        let mut hold = Self {
+            core: Weak::clone(&core),
+            servers,
+            set,
+            values: 0,
+            renewal: None,
+            is_late: Arc::clone(&is_late),
+        };
         // Behind the deadline there is nothing left to read.
         if let Some(under_way) = operation.within(gate.lock()).await {
-            hold.values = hold_all(operation, &hold.servers, set).await;
+            hold.values = hold_all(operation, &hold.servers, set, &is_late).await;
             drop(under_way);
         }
         let (renewal, ended) = oneshot::channel();
-        tokio::spawn(renew(core, hold.servers.clone(), set, gate, ended));
+        tokio::spawn(renew(core, hold.servers.clone(), set, gate, is_late, ended));
         hold.renewal = Some(renewal);
         hold
     }
@@ -113,22 +124,34 @@ impl Hold {
 /// Holds the set on those of the servers that answer, as it is known now, and soon:
 /// whoever waited for the gate does not wait for the same server once more. Returns how many
 /// values of the set they have.
-async fn hold_all(operation: &Operation, servers: &[Arc<str>], set: SetId) -> u64 {
+async fn hold_all(
+    operation: &Operation,
+    servers: &[Arc<str>],
+    set: SetId,
+    is_late: &AtomicBool,
+) -> u64 {
     let raw = &operation.raw();
-    let servers = servers.iter().filter(|server| answers(operation, server));
+    let is_slow = |server: &Arc<str>| operation.servers.server(server).is_ok_and(|it| it.is_slow());
+    let servers = servers.iter().filter(|server| answers(operation, server) && !is_slow(server));
     let sets = &[set];
     let held = servers.map(|server| not_long(operation, server, raw.hold(server, sets)));
-    let answers = join_all(held).await.into_iter().flatten().flatten().flatten();
+    let held = join_all(held).await;
+    if held.iter().any(Option::is_none) {
+        is_late.store(true, Ordering::Relaxed);
+    }
+    let answers = held.into_iter().flatten().flatten().flatten();
     answers.filter(|answer| answer.status.is_success()).map(|answer| answer.detail).sum()
 }
 
 /// Holds the set again and again until the reader ends. What is under way then is
-/// seen through, so that it reaches the servers before the release does.
+/// seen through, so that it reaches the servers before the release does, but for those
+/// that are not waited for: they are told twice.
 async fn renew(
     core: Weak<Core>,
     servers: Vec<Arc<str>>,
     set: SetId,
     gate: Arc<tokio::sync::Mutex<()>>,
+    is_late: Arc<AtomicBool>,
     mut ended: oneshot::Receiver<()>,
 ) {
     loop {
@@ -142,7 +165,7 @@ async fn renew(
         if core.holds.is_unread(set) {
             return;
         }
-        hold_all(&Operation::background(&core), &servers, set).await;
+        hold_all(&Operation::background(&core), &servers, set, &is_late).await;
     }
 }
 
@@ -207,7 +230,8 @@ impl Drop for Hold {
         let Some(gate) = core.holds.leave(set) else { return };
         let runtime = core.servers.access().runtime.clone();
         let under_way = core.cleanups.begin();
-        let once_more = self.renewal.is_none().then(|| servers.clone());
+        let is_in_doubt = self.renewal.is_none() || self.is_late.load(Ordering::Relaxed);
+        let once_more = is_in_doubt.then(|| servers.clone());
         runtime.spawn(release_all(core, gate, servers, set, once_more, under_way));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::ops::Deref;
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -63,13 +64,27 @@ impl Operation {
     }
 
     /// Runs `work`, which goes on to its end though the caller's future is dropped;
-    /// the deadline holds for what it does all the same.
+    /// the deadline holds for what it does all the same. `None` = the client's runtime ends.
     pub(super) fn uncut<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Uncut<T> {
         let runtime = self.core.servers.access().runtime.clone();
-        Uncut { work: Some(Box::pin(work)), runtime }
+        let is_here = Handle::try_current().is_ok_and(|current| current.id() == runtime.id());
+        let work: Work<'static, Option<T>> = if is_here {
+            Box::pin(async move { Some(work.await) })
+        } else {
+            // What waits in another runtime would end with that.
+            let task = runtime.spawn(work);
+            Box::pin(async move {
+                match task.await {
+                    Ok(done) => Some(done),
+                    Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                    Err(_) => None,
+                }
+            })
+        };
+        Uncut { work: Some(work), runtime }
     }
 
     /// Waits until the deadline for `work`, which goes on to its end whatever
@@ -82,7 +97,7 @@ impl Operation {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        self.within(self.uncut(work(Self::background(&self.core)))).await
+        self.within(self.uncut(work(Self::background(&self.core)))).await.flatten()
     }
 }
 
@@ -90,14 +105,14 @@ impl Operation {
 /// none.
 pub(super) struct Uncut<T: Send + 'static> {
     /// `None` = it is done.
-    work: Option<Work<'static, T>>,
+    work: Option<Work<'static, Option<T>>>,
     runtime: Handle,
 }
 
 impl<T: Send + 'static> Future for Uncut<T> {
-    type Output = T;
+    type Output = Option<T>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         // What panics is not gone on with.
         let mut work = self.work.take().expect("nobody polls what is done");
         let polled = work.as_mut().poll(context);

@@ -333,7 +333,10 @@ impl Put {
     ) -> Result<PutReport, Error> {
         let put = Arc::clone(self);
         let committed = async move { put.commit(head, uploaded, cleanup).await };
-        self.operation.uncut(committed).await
+        self.operation.uncut(committed).await.unwrap_or_else(|| {
+            let problems = vec!["the runtime ended while the head was written".to_owned()];
+            Err(Error::Indeterminate { name: self.name(), problems })
+        })
     }
 
     /// Writes the head, has everything stay, and removes what was replaced: in

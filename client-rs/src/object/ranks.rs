@@ -121,7 +121,10 @@ pub(super) fn prefer(operation: &Operation, owners: &mut [Arc<str>]) {
         owners.rotate_left((salt % half) as usize);
     }
     owners.sort_by_cached_key(|name| match operation.servers.server(name) {
-        Ok(server) => (!answers(operation, name), !server.is_local(), server.in_flight()),
+        Ok(server) => {
+            let is_slow = !answers(operation, name) || server.is_slow();
+            (is_slow, !server.is_local(), server.in_flight())
+        }
         Err(_) => (true, true, usize::MAX),
     });
 }

@@ -21,7 +21,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 /// How often one is told. In all 15 minutes, after which what has a lease is gone by
 /// itself.
 const TIMES: u32 = 19;
-/// What may wait: about 4 MiB. Beyond it, what waits longest is left to repair.
+/// What may wait: about 4 MiB. Beyond it, what is due last is left to repair.
 const MOST: usize = 16_384;
 /// Removals under way at the same time.
 const AT_ONCE: usize = 16;

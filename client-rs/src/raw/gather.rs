@@ -26,7 +26,7 @@ impl RawClient {
     /// piece tells the value's version and length, the others ask for that
     /// version; when it was replaced in between, the status is MISMATCH.
     ///
-    /// Each answer's bytes are fresh memory of at most the length asked for.
+    /// Each answer's bytes are memory of their own.
     ///
     /// # Errors
     /// Per item: keys of impossible length, failures of servers.
@@ -94,8 +94,10 @@ impl RawClient {
         landing: Landing<'_>,
     ) -> Result<Answer, Error> {
         Self::check_readable(&item.key)?;
-        let (server, _) = self.granted(name).await?;
-        self.gather_row(&server, item, landing).await
+        let (server, grants) = self.granted(name).await?;
+        let length = item.length.min(grants.payload_bytes);
+        let item = GatherItem { length, ..item.clone() };
+        self.gather_row(&server, &item, landing).await
     }
 
     async fn gather_row(

@@ -55,6 +55,7 @@ impl Server {
 
     /// Notes that the server answered.
     pub(super) fn recovered(&self) {
+        self.is_slow.store(false, Ordering::Relaxed);
         if !self.is_suspect() {
             return;
         }
@@ -76,9 +77,13 @@ impl Server {
         self.suspect_and_probe(Some(error), Duration::ZERO);
     }
 
-    /// Notes that nothing came of the server while another one answered the same.
-    pub(crate) fn is_silent(self: &Arc<Self>) {
-        self.suspect_and_probe(None, Duration::ZERO);
+    /// Notes that nothing came of the server while others answered, and probes it. It
+    /// is no reason to write elsewhere.
+    pub(crate) fn note_slow(self: &Arc<Self>) {
+        if !self.is_slow.swap(true, Ordering::Relaxed) {
+            tracing::info!(server = %self.name, "the server is slow: others are read from first");
+        }
+        self.probe_soon(&mut self.state(), Duration::ZERO);
     }
 
     /// Notes that the server failed, and begins to probe it. `unreachable` says
@@ -91,6 +96,8 @@ impl Server {
         let mut state = self.state();
         // What else waits in the pool would cost its user another time-out.
         let idle = std::mem::take(&mut state.idle);
+        // A server that is gone must not find its next run's memory taken by this one's.
+        let pool = std::mem::take(&mut state.sharing);
         if unreachable.is_some() {
             state.unreachable = unreachable;
         }
@@ -100,7 +107,7 @@ impl Server {
         }
         self.probe_soon(&mut state, first);
         drop(state);
-        drop(idle);
+        drop((idle, pool));
     }
 
     /// Begins to probe the server unless that goes on already.

@@ -7,7 +7,7 @@ mod share;
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) use self::access::{Access, Class, Purpose};
 pub(crate) use self::lease::Lease;
 use self::share::Sharing;
-use crate::connection::{Connection, Grants, Greeting, Introduction};
+use crate::connection::{Activity, Connection, Grants, Greeting, Introduction};
 use crate::deadline::Deadline;
 use crate::error::{Error, Fate};
 use crate::placement::Placing;
@@ -42,7 +42,9 @@ pub(crate) struct Server {
     /// Tells of every probe's end.
     verdicts: Notify,
     /// Bytes that moved over all connections.
-    activity: Arc<AtomicU64>,
+    activity: Arc<Activity>,
+    /// Others were faster, and it has said nothing since.
+    is_slow: AtomicBool,
     /// Taken while the server is asked for its pool.
     sharing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -76,6 +78,7 @@ impl Server {
             is_suspect: AtomicBool::new(false),
             verdicts: Notify::new(),
             activity: Arc::default(),
+            is_slow: AtomicBool::new(false),
             sharing: Default::default(),
             state: Mutex::default(),
         }
@@ -100,11 +103,14 @@ impl Server {
             return;
         }
         state.idle.clear();
+        let pool = std::mem::take(&mut state.sharing);
         // What failed was another run of it, or at another address.
         state.unreachable = None;
         if self.is_suspect() {
             self.start_probe(&mut state, Duration::ZERO);
         }
+        drop(state);
+        drop(pool);
     }
 
     /// A connection for one operation on what the cluster's settings give a
@@ -173,9 +179,15 @@ impl Server {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Bytes that moved over all connections so far.
-    pub(crate) fn moved_bytes(&self) -> u64 {
-        self.activity.load(Ordering::Relaxed)
+    /// Bytes that came over all connections so far.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.activity.received.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was silent while others answered, and has not answered since: who
+    /// has a choice reads from others.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.is_slow.load(Ordering::Relaxed)
     }
 
     /// Whether the server failed lately and did not answer since. It is probed
@@ -229,7 +241,7 @@ impl Server {
                 permit = any.acquire_owned() => permit,
             }
         });
-        let moved = || self.activity.load(Ordering::Relaxed);
+        let moved = || self.activity.moved.load(Ordering::Relaxed);
         let (mut last_moved, mut last_look) = (moved(), Instant::now());
         loop {
             let look = Instant::now() + self.access.patience / LOOKS_PER_PATIENCE;
@@ -393,6 +405,10 @@ impl Server {
             tracing::info!(server = %self.name, "the server restarted");
             state.idle.clear();
             state.restarts += 1;
+            // Of a run that is over nothing is kept but what readers still have.
+            let pool = std::mem::take(&mut state.sharing);
+            drop(state);
+            drop(pool);
         }
         Ok(())
     }

@@ -436,7 +436,7 @@ async fn waiting_for_a_connection_ends_with_patience_once_no_byte_moves() {
     let moving = async {
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            server.activity.fetch_add(1, Ordering::Relaxed);
+            server.activity.moved.fetch_add(1, Ordering::Relaxed);
         }
     };
     let (_, waited) = tokio::join!(moving, acquire(&server, Class::Bulk));

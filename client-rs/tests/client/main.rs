@@ -21,6 +21,7 @@ mod patience;
 mod put_ends;
 mod ranges;
 mod raw;
+mod slow;
 mod spans;
 mod support;
 mod ttl;

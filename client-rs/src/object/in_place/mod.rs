@@ -14,6 +14,7 @@ use self::places::{Assembly, Places};
 pub(super) use self::read::cut_parts;
 use super::format::{STRIPE_KIND, Tag};
 use super::head::{Head, first_owners};
+use super::hedge::not_long;
 use super::operation::Operation;
 use super::ranks::{Places as ServersOf, answers};
 use super::read::{blocks_per_stripe, stored_bytes};
@@ -69,12 +70,19 @@ impl InPlace {
         }
         let view = operation.views.current();
         let (places, first) = first_owners(operation, &view, key);
+        let mut have_none: Vec<Arc<str>> = Vec::new();
         for name in first.into_iter().take(OWNERS_ASKED) {
-            match Self::find_on(operation, key, &places, name, verify).await {
+            let asked = Self::find_on(operation, key, &places, Arc::clone(&name), verify);
+            match not_long(operation, &name, asked).await.unwrap_or(Asked::Other) {
                 // An owner by the client's own number of copies may be none by the
                 // object's.
-                Asked::HasNone => {}
-                Asked::Found(found) => return Some(*found),
+                Asked::HasNone => have_none.push(name),
+                Asked::Found(found) => {
+                    let owners = places.owners(found.0.tag.replicas);
+                    // With an owner that should have it everybody is to be asked.
+                    let is_sure = !owners.iter().any(|owner| have_none.contains(owner));
+                    return is_sure.then_some(*found);
+                }
                 Asked::Other => return None,
             }
         }
@@ -161,11 +169,12 @@ impl InPlace {
         let mut others = Vec::new();
         for member in view.members().iter().filter(|member| member.state.is_read_from()) {
             if !known(&member.name) && answers(operation, &member.name) {
-                others.push(OfServer::find(operation, &member.name, head));
+                let found = OfServer::find(operation, &member.name, head);
+                others.push(not_long(operation, &member.name, found));
             }
         }
         let found = join_all(others).await;
-        self.servers.extend(found.into_iter().flatten());
+        self.servers.extend(found.into_iter().flatten().flatten());
     }
 
     /// Whether all stripes of the object are there.
