@@ -132,7 +132,7 @@ fn get_goes_on_where_an_open_descriptor_is() {
         assert!(fs::read(lab.path("out")).unwrap() == expected, "{path}: {ran:?}");
     }
     // Nobody opened that.
-    lab.run(["get", "file", "/dev/fd/9"]).expect(2).says("cannot write to /dev/fd/9");
+    lab.run(["get", "file", "/dev/fd/999"]).expect(2).says("cannot write to /dev/fd/999");
 }
 
 #[test]
