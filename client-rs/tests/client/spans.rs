@@ -44,6 +44,9 @@ async fn each_operation_is_a_span_with_its_name_its_bytes_and_how_it_ended() {
             move || log.clone()
         })
         .finish();
+    // With a single subscriber tracing asks only the thread that comes to a span first
+    // whether anybody wants it, and that may be another test's.
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     // For this thread, on which the whole test runs.
     let _guard = tracing::subscriber::set_default(subscriber);
     let cluster = Cluster::start(2, 64 << 20);
