@@ -4,6 +4,24 @@ use crate::field::wire_layout;
 use crate::table::impl_row;
 use crate::{Incarnation, RowFlags, SetId, Status, StoreId, Version};
 
+/// What rows that begin with a status have in common.
+macro_rules! impl_status {
+    ($($name:ident),+) => {$(
+        impl $name {
+            /// A row that is only a status.
+            pub fn of(status: Status) -> Self {
+                Self { status: status as u8, ..Self::default() }
+            }
+
+            /// The status; a number of a newer peer reads as [`Status::Unsupported`].
+            pub fn status(&self) -> Status {
+                Status::from_number(self.status).unwrap_or(Status::Unsupported)
+            }
+        }
+    )+};
+}
+impl_status!(Outcome, StatRow, MappedRow);
+
 wire_layout! {
     /// How a row fared: the answer to every operation but Hello, Proof, Stat,
     /// List, Info, Map and Share.
@@ -35,18 +53,6 @@ wire_layout! {
     }
 }
 impl_row!(Outcome, tag = tag_bytes);
-
-impl Outcome {
-    /// An outcome that is only a status.
-    pub fn of(status: Status) -> Self {
-        Self { status: status as u8, ..Self::default() }
-    }
-
-    /// The status; a number of a newer peer reads as [`Status::Unsupported`].
-    pub fn status(&self) -> Status {
-        Status::from_number(self.status).unwrap_or(Status::Unsupported)
-    }
-}
 
 wire_layout! {
     /// What is known of a key: the answer to Stat and List. The key and the tag
@@ -89,13 +95,6 @@ wire_layout! {
 }
 impl_row!(StatRow, key = key_bytes, tag = tag_bytes);
 
-impl StatRow {
-    /// The status; a number of a newer peer reads as [`Status::Unsupported`].
-    pub fn status(&self) -> Status {
-        Status::from_number(self.status).unwrap_or(Status::Unsupported)
-    }
-}
-
 wire_layout! {
     /// Where a value lies in the pool: the answer to Map, one row for each run of
     /// it. Behind the rows: the key and the tag, in the first row of each value.
@@ -126,18 +125,6 @@ wire_layout! {
     }
 }
 impl_row!(MappedRow, key = key_bytes, tag = tag_bytes);
-
-impl MappedRow {
-    /// A row that is only a status.
-    pub fn of(status: Status) -> Self {
-        Self { status: status as u8, ..Self::default() }
-    }
-
-    /// The status; a number of a newer peer reads as [`Status::Unsupported`].
-    pub fn status(&self) -> Status {
-        Status::from_number(self.status).unwrap_or(Status::Unsupported)
-    }
-}
 
 wire_layout! {
     /// The pool, handed out: the answer to Share. A descriptor of it comes with the

@@ -1,5 +1,4 @@
-//! The pool of a server on this machine as this process sees it: the only unsafe
-//! code of this crate.
+//! The pool of a server on this machine as this process sees it.
 
 use std::io;
 use std::ops::Range;

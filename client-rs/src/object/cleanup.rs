@@ -128,11 +128,10 @@ pub(super) async fn drop_displaced(
             let places = Places::of_copies(&background.views.current(), &key, replicas);
             // Before their stripes, so that nobody finds heads without any.
             let head = Removal::Head { key: key.clone(), tag };
-            let silent = head.run(&background, &lacks).await;
+            let silent = remove(&background, head, &lacks).await;
             let owners = places.owners(replicas);
-            untold.extend(silent.iter().filter(|server| owners.contains(server)).cloned());
-            Untold::again(background.core(), head, silent);
-            remove_stripes(&background, stripes).await;
+            untold.extend(silent.into_iter().filter(|server| owners.contains(server)));
+            remove(&background, Removal::Stripes(stripes), &|_| true).await;
         }
         untold.sort_unstable();
         untold.dedup();
@@ -146,9 +145,13 @@ async fn remove_once(operation: &Operation, stripes: Stripes) {
     Removal::Stripes(stripes).run(operation, &|_| true).await;
 }
 
-/// Removes all copies of stripes; who gives no answer is told again.
-async fn remove_stripes(operation: &Operation, stripes: Stripes) {
-    let stripes = Removal::Stripes(stripes);
-    let silent = stripes.run(operation, &|_| true).await;
-    Untold::again(operation.core(), stripes, silent);
+/// As [`Removal::run`]; who gives no answer is told again.
+async fn remove(
+    operation: &Operation,
+    removal: Removal,
+    is_meant: &(dyn Fn(&str) -> bool + Sync),
+) -> Vec<Arc<str>> {
+    let silent = removal.run(operation, is_meant).await;
+    Untold::again(operation.core(), removal, silent.clone());
+    silent
 }

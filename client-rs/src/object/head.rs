@@ -345,8 +345,8 @@ async fn ask_for(
     let raw = operation.raw();
     let length = if part == Part::All { FIRST_BYTES } else { 0 };
     let item = item_of(key, 0, length, Version::NONE);
-    let landing = reader.into.as_deref_mut().unwrap_or(&mut []);
-    let landing = Landing { bytes: landing, share: Some(Tag::plain_inline_bytes) };
+    let landing = |bytes| Landing { bytes, share: Some(Tag::plain_inline_bytes) };
+    let landing = reader.into.as_deref_mut().map(landing);
     let answer = raw.gather_one(server, &item, landing).await?;
     match answer.status {
         Status::Ok => {}
@@ -550,8 +550,7 @@ async fn gather(
     length: u64,
     if_version: Version,
 ) -> Result<Answer, Error> {
-    let nowhere = Landing { bytes: &mut [], share: Some(|_| 0) };
-    raw.gather_one(server, &item_of(key, offset, length, if_version), nowhere).await
+    raw.gather_one(server, &item_of(key, offset, length, if_version), None).await
 }
 
 fn item_of(key: &Bytes, offset: u64, length: u64, if_version: Version) -> GatherItem {

@@ -75,7 +75,7 @@ impl Hedging {
         out: &mut [u8],
     ) -> Result<(), Unread> {
         let (began, course) = (Instant::now(), Course::default());
-        let mut buffer = {
+        let buffer = {
             let mut first = pin!(reading.piece(piece, &mut *out, &course));
             tokio::select! {
                 biased;
@@ -112,7 +112,6 @@ impl Hedging {
             buffer
         };
         out.copy_from_slice(&buffer);
-        buffer.truncate(0);
         Ok(())
     }
 

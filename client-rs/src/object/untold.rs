@@ -37,6 +37,24 @@ struct Telling {
     times_left: u32,
 }
 
+impl Telling {
+    /// Everybody, for the first time.
+    fn new(removal: Removal) -> Self {
+        Self { removal, servers: None, pause: PAUSE.0, times_left: TIMES }
+    }
+
+    /// The same to those that gave no answer, and after what pause; `None` = all did,
+    /// or it was told often enough.
+    fn again(self, silent: Vec<Arc<str>>) -> Option<(Duration, Self)> {
+        let Self { removal, pause, times_left, .. } = self;
+        if silent.is_empty() || times_left == 0 {
+            return None;
+        }
+        let (servers, next) = (Some(silent), PAUSE.1.min(pause * 2));
+        Some((pause, Self { removal, servers, pause: next, times_left: times_left - 1 }))
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// By when it is due, and a number that tells those of one moment apart.
@@ -56,19 +74,14 @@ impl Untold {
     /// Tells the servers that gave no answer again, until they do or it has been tried
     /// often enough. What stays then is left to repair.
     pub(super) fn again(core: &Arc<Core>, removal: Removal, silent: Vec<Arc<str>>) {
-        if !silent.is_empty() {
-            let (pause, longest) = PAUSE;
-            let next = longest.min(pause * 2);
-            let servers = Some(silent);
-            let telling = Telling { removal, servers, pause: next, times_left: TIMES - 1 };
+        if let Some((pause, telling)) = Telling::new(removal).again(silent) {
             Self::wait(core, pause, telling);
         }
     }
 
     /// Tells everybody in a while.
     pub(super) fn later(core: &Arc<Core>, removal: Removal, pause: Duration) {
-        let telling = Telling { removal, servers: None, pause: PAUSE.0, times_left: TIMES };
-        Self::wait(core, pause, telling);
+        Self::wait(core, pause, Telling::new(removal));
     }
 
     fn wait(core: &Arc<Core>, pause: Duration, telling: Telling) {
@@ -119,16 +132,12 @@ impl Untold {
     }
 
     async fn tell(&self, core: &Arc<Core>, telling: Telling) {
-        let Telling { removal, servers, pause, times_left } = telling;
         let operation = Operation::background(core);
-        let is_meant = |server: &str| {
-            servers.as_ref().is_none_or(|servers| servers.iter().any(|one| &**one == server))
-        };
-        let silent = removal.run(&operation, &is_meant).await;
-        if !silent.is_empty() && times_left > 0 {
-            let next = PAUSE.1.min(pause * 2);
-            let telling =
-                Telling { removal, servers: Some(silent), pause: next, times_left: times_left - 1 };
+        let servers = telling.servers.as_deref();
+        let is_meant =
+            |server: &str| servers.is_none_or(|servers| servers.iter().any(|one| &**one == server));
+        let silent = telling.removal.run(&operation, &is_meant).await;
+        if let Some((pause, telling)) = telling.again(silent) {
             // Whether the task runs is no question: this is it.
             self.push(Instant::now() + pause, telling);
         }

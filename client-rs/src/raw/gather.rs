@@ -75,7 +75,9 @@ impl RawClient {
             let (server, grants) = self.granted(&name).await?;
             let piece = grants.payload_bytes;
             let bytes = &mut buffer[..item.length.min(piece) as usize];
-            let first = self.gather_row(&server, item, Landing { bytes, share: None }).await?;
+            let length = bytes.len() as u64;
+            let landing = Landing { bytes, share: None };
+            let first = self.gather_row(&server, item, length, Some(landing)).await?;
             if !has_more(item, &first, piece) {
                 return Ok(first);
             }
@@ -85,32 +87,28 @@ impl RawClient {
         })
     }
 
-    /// Reads one range of at most a frame from one server; its first bytes go where
-    /// they are wanted.
+    /// Reads the begin of a range, at most a frame, from one server; its first bytes
+    /// go where they are wanted, if anywhere.
     pub(crate) async fn gather_one(
         &self,
         name: &str,
         item: &GatherItem,
-        landing: Landing<'_>,
+        landing: Option<Landing<'_>>,
     ) -> Result<Answer, Error> {
         Self::check_readable(&item.key)?;
         let (server, grants) = self.granted(name).await?;
         let length = item.length.min(grants.payload_bytes);
-        let item = GatherItem { length, ..item.clone() };
-        self.gather_row(&server, &item, landing).await
+        self.gather_row(&server, item, length, landing).await
     }
 
     async fn gather_row(
         &self,
         server: &Arc<Server>,
         item: &GatherItem,
-        landing: Landing<'_>,
+        length: u64,
+        into: Option<Landing<'_>>,
     ) -> Result<Answer, Error> {
-        let wanted = match landing.share {
-            None => landing.bytes.len() as u64,
-            Some(_) => item.length,
-        };
-        let row = Prepared { into: Some(landing), ..row(0, item, 0, wanted, item.if_version) };
+        let row = Prepared { into, ..row(0, item, 0, length, item.if_version) };
         let replies = self.send_rows::<GatherRow, Outcome>(server, Opcode::Gather, vec![row]).await;
         let (_, answer) = self.answers(replies).next().expect("each row has its answer");
         answer

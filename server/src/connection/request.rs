@@ -243,9 +243,7 @@ impl Request<'_> {
             // A refused key may be longer than there is room for: it is not returned.
             let key = if refusal.is_some() { &[] } else { key };
             let (stat, tag) = match refusal {
-                Some(reply) => {
-                    (StatRow { status: reply.outcome.status, ..StatRow::default() }, &[][..])
-                }
+                Some(reply) => (StatRow::of(reply.outcome.status()), &[][..]),
                 None => core.store.stat(key, core.now),
             };
             rows.push(out, &stat, key, tag);
@@ -272,7 +270,7 @@ impl Request<'_> {
             .store
             .list(&row, prefix, cursor, core.now, |stat, key, tag| page.push(out, *stat, key, tag));
         if let Some(last) = more {
-            let incomplete = StatRow { status: Status::Incomplete as u8, ..StatRow::default() };
+            let incomplete = StatRow::of(Status::Incomplete);
             page.push_last(out, incomplete, core.store.key(last));
         }
         Ok(Written::head(page.finish(out, self.header)))

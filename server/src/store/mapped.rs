@@ -139,17 +139,7 @@ impl Mapped {
     fn insert(&mut self, hash: u64, mapping: MappingIndex, number: u64) -> HoldId {
         let next = self.first[mapping as usize];
         let hold = Hold { mapping, values: 0, number, hash, first: NONE, previous: NONE, next };
-        let id = match self.free_hold {
-            NONE => {
-                self.holds.push(hold);
-                self.holds.len() as HoldId - 1
-            }
-            id => {
-                self.free_hold = self.holds[id as usize].next;
-                self.holds[id as usize] = hold;
-                id
-            }
-        };
+        let id = put(&mut self.holds, &mut self.free_hold, hold, |free| free.next);
         if next != NONE {
             self.holds[next as usize].previous = id;
         }
@@ -178,17 +168,7 @@ impl Mapped {
     /// Adds a value in front of a hold's others.
     fn link(&mut self, hold: HoldId, entry: EntryId) {
         let link = Link { entry, hold, next: self.holds[hold as usize].first };
-        let id = match self.free_link {
-            NONE => {
-                self.links.push(link);
-                self.links.len() as LinkId - 1
-            }
-            id => {
-                self.free_link = self.links[id as usize].next;
-                self.links[id as usize] = link;
-                id
-            }
-        };
+        let id = put(&mut self.links, &mut self.free_link, link, |free| free.next);
         self.used_links += 1;
         let hold = &mut self.holds[hold as usize];
         (hold.first, hold.values) = (id, hold.values + 1);
@@ -206,6 +186,19 @@ impl Mapped {
         self.holds[hold as usize].first = next;
         Some(entry)
     }
+}
+
+/// Puts one more where one is free, or behind all; returns where. The free ones are
+/// chained by `next`.
+fn put<T>(all: &mut Vec<T>, free: &mut u32, one: T, next: fn(&T) -> u32) -> u32 {
+    if *free == NONE {
+        all.push(one);
+        return all.len() as u32 - 1;
+    }
+    let id = *free;
+    *free = next(&all[id as usize]);
+    all[id as usize] = one;
+    id
 }
 
 impl Store {
