@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -14,6 +14,13 @@ use crate::transport::{Connector, TcpUnixConnector};
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Milliseconds since 1970.
     fn unix_ms(&self) -> u64;
+
+    /// The same in units of 2^-16 ms, as the times of versions are: what two processes
+    /// of one machine write within a millisecond has an order too. A clock that is no
+    /// finer than a millisecond has nothing to add.
+    fn unix_time(&self) -> u64 {
+        self.unix_ms() << 16
+    }
 }
 
 /// A source of randomness.
@@ -59,9 +66,9 @@ impl Environment {
     }
 
     /// A duration drawn evenly from zero to `most` ("full jitter").
-    pub(crate) fn jittered(&self, most: std::time::Duration) -> std::time::Duration {
+    pub(crate) fn jittered(&self, most: Duration) -> Duration {
         let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
-        std::time::Duration::from_nanos(self.random.next_u64() % nanos.saturating_add(1).max(1))
+        Duration::from_nanos(self.random.next_u64() % nanos.saturating_add(1).max(1))
     }
 }
 
@@ -84,21 +91,26 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn unix_ms(&self) -> u64 {
-        static FIRST: OnceLock<(u64, u64)> = OnceLock::new();
-        let (wall, up) = *FIRST.get_or_init(|| (wall_ms(), up_ms()));
-        wall.saturating_add(up_ms().saturating_sub(up))
+        self.unix_time() >> 16
+    }
+
+    fn unix_time(&self) -> u64 {
+        static FIRST: OnceLock<(Duration, Duration)> = OnceLock::new();
+        let (wall, first) = *FIRST.get_or_init(|| (since_1970(), up()));
+        let now = wall.saturating_add(up().saturating_sub(first));
+        let time = (now.as_nanos() << 16) / 1_000_000;
+        u64::try_from(time).unwrap_or(u64::MAX)
     }
 }
 
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Milliseconds since the machine was started, those in which it slept included.
-fn up_ms() -> u64 {
+/// Since the machine was started, the time in which it slept included.
+fn up() -> Duration {
     let up = clock_gettime(ClockId::Boottime);
-    (up.tv_sec as u64).saturating_mul(1_000) + up.tv_nsec as u64 / 1_000_000
+    Duration::new(up.tv_sec as u64, up.tv_nsec as u32)
 }
 
 /// The kernel's randomness. Bits for load balancing come from a splitmix64

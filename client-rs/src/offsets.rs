@@ -11,13 +11,17 @@ use rampuddle_protocol::limits::CLOCK_BOUND_MS;
 const LONGEST_MS: u64 = CLOCK_BOUND_MS / 5;
 
 /// How far a server's clock is ahead of the local one, by what it said between a
-/// question and its answer: as if it had been half way, so within half of the time
-/// that they took. `None` when they took so long that a clock which is right would
-/// look wrong.
+/// question and its answer: not at all when the local clock may have shown the same
+/// meanwhile, so that clocks which agree stay as they are, and writers one after the
+/// other have the order of their clocks; otherwise as if it had been half way, so within
+/// half of the time that they took. `None` when they took so long that a clock which is
+/// right would look wrong.
 pub(crate) fn offset_between(asked_ms: u64, answered_ms: u64, server_ms: u64) -> Option<i64> {
     let middle_ms = asked_ms.midpoint(answered_ms) as i64;
     let is_telling = asked_ms.abs_diff(answered_ms) <= LONGEST_MS;
-    is_telling.then(|| (server_ms as i64).saturating_sub(middle_ms))
+    // Each of the three is cut to a millisecond.
+    let agrees = (asked_ms.saturating_sub(1)..=answered_ms.saturating_add(1)).contains(&server_ms);
+    is_telling.then(|| if agrees { 0 } else { (server_ms as i64).saturating_sub(middle_ms) })
 }
 
 /// The latest clock offset of each server, in milliseconds ahead of the local
@@ -104,11 +108,22 @@ mod tests {
     #[test]
     fn an_answer_that_took_a_minute_says_nothing_on_the_clock() {
         assert_eq!(offset_between(1_000, 1_200, 5_000), Some(3_900));
-        assert_eq!(offset_between(1_000, 1_000 + LONGEST_MS, 1_000), Some(-30_000));
+        assert_eq!(offset_between(1_000, 1_000 + LONGEST_MS, 998), Some(-30_002));
         // Somebody slept, or the local clock was set, forward or back.
         for (asked, answered) in [(1_000, 1_001 + LONGEST_MS), (9_000_000, 1_000), (0, u64::MAX)] {
             assert_eq!(offset_between(asked, answered, 1_000), None);
         }
+    }
+
+    #[test]
+    fn clocks_that_may_agree_are_not_corrected() {
+        for server in 999..=1_401 {
+            assert_eq!(offset_between(1_000, 1_400, server), Some(0));
+        }
+        assert_eq!(offset_between(1_000, 1_400, 998), Some(-202));
+        assert_eq!(offset_between(1_000, 1_400, 1_402), Some(202));
+        // As when the local clock was set back between the two.
+        assert_eq!(offset_between(1_001, 1_000, 1_000), Some(0));
     }
 
     fn offsets(known: &[i64]) -> Offsets {

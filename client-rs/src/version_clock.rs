@@ -17,8 +17,9 @@ const AHEAD_MS_MAX: u64 = TOMBSTONE_LIFE_MS;
 /// Draws versions: `max(corrected now, seen + 1)`, always greater than the one
 /// before and than everything observed.
 ///
-/// The upper 48 bits of a time are milliseconds, the lower 16 a counter; one
-/// number holds both, so that an overflowing counter carries by itself.
+/// The upper 48 bits of a time are milliseconds, the lower 16 the fraction of one, as
+/// far as the clock knows it, and a counter within that; one number holds all, so that
+/// an overflowing counter carries by itself.
 #[derive(Debug)]
 pub(crate) struct VersionClock {
     clock: Arc<dyn Clock>,
@@ -49,7 +50,7 @@ impl VersionClock {
 
     /// A new version.
     pub(crate) fn draw(&self) -> Version {
-        let now = Version::from_unix_ms(self.now_ms(), 0).time;
+        let now = self.now();
         let mut past = self.past();
         past.seen = now.max(past.seen.saturating_add(1));
         Version { time: past.seen, writer: past.writer }
@@ -69,7 +70,7 @@ impl VersionClock {
     /// not observed. Those drawn from now on may be less than they are, and have
     /// another writer's id, so that none is drawn twice.
     pub(crate) fn rewind(&self) {
-        let now = Version::from_unix_ms(self.now_ms(), 0).time;
+        let now = self.now();
         let mut past = self.past();
         if past.seen > now.max(past.observed) {
             past.seen = past.observed;
@@ -85,6 +86,12 @@ impl VersionClock {
     /// The corrected time in milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> u64 {
         self.local_ms().saturating_add_signed(self.offset_ms.load(Ordering::Relaxed))
+    }
+
+    /// The corrected time, as a version's.
+    fn now(&self) -> u64 {
+        let offset = self.offset_ms.load(Ordering::Relaxed).saturating_mul(1 << 16);
+        self.clock.unix_time().saturating_add_signed(offset)
     }
 
     /// The time of this machine, as it is.

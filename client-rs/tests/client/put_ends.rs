@@ -11,8 +11,11 @@ use crate::doors::{
     Doors, Frame, PATIENCE, Verdict, at_once, bytes, cut, head_key, holding, open, ranks,
     until_used, used_bytes,
 };
-use rampuddle_client::{Client, Error, GetOptions, PutCondition, PutOptions, Source, Target};
-use rampuddle_protocol::{Opcode, Status};
+use rampuddle_client::{
+    Client, Clock, CreateItem, Error, GetOptions, PutCondition, PutOptions, Source, SystemClock,
+    Target,
+};
+use rampuddle_protocol::{Opcode, Status, Version};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Semaphore;
 
@@ -340,6 +343,51 @@ async fn a_server_that_gives_no_answer_to_a_removal_is_told_again() {
     assert_eq!(used_bytes(&doors.client().await).await, new + 6 * MIB as u64);
     doors.set(open());
     until_used(&doors.client().await, new).await;
+}
+
+#[tokio::test]
+async fn a_put_after_another_one_wins_though_that_had_its_version_from_a_clock_ahead() {
+    let doors = Doors::start(3, 64 << 20).await;
+    let ahead = doors.client().await;
+    let [_, second, third] = ranks(&ahead, "o")[..] else { panic!("three servers") };
+    let now = SystemClock.unix_ms();
+    let mut far = CreateItem::new(&b"far"[..], &b"value"[..]);
+    far.version = Version::from_unix_ms(now + 60_000, 0);
+    ahead.raw().create(&Target::server("s0"), vec![far]).await.remove(0).unwrap();
+    doors.set(cut(second, |_| true));
+    let report = ahead.put(b"o", "old", &PutOptions::default()).await.unwrap();
+    assert_eq!(report.stand_ins, [format!("s{third}")]);
+    assert!(report.version.unix_ms() >= now + 60_000, "its clock is not ahead");
+    doors.set(open());
+    let later = doors.client().await.put(b"o", "new", &PutOptions::default()).await.unwrap();
+    assert_eq!((later.copies, later.is_short()), (2, false), "{later:?}");
+    assert!(later.version > report.version, "{} after {}", later.version, report.version);
+    let client = doors.client().await;
+    for _ in 0..8 {
+        assert_eq!(get(&client).await.unwrap().as_deref(), Some(&b"new"[..]));
+    }
+    until_used(&client, 3 * 65_536).await;
+}
+
+#[tokio::test]
+async fn a_delete_of_an_older_and_a_later_copy_removes_both_though_its_clock_is_behind() {
+    let doors = Doors::start(3, 64 << 20).await;
+    let ahead = doors.client().await;
+    let [first, second, _] = ranks(&ahead, "o")[..] else { panic!("three servers") };
+    doors.client().await.put(b"o", "old", &PutOptions::default()).await.unwrap();
+    let now = SystemClock.unix_ms();
+    let mut far = CreateItem::new(&b"far"[..], &b"value"[..]);
+    far.version = Version::from_unix_ms(now + 60_000, 0);
+    ahead.raw().create(&Target::server("s0"), vec![far]).await.remove(0).unwrap();
+    doors.set(cut(second, |_| true));
+    let report = ahead.put(b"o", "later", &PutOptions::default()).await.unwrap();
+    assert!(report.version.unix_ms() >= now + 60_000, "its clock is not ahead");
+    doors.set(open());
+    assert!(doors.client().await.delete(b"o").await.unwrap().existed);
+    let client = doors.client().await;
+    assert!(!has_head(&client, first).await && !has_head(&client, second).await);
+    assert_eq!(get(&client).await.unwrap(), None);
+    until_used(&client, 65_536).await;
 }
 
 #[tokio::test]
