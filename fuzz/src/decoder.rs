@@ -144,7 +144,7 @@ fn assert_limits(header: &Header) {
     assert!((64..=limits::HEADER_BYTES_MAX).contains(&header.header_bytes));
     assert!(header.rows <= limits::ROWS_MAX && header.row_bytes <= limits::ROW_BYTES_MAX);
     assert!(header.table_bytes <= limits::TABLE_BYTES_MAX);
-    assert!(header.payload_bytes <= limits::PAYLOAD_BYTES_MAX);
+    assert!(header.payload_bytes <= limits::FRAME_PAYLOAD_BYTES_MAX);
     assert!(u64::from(header.rows) * u64::from(header.row_bytes) <= header.table_bytes.into());
 }
 
@@ -294,11 +294,17 @@ fn judge(header: &Header, table: &[u8], kind: &Kind, is_padded: bool) -> Verdict
         return Verdict::Variable;
     }
     let [key, tag, share] = kind.lengths();
+    let is_answer = header.flags.has(FrameFlags::ANSWER);
+    let is_create = header.opcode == Opcode::Create as u8 && !is_answer;
     let (mut places, mut at, mut payload) = (Vec::new(), (rows * row_bytes) as u128, 0_u128);
     for row in (0..rows).map(|index| index * row_bytes) {
         let fixed = &table[row..row + row_bytes];
         let (key, tag) = (u128::from(number(fixed, key)), u128::from(number(fixed, tag)));
         payload += u128::from(number(fixed, share));
+        // Behind a value may stand a trailer: 8 bytes, and its tag.
+        if is_create && number(fixed, kind.field("flags")) & (1 << 13) != 0 {
+            payload += 8 + tag;
+        }
         let place = |range: Range<u128>| range.start as usize..range.end as usize;
         places.push(Place { row, key: place(at..at + key), tag: place(at + key..at + key + tag) });
         at += key + tag;
@@ -307,7 +313,7 @@ fn judge(header: &Header, table: &[u8], kind: &Kind, is_padded: bool) -> Verdict
     if at > found || (at < found && !is_padded) {
         return Verdict::Variable;
     }
-    let has_payload = !header.flags.has(FrameFlags::ANSWER) && !is_padded;
+    let has_payload = !is_answer && !is_padded;
     if has_payload && payload != u128::from(header.payload_bytes) {
         return Verdict::Payload;
     }

@@ -61,7 +61,7 @@ pub fn repair(head: &mut Vec<u8>) {
     header.row_bytes = header.row_bytes.min(limits::ROW_BYTES_MAX);
     let rows_max = header.table_bytes / u32::from(header.row_bytes).max(1);
     header.rows = header.rows.min(rows_max).min(limits::ROWS_MAX);
-    header.payload_bytes = header.payload_bytes.min(limits::PAYLOAD_BYTES_MAX);
+    header.payload_bytes = header.payload_bytes.min(limits::FRAME_PAYLOAD_BYTES_MAX);
     header.encode(head);
 }
 

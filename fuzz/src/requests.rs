@@ -81,10 +81,10 @@ fn push_row(
     let (key, set) = (key(random), set(random));
     match opcode {
         Opcode::Create => {
-            let row = create_row(random, set);
-            shares.push(row.value_bytes);
             let count = random.pick(&[0, 0, 3, 64]);
             let tag = random.bytes(count);
+            let row = CreateRow { tag_bytes: count as u8, ..create_row(random, set) };
+            shares.push(row.payload_bytes());
             table.push(&row, &key, &tag);
         }
         Opcode::Scatter => {
@@ -188,13 +188,14 @@ fn rows(random: &mut Random, opcode: Opcode) -> usize {
 }
 
 fn create_row(random: &mut Random, set: SetId) -> CreateRow {
-    const FLAGS: [RowFlags; 6] = [
+    const FLAGS: [RowFlags; 7] = [
         RowFlags::REPLACE,
         RowFlags::SEALED,
         RowFlags::KEEP,
         RowFlags::REWRITE,
         RowFlags::RESERVE,
         RowFlags::CHECKSUM,
+        RowFlags::CHECKSUM.with(RowFlags::TRAILER),
     ];
     let mut flags = if random.percent(60) { RowFlags::REPLACE } else { RowFlags::NONE };
     if random.percent(40) {

@@ -134,6 +134,9 @@ flags!(
         EXACT = 1 << 11,
         /// Map: the other values of the same set, too.
         SET = 1 << 12,
+        /// Create: checksum and tag stand behind the value's bytes, in a
+        /// [`Trailer`](crate::Trailer).
+        TRAILER = 1 << 13,
     }
 );
 
@@ -141,8 +144,9 @@ impl RowFlags {
     /// Flags that Create stores with the value.
     pub const STORED: Self = Self(Self::KEEP.0 | Self::SEALED.0 | Self::CHECKSUM.0);
     /// Flags that a Create row may carry.
-    pub const CREATE: Self =
-        Self(Self::STORED.0 | Self::REPLACE.0 | Self::REWRITE.0 | Self::RESERVE.0);
+    pub const CREATE: Self = Self(
+        Self::STORED.0 | Self::REPLACE.0 | Self::REWRITE.0 | Self::RESERVE.0 | Self::TRAILER.0,
+    );
     /// Flags that a Gather row may carry.
     pub const GATHER: Self = Self(Self::FILLED.0 | Self::TAG.0);
     /// Flags that a List row may carry.

@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::checksum::Checksum;
 use crate::field::wire_layout;
 use crate::limits::{
-    HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, ROW_BYTES_MAX, ROWS_MAX, TABLE_BYTES_MAX,
+    FRAME_PAYLOAD_BYTES_MAX, HEADER_BYTES_MAX, ROW_BYTES_MAX, ROWS_MAX, TABLE_BYTES_MAX,
 };
 use crate::{FrameFlags, Opcode, Status};
 
@@ -142,7 +142,7 @@ impl Header {
         within("row_bytes", self.row_bytes.into(), ROW_BYTES_MAX.into())?;
         within("rows", self.rows.into(), ROWS_MAX.into())?;
         within("table_bytes", self.table_bytes.into(), TABLE_BYTES_MAX.into())?;
-        within("payload_bytes", self.payload_bytes, PAYLOAD_BYTES_MAX)?;
+        within("payload_bytes", self.payload_bytes, FRAME_PAYLOAD_BYTES_MAX)?;
         let fixed = u64::from(self.rows) * u64::from(self.row_bytes);
         within("rows x row_bytes", fixed, self.table_bytes.into())
     }
@@ -224,7 +224,7 @@ mod tests {
         for header in [
             Header { table_bytes: TABLE_BYTES_MAX + 1, ..good },
             Header { table_bytes: u32::MAX, ..good },
-            Header { payload_bytes: PAYLOAD_BYTES_MAX + 1, ..good },
+            Header { payload_bytes: FRAME_PAYLOAD_BYTES_MAX + 1, ..good },
             Header { payload_bytes: u64::MAX, ..good },
             Header { rows: ROWS_MAX + 1, table_bytes: TABLE_BYTES_MAX, ..good },
             Header { rows: 2, row_bytes: 64, table_bytes: 127, ..good },

@@ -49,6 +49,7 @@ mod request;
 mod settings;
 mod status;
 mod table;
+mod trailer;
 mod version;
 
 pub use answer::{InfoRow, MappedRow, Outcome, SharedRow, StatRow};
@@ -67,4 +68,5 @@ pub use request::{
 pub use settings::PlacementSettings;
 pub use status::Status;
 pub use table::{Row, Table, TableBuilder, TableError, TableIter};
+pub use trailer::Trailer;
 pub use version::{BadVersion, Version};

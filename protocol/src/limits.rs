@@ -1,7 +1,7 @@
 //! Every number that two sides of the wire must agree on, asserted against
 //! each other at compile time.
 
-use crate::{CreateRow, Field, Header, Outcome, StatRow};
+use crate::{CreateRow, Field, Header, Outcome, StatRow, Trailer};
 
 /// One KiB, in bytes.
 pub const KIB: u64 = 1 << 10;
@@ -28,8 +28,12 @@ pub const ROWS_MAX: u32 = 1_024;
 pub const STAT_ROWS_MAX: u32 = 100;
 /// Bytes of a frame's table (rows, keys and tags).
 pub const TABLE_BYTES_MAX: u32 = MIB as u32;
-/// Payload bytes of a frame, in either direction.
+/// Bytes of values in the payload of a frame, in either direction.
 pub const PAYLOAD_BYTES_MAX: u64 = 4 * MIB;
+/// What stands behind one value in a payload: see [`Trailer`].
+pub const TRAILER_BYTES_MAX: u64 = (Trailer::BYTES + TAG_BYTES_MAX) as u64;
+/// Payload bytes that the header of a frame may state: those, and one trailer.
+pub const FRAME_PAYLOAD_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX + TRAILER_BYTES_MAX;
 /// Requests that one connection may have unanswered.
 pub const OUTSTANDING_REQUESTS_MAX: u32 = 128;
 /// Payload bytes that one connection may have asked for and not received.
@@ -68,7 +72,7 @@ pub const LEASE_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
 const _: () = assert!(VALUE_BYTES_MIN == PAGE_BYTES);
 const _: () = assert!(VALUE_BYTES_MAX.is_multiple_of(PAGE_BYTES));
 // A frame's payload fits what a connection is granted.
-const _: () = assert!(PAYLOAD_BYTES_MAX <= OUTSTANDING_BYTES_MAX);
+const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX <= OUTSTANDING_BYTES_MAX);
 // The smallest value that is created whole fits one frame.
 const _: () = assert!(VALUE_BYTES_MIN <= PAYLOAD_BYTES_MAX);
 // A full batch of rows with ordinary keys fits the table.

@@ -2,7 +2,7 @@
 
 use crate::field::wire_layout;
 use crate::table::impl_row;
-use crate::{RowFlags, SetId, Version};
+use crate::{RowFlags, SetId, Trailer, Version};
 
 wire_layout! {
     /// Create: make a value.
@@ -13,12 +13,12 @@ wire_layout! {
         tag_bytes: u8,
         /// Copies wanted of the object (N; 255 = on every member), 0 = not said.
         replicas: u8,
-        /// KEEP, SEALED, REPLACE, REWRITE, RESERVE, CHECKSUM.
+        /// KEEP, SEALED, REPLACE, REWRITE, RESERVE, CHECKSUM, TRAILER.
         flags: RowFlags,
         /// Length of the value; raised to 64 KiB, at most 1 GiB.
         length: u64,
-        /// The row's share of the payload; what it leaves of `length` reads as
-        /// zero. 0 with RESERVE.
+        /// The row's share of the payload, less the trailer's; what it leaves of
+        /// `length` reads as zero. 0 with RESERVE.
         value_bytes: u64,
         /// The value's version.
         version: Version,
@@ -28,7 +28,7 @@ wire_layout! {
         set: SetId,
         /// Removed after this unless renewed, 0 = no lease.
         lease_ms: u64,
-        /// CRC32C of the bytes given, with CHECKSUM.
+        /// CRC32C of the bytes given, with CHECKSUM and without TRAILER.
         crc32c: u32,
         /// First 16 bits of the key's pointer.
         slot: u16,
@@ -40,7 +40,21 @@ wire_layout! {
         reserved_0: u32,
     }
 }
-impl_row!(CreateRow, key = key_bytes, tag = tag_bytes, payload = value_bytes);
+impl_row!(CreateRow, key = key_bytes, tag = tag_bytes, payload = Self::share);
+
+impl CreateRow {
+    /// Length of the trailer, 0 without one.
+    pub fn trailer_bytes(&self) -> usize {
+        match self.flags.has(RowFlags::TRAILER) {
+            true => Trailer::BYTES + usize::from(self.tag_bytes),
+            false => 0,
+        }
+    }
+
+    fn share(&self) -> u64 {
+        self.value_bytes.saturating_add(self.trailer_bytes() as u64)
+    }
+}
 
 wire_layout! {
     /// Scatter: write into a value.
@@ -61,7 +75,7 @@ wire_layout! {
         if_version: Version,
     }
 }
-impl_row!(ScatterRow, key = key_bytes, payload = value_bytes);
+impl_row!(ScatterRow, key = key_bytes, payload = |row: &Self| row.value_bytes);
 
 wire_layout! {
     /// Gather: read from a value.

@@ -19,7 +19,7 @@ pub trait Row: Copy {
     fn variable_bytes(&self) -> (usize, usize);
     /// States those lengths in the fixed part.
     fn set_variable_bytes(&mut self, key: usize, tag: usize);
-    /// Bytes of the frame's payload that are this row's.
+    /// Bytes of the frame's payload that are this row's, its trailer among them.
     fn payload_bytes(&self) -> u64 {
         0
     }
@@ -246,7 +246,7 @@ impl<'a> TableBuilder<'a> {
 /// Implements [`Row`] for a layout; `key` and `tag` name the fields that state
 /// their lengths, `payload` the one that states the row's share of the payload.
 macro_rules! impl_row {
-    ($name:ident $(, key = $key:ident)? $(, tag = $tag:ident)? $(, payload = $payload:ident)?) => {
+    ($name:ident $(, key = $key:ident)? $(, tag = $tag:ident)? $(, payload = $payload:expr)?) => {
         impl crate::Row for $name {
             const BYTES: usize = $name::BYTES;
             #[inline]
@@ -269,7 +269,7 @@ macro_rules! impl_row {
             $(
                 #[inline]
                 fn payload_bytes(&self) -> u64 {
-                    self.$payload
+                    ($payload)(self)
                 }
             )?
         }

@@ -179,7 +179,7 @@ fn seal(frame: &mut Vec<u8>) {
     header.row_bytes = header.row_bytes.min(limits::ROW_BYTES_MAX);
     let rows_max = header.table_bytes / u32::from(header.row_bytes).max(1);
     header.rows = header.rows.min(rows_max).min(limits::ROWS_MAX);
-    header.payload_bytes = header.payload_bytes.min(limits::PAYLOAD_BYTES_MAX);
+    header.payload_bytes = header.payload_bytes.min(limits::FRAME_PAYLOAD_BYTES_MAX);
     header.encode(frame);
     Header::seal(frame);
 }
@@ -205,7 +205,7 @@ fn parse(bytes: &[u8]) -> Option<Header> {
             assert!(
                 header.rows <= limits::ROWS_MAX && header.table_bytes <= limits::TABLE_BYTES_MAX
             );
-            assert!(header.payload_bytes <= limits::PAYLOAD_BYTES_MAX);
+            assert!(header.payload_bytes <= limits::FRAME_PAYLOAD_BYTES_MAX);
             assert!(header.rows * u32::from(header.row_bytes) <= header.table_bytes);
             Some(header)
         }

@@ -124,6 +124,8 @@ pub(crate) struct EventLoop {
     connections_max: usize,
     busy_poll: bool,
     spin: Spin,
+    /// Bytes of a connection served in this turn are on their way still.
+    is_amid: bool,
     stopper: Stopper,
     next_tick: Instant,
     /// More has ended than was removed in one turn.
@@ -158,6 +160,7 @@ impl EventLoop {
             connections_max,
             busy_poll,
             spin: Spin::default(),
+            is_amid: false,
             stopper: Stopper { asked: Arc::new(AtomicBool::new(false)), waker },
             next_tick: Instant::now(),
             sweeps: false,
@@ -229,7 +232,9 @@ impl EventLoop {
     /// Waits for events: awake until they are likely to be there, then asleep.
     fn wait_for(&mut self, events: &mut Events) -> io::Result<()> {
         let sleep = self.wait();
-        if sleep == Some(Duration::ZERO) {
+        // What is on its way comes, or leaves, as fast as it can, in pieces: whoever
+        // waits for a while between them takes them later.
+        if std::mem::take(&mut self.is_amid) || sleep == Some(Duration::ZERO) {
             return self.poll.poll(events, sleep);
         }
         let began = Instant::now();
@@ -353,8 +358,12 @@ impl EventLoop {
         }
         match peer.connection.as_ref().and_then(Connection::over) {
             Some(over) => self.close(number, over),
-            None if peer.has_work() => self.enqueue(number),
-            None => {}
+            None => {
+                self.is_amid |= peer.connection.as_ref().is_some_and(Connection::is_amid);
+                if peer.has_work() {
+                    self.enqueue(number);
+                }
+            }
         }
         None
     }

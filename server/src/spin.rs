@@ -12,6 +12,11 @@ const LONGEST: Duration = Duration::from_micros(50);
 /// A call that took no longer found what it waited for at once.
 const AT_ONCE: Duration = Duration::from_micros(2);
 
+/// The part of what was missing that the wait grows by when the work was not there yet,
+/// and that it shrinks by when it was. To sleep for a moment costs less than to be late.
+const RISE: u32 = 16;
+const FALL: u32 = 128;
+
 /// How long to wait awake, learned from when requests came.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Spin {
@@ -30,10 +35,11 @@ impl Spin {
         if found == 0 || all >= LONGEST {
             self.wait = Duration::ZERO;
         } else if call > AT_ONCE && found == 1 {
-            self.wait = LONGEST.min(all + all / 8);
+            // By little: one that came late says nothing of the next.
+            self.wait = LONGEST.min(self.wait + all.saturating_sub(self.wait) / RISE);
         } else {
             // It may have been there for a while; much of it has.
-            self.wait -= self.wait / 256;
+            self.wait -= self.wait / FALL;
         }
     }
 }
@@ -55,9 +61,22 @@ mod tests {
     #[test]
     fn work_that_follows_closely_is_mostly_there_when_it_is_asked_for() {
         let mut spin = Spin::default();
+        for _ in 0..100 {
+            ask(&mut spin, 12 * US);
+        }
         let slept = (0..1_000).filter(|_| ask(&mut spin, 12 * US)).count();
-        assert!((1..60).contains(&slept), "{slept} sleeps");
-        assert!(spin.wait() >= 9 * US && spin.wait() <= 15 * US, "{:?}", spin.wait());
+        assert!((1..500).contains(&slept), "{slept} sleeps");
+        assert!(spin.wait() >= 9 * US && spin.wait() <= 12 * US, "{:?}", spin.wait());
+    }
+
+    #[test]
+    fn one_request_that_comes_late_makes_the_next_ones_hardly_later() {
+        let mut spin = Spin::default();
+        for _ in 0..100 {
+            ask(&mut spin, 12 * US);
+        }
+        ask(&mut spin, 45 * US);
+        assert!(spin.wait() < 15 * US, "{:?}", spin.wait());
     }
 
     #[test]

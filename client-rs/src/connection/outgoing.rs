@@ -3,16 +3,25 @@
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rampuddle_protocol::limits::{TABLE_BYTES_MAX, TAG_BYTES_MAX};
-use rampuddle_protocol::{Header, Opcode, Outcome, Row, TableBuilder};
+use rampuddle_protocol::{Header, Opcode, Outcome, Row, TableBuilder, Trailer};
 use tokio::time::Instant;
 
 use super::Connection;
 use super::pace::Pace;
 use crate::error::Error;
+use crate::raw::Late;
+
+/// What the server is waited for while a request leaves.
+const DOING: &str = "taking a request";
 
 /// Slices of one vectored write.
 const SLICES_MAX: usize = 64;
+
+/// Bytes whose checksum is computed before they are written: few enough that they are
+/// in the processor's cache still.
+const STRETCH_BYTES: usize = 512 << 10;
 
 /// Bytes that surely fit what the kernels on both sides buffer. While what one
 /// side owes the other stays below it, that side never waits for the other to
@@ -142,10 +151,48 @@ impl Connection {
     /// # Panics
     /// When `payload` is not as long as the last request's rows state.
     pub(crate) async fn send<B: AsRef<[u8]>>(&mut self, payload: &[B]) -> Result<(), Error> {
-        const DOING: &str = "taking a request";
         let total: usize = payload.iter().map(|bytes| bytes.as_ref().len()).sum();
         assert_eq!(total as u64, self.queued_payload, "payload must be as long as its rows state");
         self.begin(DOING)?;
+        self.write(payload).await?;
+        self.sent();
+        Ok(())
+    }
+
+    /// As [`Connection::send`], for a value whose checksum is computed while it leaves,
+    /// and which has a trailer. `tag` is that of its row.
+    pub(crate) async fn send_late(
+        &mut self,
+        bytes: &[u8],
+        late: &Late,
+        tag: &Bytes,
+    ) -> Result<(), Error> {
+        let total = bytes.len() + Trailer::BYTES + tag.len();
+        assert_eq!(total as u64, self.queued_payload, "payload must be as long as its rows state");
+        self.begin(DOING)?;
+        let mut end = 0;
+        while end + STRETCH_BYTES < bytes.len() {
+            let begin = end;
+            end += STRETCH_BYTES;
+            late.checksum.reach(end);
+            self.write(&[&bytes[begin..end]]).await?;
+        }
+        let (crc32c, tag) = late.finish(tag);
+        let mut trailer = Vec::with_capacity(Trailer::BYTES + tag.len());
+        Trailer { crc32c, tag: &tag }.encode(&mut trailer);
+        self.write(&[&bytes[end..], &trailer]).await?;
+        self.sent();
+        Ok(())
+    }
+
+    /// The request left.
+    fn sent(&mut self) {
+        self.queued_payload = 0;
+        self.is_intact = true;
+    }
+
+    /// Writes the heads queued, then `payload`.
+    async fn write<B: AsRef<[u8]>>(&mut self, payload: &[B]) -> Result<(), Error> {
         let mut pace = Pace::default();
         let mut cursor = Cursor::default();
         while !cursor.is_at_end(&self.out, payload) {
@@ -166,8 +213,6 @@ impl Connection {
             }
         }
         self.out.clear();
-        self.queued_payload = 0;
-        self.is_intact = true;
         Ok(())
     }
 

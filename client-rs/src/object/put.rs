@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use rampuddle_protocol::limits::VALUE_BYTES_MAX;
 use rampuddle_protocol::{RowFlags, SetId, crc32c, crc32c_combine};
 
@@ -15,7 +16,7 @@ use super::head::check_name;
 use super::life::{Life, check_ttl};
 use super::observed::observed;
 use super::operation::Operation;
-use super::put_head::{NewHead, WrittenHead};
+use super::put_head::{HeadCrc, NewHead, WrittenHead};
 use super::put_stripes::Uploaded;
 use super::ranks::{Candidates, YOUNG};
 use super::report::{Progress, PutCondition, PutOptions, PutReport, Source};
@@ -26,11 +27,14 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::metrics::OperationKind;
 use crate::options::WritePolicy;
+use crate::raw::Rolling;
 use crate::view::View;
 use crate::work::Work;
 
 /// Length of a stripe unless told otherwise.
 const STRIPE_BYTES: u64 = 4 << 20;
+/// The shortest inline object whose checksum is computed while it leaves.
+const LATE_BYTES_MIN: u64 = 128 << 10;
 
 impl Client {
     /// Writes an object, replacing one of that name unless told otherwise. Visible
@@ -111,7 +115,7 @@ pub(super) struct Put {
     pub(super) ttl: Option<Duration>,
     /// What the head is known to take the place of before it is written.
     pub(super) replaced: Vec<Tag>,
-    codec: Codec,
+    pub(super) codec: Codec,
     /// What the head says besides the block table.
     sections: Sections,
     /// The longest object of which all that can be said.
@@ -242,6 +246,13 @@ impl Put {
     /// An object of one block: its head is all there is.
     async fn inline(self: Arc<Self>, bytes: Bytes) -> Result<PutReport, Error> {
         let length = bytes.len() as u64;
+        let says_nothing = self.ttl.is_none() && self.sections == Sections::default();
+        if length >= LATE_BYTES_MIN && self.codec == Codec::None && says_nothing {
+            let checksum = Arc::new(Rolling::new(bytes.clone(), BLOCK_BYTES as usize));
+            let (tag, crc) = (self.tag(length), HeadCrc::Late(checksum));
+            let head = NewHead { tag, bytes, crc, life: self.life().await };
+            return self.finish_inline(head, length, length).await;
+        }
         let packed = self.pack(0, bytes).await?;
         let stored_bytes = packed.bytes.len() as u64;
         let life = self.life().await;
@@ -255,12 +266,22 @@ impl Put {
         };
         let head = if sections.is_empty() {
             let tag = Tag { crc32c: self.only_block(&packed), ..tag };
-            NewHead { tag, bytes: packed.bytes, crc: packed.crc32c, life }
+            NewHead { tag, bytes: packed.bytes, crc: HeadCrc::Known(packed.crc32c), life }
         } else {
             let (variable, tag) = self.describe(&packed.entries, &sections, tag);
             let crc = crc32c_combine(packed.crc32c, tag.crc32c, variable.len() as u64);
-            NewHead { tag, bytes: [&packed.bytes[..], &variable].concat().into(), crc, life }
+            let bytes = [&packed.bytes[..], &variable].concat().into();
+            NewHead { tag, bytes, crc: HeadCrc::Known(crc), life }
         };
+        self.finish_inline(head, length, stored_bytes).await
+    }
+
+    async fn finish_inline(
+        self: Arc<Self>,
+        head: NewHead,
+        length: u64,
+        stored_bytes: u64,
+    ) -> Result<PutReport, Error> {
         let uploaded = Uploaded::inline(length, stored_bytes);
         let report = self.finish(head, uploaded, self.cleanup()).await?;
         self.done(length);
@@ -305,7 +326,7 @@ impl Put {
             self.write_stripes(first, source, &mut uploaded, &mut cleanup).await?;
             self.secure(&mut uploaded).await
         };
-        if let Err(error) = stored.await {
+        if let (Err(error), ()) = join(stored, self.look_before()).await {
             cleanup.run(&self.operation).await;
             return Err(error);
         }
@@ -315,7 +336,7 @@ impl Put {
         let stripe_bytes = self.stripe_bytes as u32;
         let tag = Tag { codec, stripe_bytes, ..self.tag(uploaded.bytes) };
         let (variable, tag) = self.describe(uploaded.entries(), &sections, tag);
-        let head = NewHead { tag, bytes: variable.into(), crc: tag.crc32c, life };
+        let head = NewHead { tag, bytes: variable.into(), crc: HeadCrc::Known(tag.crc32c), life };
         self.finish(head, uploaded, cleanup).await
     }
 

@@ -1,18 +1,21 @@
 //! The head of a put: drawn, written, judged.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use futures_util::future::join_all;
 use rampuddle_protocol::RowFlags;
 
 use super::copies::{Copies, meet, write};
-use super::format::Tag;
+use super::format::{Seed, Tag};
 use super::if_version::write_if_version;
 use super::life::Life;
 use super::no_clobber::{is_refused, write_in_turn};
 use super::put::Put;
-use super::ranks::Candidates;
+use super::ranks::{Candidates, answers};
 use super::report::PutCondition;
 use crate::error::Error;
-use crate::raw::CreateItem;
+use crate::raw::{CreateItem, Late, Rolling, Target};
 
 /// Times that a head refused as older is written with a greater version.
 const REDRAWS_MAX: usize = 8;
@@ -23,9 +26,17 @@ pub(super) struct NewHead {
     pub(super) tag: Tag,
     /// What its value begins with, and the checksum of that.
     pub(super) bytes: Bytes,
-    pub(super) crc: u32,
+    pub(super) crc: HeadCrc,
     /// As its sections say.
     pub(super) life: Life,
+}
+
+/// The checksum of a head's bytes.
+#[derive(Clone)]
+pub(super) enum HeadCrc {
+    Known(u32),
+    /// Of an inline object that has no variable part: its only block's.
+    Late(Arc<Rolling>),
 }
 
 /// A head as it was written.
@@ -42,6 +53,19 @@ impl Put {
         meet(&self.operation, &self.candidates(&self.key).ranks).await;
     }
 
+    /// Has the clock see what the owners hold, so that versions drawn from now on are
+    /// greater: whatever was acked before is older then.
+    pub(super) async fn look_before(&self) {
+        let candidates = self.candidates(&self.key);
+        let owners = candidates.ranks.iter().take(candidates.wanted);
+        let each = owners.filter(|owner| answers(&self.operation, owner)).map(|owner| async {
+            let target = Target::Server(Arc::clone(owner));
+            // One that gives no answer says so again when it is written to.
+            let _ = self.operation.raw().stat(&target, vec![self.key.clone()]).await;
+        });
+        join_all(each).await;
+    }
+
     /// Writes the head with a version drawn now, again with a greater one when
     /// every owner holds a greater one already.
     pub(super) async fn write_head(&self, head: NewHead) -> Result<WrittenHead, Error> {
@@ -56,8 +80,11 @@ impl Put {
             let is_final = copies.is_in_doubt() || is_refused;
             // The greater one may have been acked before this put began, and the clock has
             // seen it now. While some servers have this head, once is enough for that, and
-            // two writers do not go on for ever overtaking each other.
-            let is_split = self.condition == PutCondition::Always && copies.is_overtaken();
+            // two writers do not go on for ever overtaking each other. With stripes it was
+            // looked at before, and another writer may have removed them with this head.
+            let is_split = self.condition == PutCondition::Always
+                && tag.stripe_bytes == 0
+                && copies.is_overtaken();
             let may_redraw = copies.is_only_overtaken() || (is_split && !was_split);
             if may_redraw && !is_final {
                 was_split |= is_split && copies.stored().next().is_some();
@@ -94,7 +121,10 @@ impl Put {
         let mut item = CreateItem::new(self.key.clone(), bytes);
         item.tag = Bytes::copy_from_slice(&tag.encode(&self.key));
         item.version = tag.version;
-        item.crc32c = Some(crc);
+        match crc {
+            HeadCrc::Known(crc) => item.crc32c = Some(crc),
+            HeadCrc::Late(checksum) => item.late = Some(self.late(tag, checksum)),
+        }
         item.set = self.upload;
         item.replicas = self.replicas;
         item.lease_ms = life.lease_ms(self.operation.clocks().now_ms());
@@ -103,6 +133,16 @@ impl Put {
             item.flags |= RowFlags::REPLACE;
         }
         item
+    }
+
+    /// The trailer of an inline object: its tag has the checksum of its only block.
+    fn late(&self, tag: Tag, checksum: Arc<Rolling>) -> Late {
+        let (key, seed) = (self.key.clone(), Seed::new(self.upload, 0, 0));
+        let tag = move |crc| {
+            let crc32c = seed.apply(crc, tag.object_bytes);
+            Bytes::copy_from_slice(&Tag { crc32c, ..tag }.encode(&key))
+        };
+        Late { checksum, tag: Some(Arc::new(tag)) }
     }
 
     /// Whether a head that some servers took, and some did not, is an object.

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, interval_at};
 
 use super::cleanup::Cleanup;
-use super::codec::Packed;
+use super::codec::Codec;
 use super::copies::{Copies, write};
 use super::format::{BLOCK_BYTES, Seed, stripe_key, stripe_version};
 use super::head::is_overtaken;
@@ -25,7 +25,7 @@ use super::read::stored_bytes;
 use super::source::Stripes;
 use super::variable::BlockEntry;
 use crate::error::Error;
-use crate::raw::{CreateItem, GatherItem, Target};
+use crate::raw::{CreateItem, GatherItem, Late, Rolling, Target};
 
 /// Bytes of stripes in memory at once, being read or written; one stripe may be
 /// longer, and is alone then. With a codec as much again for those that are being
@@ -219,16 +219,36 @@ impl Put {
         permit: OwnedSemaphorePermit,
     ) -> Result<Written, Error> {
         let length = bytes.len() as u64;
-        let Packed { bytes, entries, crc32c, plain_crc32c } =
-            self.pack(index as u64, bytes).await?;
-        let item = self.stripe_item(index, bytes, crc32c);
-        let candidates = self.candidates(&item.key);
-        let copies = write(&self.operation, &item, &candidates).await;
-        drop((item, permit));
+        let (copies, entries, plain_crc32c) = if self.codec == Codec::None {
+            let checksum = Arc::new(Rolling::new(bytes.clone(), BLOCK_BYTES as usize));
+            let late = Some(Late { checksum: Arc::clone(&checksum), tag: None });
+            let item = CreateItem { late, ..self.stripe_item(index, bytes, None) };
+            let copies = self.write_copies(item).await;
+            (copies, self.plain_entries(index, &checksum), checksum.whole())
+        } else {
+            let packed = self.pack(index as u64, bytes).await?;
+            let item = self.stripe_item(index, packed.bytes, Some(packed.crc32c));
+            (self.write_copies(item).await, packed.entries, packed.plain_crc32c)
+        };
+        drop(permit);
         if copies.stored().next().is_none() {
             return Err(self.failed(&copies));
         }
         Ok(Written { index, bytes: length, plain_crc32c, entries, copies })
+    }
+
+    async fn write_copies(&self, item: CreateItem) -> Copies {
+        let candidates = self.candidates(&item.key);
+        write(&self.operation, &item, &candidates).await
+    }
+
+    /// The block table's part of a stripe without a codec.
+    fn plain_entries(&self, stripe: usize, checksum: &Rolling) -> Vec<BlockEntry> {
+        let blocks = checksum.blocks().into_iter().enumerate();
+        let entry = |(block, (length, crc)): (usize, (u64, u32))| {
+            BlockEntry::plain(&Seed::new(self.upload, stripe as u64, block as u64), length, crc)
+        };
+        blocks.map(entry).collect()
     }
 
     fn lease_ms(&self) -> u64 {
@@ -242,11 +262,11 @@ impl Put {
         HEAD_LEASE_MS.min(life_ms.saturating_add(self.lease_ms()))
     }
 
-    fn stripe_item(&self, index: usize, bytes: Bytes, crc: u32) -> CreateItem {
+    fn stripe_item(&self, index: usize, bytes: Bytes, crc32c: Option<u32>) -> CreateItem {
         let mut item = CreateItem::new(stripe_key(self.upload, index as u64), bytes);
         item.version = stripe_version(self.upload);
         item.flags = self.flags();
-        item.crc32c = Some(crc);
+        item.crc32c = crc32c;
         item.set = self.upload;
         item.lease_ms = self.lease_ms();
         item.replicas = self.replicas;
@@ -342,7 +362,7 @@ impl Put {
         let Some(crc) = self.whole_crc(index, self.entries_of(index, uploaded), &bytes) else {
             return Err(failed(format!("the copy of stripe {index} that is left is damaged")));
         };
-        let mut item = self.stripe_item(index, bytes, crc);
+        let mut item = self.stripe_item(index, bytes, Some(crc));
         item.lease_ms = self.head_lease_ms();
         let mut candidates = self.candidates(&key);
         let has = &uploaded.servers[index];

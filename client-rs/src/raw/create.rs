@@ -47,7 +47,8 @@ impl RawClient {
         if bytes > VALUE_BYTES_MAX {
             return Err(Error::TooLarge { what: "a value", bytes, limit: VALUE_BYTES_MAX });
         }
-        let allowed = RowFlags::CREATE.without(RowFlags::RESERVE).without(RowFlags::CHECKSUM);
+        let own = RowFlags::RESERVE | RowFlags::CHECKSUM | RowFlags::TRAILER;
+        let allowed = RowFlags::CREATE.without(own);
         if !item.flags.only(allowed) {
             let found = format!("{:?}", item.flags.without(allowed));
             let expected = "KEEP, SEALED, REPLACE, REWRITE";
@@ -73,11 +74,12 @@ impl RawClient {
             for (index, item) in items {
                 let row = self.create_row(&item);
                 versions.push(row.version);
-                let CreateItem { key, tag, bytes, .. } = item;
+                let CreateItem { key, tag, bytes, late, .. } = item;
                 if bytes.len() as u64 > piece {
-                    uploads.push((index, Upload { row, key, tag, bytes }));
+                    uploads.push((index, Upload::new(row, key, tag, bytes, late)));
                 } else {
-                    rows.push(Prepared { tag, payload: bytes, ..Prepared::new(index, row, key) });
+                    let row = Prepared::new(index, row, key);
+                    rows.push(Prepared { tag, payload: bytes, late, ..row });
                 }
             }
             let replies = self.send_rows::<_, Outcome>(&server, Opcode::Create, rows).await;
@@ -95,8 +97,13 @@ impl RawClient {
     /// The row of an item, with a version drawn unless it has one.
     pub(crate) fn create_row(&self, item: &CreateItem) -> CreateRow {
         let has_version = !item.version.is_none();
-        let checksum = item.crc32c.map_or(RowFlags::NONE, |_| RowFlags::CHECKSUM);
+        let checksum = match (&item.late, item.crc32c) {
+            (Some(_), _) => RowFlags::CHECKSUM | RowFlags::TRAILER,
+            (None, Some(_)) => RowFlags::CHECKSUM,
+            (None, None) => RowFlags::NONE,
+        };
         CreateRow {
+            tag_bytes: item.tag.len() as u8,
             replicas: item.replicas,
             flags: item.flags | checksum,
             length: item.value_length(),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rampuddle_protocol::{InfoRow, Outcome, RowFlags, SetId, StatRow, Status, Version};
 
+use super::rolling::Late;
+
 /// Which server an item goes to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -52,6 +54,9 @@ pub struct CreateItem {
     pub replicas: u8,
     /// Whose value it is, 0 = nobody's.
     pub tenant: u32,
+    /// Checksum and tag, when they are known only with the last of `bytes`; then `tag`
+    /// says how long the tag will be.
+    pub(crate) late: Option<Late>,
 }
 
 impl CreateItem {

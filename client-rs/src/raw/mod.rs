@@ -14,6 +14,7 @@ mod inspect;
 mod items;
 mod list;
 mod pipeline;
+mod rolling;
 mod sets;
 mod upload;
 mod write;
@@ -30,6 +31,7 @@ pub use self::items::{
     StatAnswer, Target,
 };
 pub(crate) use self::pipeline::Landing;
+pub(crate) use self::rolling::{Late, Rolling};
 use crate::client::Core;
 use crate::connection::Grants;
 use crate::deadline::Deadline;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rampuddle_protocol::limits::{STAT_ROWS_MAX, TABLE_BYTES_MAX, TAG_BYTES_MAX};
 use rampuddle_protocol::{Header, Opcode, Outcome, Row, StatRow, Status};
 
+use super::rolling::Late;
 use crate::buffers::Buffers;
 use crate::connection::{Connection, FrameSize, Grants, changes_values};
 use crate::error::{Error, Fate, Misbehaviour};
@@ -20,8 +21,10 @@ pub(crate) struct Prepared<'b, R> {
     pub(crate) row: R,
     pub(crate) key: Bytes,
     pub(crate) tag: Bytes,
-    /// Its share of the request's payload.
+    /// Its share of the request's payload, but for a trailer.
     pub(crate) payload: Bytes,
+    /// Create: what the trailer says.
+    pub(crate) late: Option<Late>,
     /// Gather: its share of the answer's payload, at most.
     pub(crate) answer_bytes: u64,
     /// Gather: where the first bytes go; memory of their own when `None`.
@@ -50,7 +53,7 @@ impl<R: Row> Prepared<'_, R> {
     /// A row with a key and nothing else.
     pub(crate) fn new(index: usize, row: R, key: Bytes) -> Self {
         let (tag, payload) = (Bytes::new(), Bytes::new());
-        Self { index, row, key, tag, payload, answer_bytes: 0, into: None }
+        Self { index, row, key, tag, payload, late: None, answer_bytes: 0, into: None }
     }
 
     fn table_bytes(&self) -> u64 {
@@ -59,7 +62,7 @@ impl<R: Row> Prepared<'_, R> {
 
     /// Bytes that it moves, both ways together.
     pub(crate) fn weight(&self) -> u64 {
-        self.table_bytes() + self.payload.len() as u64 + self.answer_bytes
+        self.table_bytes() + self.row.payload_bytes() + self.answer_bytes
     }
 }
 
@@ -183,6 +186,9 @@ async fn send_frame<R: Row>(
 ) -> Result<(), Error> {
     let table = rows.iter().map(|row| (row.row, &row.key[..], &row.tag[..]));
     note(connection.request(opcode, table, size.answer_payload_bytes));
+    if let [Prepared { late: Some(late), payload, tag, .. }] = rows {
+        return connection.send_late(payload, late, tag).await;
+    }
     let payload: Vec<&[u8]> =
         rows.iter().map(|row| &row.payload[..]).filter(|bytes| !bytes.is_empty()).collect();
     connection.send(&payload).await
@@ -253,10 +259,14 @@ fn first_frame<R: Row>(
     let rows_max =
         if opcode == Opcode::Stat { grants.rows.min(STAT_ROWS_MAX) } else { grants.rows };
     for row in rows.iter().take(rows_max as usize) {
+        // What has a trailer has a frame of its own.
+        if count > 0 && (row.late.is_some() || rows[0].late.is_some()) {
+            break;
+        }
         let mut next = size;
         next.head_bytes += row.table_bytes();
         next.answer_head_bytes += answer_table_bytes(opcode, row.key.len());
-        next.payload_bytes += row.payload.len() as u64;
+        next.payload_bytes += row.row.payload_bytes();
         next.answer_payload_bytes += row.answer_bytes;
         let fits = next.head_bytes - header <= grants.table_bytes
             && next.answer_head_bytes - header <= grants.table_bytes.min(TABLE_BYTES_MAX.into())

@@ -11,6 +11,7 @@ use rampuddle_protocol::{
 
 use super::RawClient;
 use super::items::Answer;
+use super::rolling::Late;
 use crate::connection::{Connection, FrameSize, answer_head_bytes};
 use crate::error::{Error, Fate};
 use crate::retry::Attempts;
@@ -73,6 +74,21 @@ impl RawClient {
 }
 
 impl Upload {
+    /// What is `late` is computed now: the checksum goes with the Publish, but the
+    /// tag with the Create.
+    pub(crate) fn new(
+        row: CreateRow,
+        key: Bytes,
+        tag: Bytes,
+        bytes: Bytes,
+        late: Option<Late>,
+    ) -> Self {
+        let Some(late) = late else { return Self { row, key, tag, bytes } };
+        let (crc32c, tag) = late.finish(&tag);
+        let row = CreateRow { flags: row.flags.without(RowFlags::TRAILER), crc32c, ..row };
+        Self { row, key, tag, bytes }
+    }
+
     /// Uploads over a connection that nothing else is under way on. An error's
     /// fate is that of the Publish: before it left, nothing was applied.
     pub(crate) async fn run(&self, connection: &mut Connection) -> Result<Answer, Error> {

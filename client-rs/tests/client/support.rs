@@ -334,7 +334,7 @@ impl Shared {
             Opcode::Create => {
                 let mut rest = &frame.payload[..];
                 outcomes(frame, |row: CreateRow, key, tag| {
-                    let (bytes, tail) = rest.split_at(row.value_bytes as usize);
+                    let (bytes, tail) = rest.split_at(row.payload_bytes() as usize);
                     rest = tail;
                     (self.create(row, key, tag, bytes), Vec::new())
                 })
@@ -410,7 +410,15 @@ impl Shared {
             reservations.insert(handle, Reservation { row, key, tag, bytes: Vec::new() });
             return Outcome { detail: handle, ..Outcome::of(Status::Ok) };
         }
-        if row.flags.has(RowFlags::CHECKSUM) && crc32c(bytes) != row.crc32c {
+        let (bytes, trailer) = bytes.split_at(bytes.len() - row.trailer_bytes());
+        let (stated, tag) = match trailer {
+            [] => (row.crc32c, tag),
+            trailer => match Trailer::decode(trailer) {
+                Some(trailer) => (trailer.crc32c, trailer.tag.to_vec()),
+                None => return Outcome::of(Status::Corrupt),
+            },
+        };
+        if row.flags.has(RowFlags::CHECKSUM) && crc32c(bytes) != stated {
             return Outcome::of(Status::Corrupt);
         }
         let mut values = self.values.lock().unwrap();
@@ -427,7 +435,7 @@ impl Shared {
             version: row.version,
             tag,
             flags: row.flags.among(RowFlags::STORED),
-            crc32c: row.crc32c,
+            crc32c: stated,
             set: row.set,
         };
         values.insert(key, value);

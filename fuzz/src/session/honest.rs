@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rampuddle_protocol::{
     CreateRow, DeleteRow, GatherRow, Opcode, Row, RowFlags, ScatterRow, Status, TableBuilder,
-    Version,
+    Trailer, Version, crc32c,
 };
 use rampuddle_server::simulation::SimulatedServer;
 
@@ -58,14 +58,20 @@ impl Honest {
     ) {
         let length = 1 + usize::from(what) * 997 % 150_000;
         let bytes: Vec<u8> = (0..length).map(|at| (at * 31) as u8 ^ what).collect();
+        let mut payload = bytes.clone();
+        let mut flags = RowFlags::REPLACE;
+        if what.is_multiple_of(3) {
+            flags |= RowFlags::CHECKSUM | RowFlags::TRAILER;
+            Trailer { crc32c: crc32c(&bytes), tag: b"" }.encode(&mut payload);
+        }
         let row = CreateRow {
-            flags: RowFlags::REPLACE,
+            flags,
             length: length as u64,
             value_bytes: length as u64,
             version: self.version(server),
             ..CreateRow::default()
         };
-        match self.ask(server, Opcode::Create, &row, &key, &bytes).0 {
+        match self.ask(server, Opcode::Create, &row, &key, &payload).0 {
             Status::Ok => {
                 self.stored.insert(key, bytes);
             }

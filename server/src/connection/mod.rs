@@ -219,6 +219,11 @@ impl Connection {
         between && self.outbox.is_empty()
     }
 
+    /// Whether a request is in by half, or an answer out.
+    pub(crate) fn is_amid(&self) -> bool {
+        !matches!(self.receiving, Receiving::Head) || self.has_output()
+    }
+
     /// Payload that waits to come in or to leave: what makes a turn long.
     pub(crate) fn backlog_bytes(&self) -> u64 {
         let incoming = match &self.receiving {
@@ -253,7 +258,9 @@ impl Connection {
                 let room = (header.head_bytes() - *filled).min(budget as usize);
                 &mut buffer.head_mut()[*filled..*filled + room]
             }
-            Receiving::Payload(transfer) if direct > 0 && direct < transfer.row_left() => &mut [],
+            Receiving::Payload(transfer) if direct > 0 && direct < transfer.target_left() => {
+                &mut []
+            }
             _ => {
                 let room = self.inbox.room();
                 self.inbox.bytes_mut(room)

@@ -6,7 +6,7 @@ use rampuddle_protocol::limits::{MIB, PAGE_BYTES};
 use rampuddle_protocol::{
     CancelRow, ClientHello, CreateRow, DeleteRow, DropRow, GatherRow, Incarnation, ListRow, Nonce,
     Outcome, RowFlags, ScatterRow, SessionId, StatRequestRow, StatRow, StoreId, Table,
-    TableBuilder, Version, crc32c,
+    TableBuilder, Trailer, Version, crc32c,
 };
 
 use super::buffer::BUFFERS;
@@ -155,6 +155,28 @@ fn conversation() -> Vec<u8> {
             (b"c", 1, Vec::new(), none),
         ],
     );
+    let mut table = TableBuilder::request(&mut wire, Opcode::Create, 9);
+    let mut payload = Vec::new();
+    // Whole, damaged, without a value, refused: each with a trailer.
+    for (key, length, is_sound) in
+        [(&b"d"[..], 90_000, true), (b"e", 70, false), (b"f", 0, true), (b"", 20, true)]
+    {
+        let bytes = body(length, 9);
+        let row = CreateRow {
+            flags: RowFlags::CHECKSUM | RowFlags::TRAILER,
+            tag_bytes: 5,
+            length: length as u64,
+            value_bytes: length as u64,
+            version: version(1),
+            ..CreateRow::default()
+        };
+        table.push(&row, key, b"-----");
+        payload.extend_from_slice(&bytes);
+        let crc32c = crc32c(&bytes) ^ u32::from(!is_sound);
+        Trailer { crc32c, tag: b"later" }.encode(&mut payload);
+    }
+    table.finish(payload.len() as u64);
+    wire.extend(payload);
     let mut table = TableBuilder::request(&mut wire, Opcode::Scatter, 2);
     let bytes = body(150_000, 6);
     let row = ScatterRow { offset: 100, value_bytes: 100_000, ..ScatterRow::default() };
@@ -165,6 +187,8 @@ fn conversation() -> Vec<u8> {
     let mut table = TableBuilder::request(&mut wire, Opcode::Gather, 3);
     for (key, offset, length) in
         [(&b"a"[..], 0, 1 << 40), (b"none", 0, 10), (b"b", 199_000, 5_000), (b"c", 0, 1 << 20)]
+            .into_iter()
+            .chain([(&b"d"[..], 89_000, 1_000), (b"e", 0, 70), (b"f", 0, 70)])
     {
         let row = GatherRow { offset, length, flags: RowFlags::TAG, ..GatherRow::default() };
         table.push(&row, key, b"");

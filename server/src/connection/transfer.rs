@@ -1,8 +1,10 @@
 //! Requests with payload: Create and Scatter, row by row as the bytes come in.
 
 use rampuddle_protocol::canary::{Canary, is_planted};
+use rampuddle_protocol::limits::TRAILER_BYTES_MAX;
 use rampuddle_protocol::{
     Checksum, CreateRow, Header, Opcode, Row, RowFlags, ScatterRow, Status, Table, TableError,
+    Trailer,
 };
 
 use super::buffer::Buffers;
@@ -22,11 +24,42 @@ enum Sink {
     /// They are dropped: the row was refused, or has none.
     Drain,
     /// They fill a claimed value, which is published with the last of them.
-    Claim { terms: Terms, checksum: Option<(Checksum, u32)> },
+    Claim { terms: Terms, checksum: Option<(Checksum, Stated)> },
     /// They go into a value that is there.
     Value,
     /// They go into a reservation.
     Reservation(Handle),
+}
+
+/// What the checksum of a value must be.
+#[derive(Debug)]
+enum Stated {
+    /// This, as its row says.
+    Row(u32),
+    /// As the trailer says.
+    Trailer(Incoming),
+}
+
+/// A trailer on its way in.
+#[derive(Debug)]
+struct Incoming {
+    bytes: [u8; TRAILER_BYTES_MAX as usize],
+    filled: usize,
+    length: usize,
+}
+
+impl Incoming {
+    fn left(&self) -> usize {
+        self.length - self.filled
+    }
+
+    /// Returns how many of the bytes were its.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let used = self.left().min(bytes.len());
+        self.bytes[self.filled..][..used].copy_from_slice(&bytes[..used]);
+        self.filled += used;
+        used
+    }
 }
 
 /// The bytes of a value that a row writes.
@@ -41,7 +74,7 @@ struct Target {
 }
 
 /// The row whose bytes come in now: `skip` bytes to drop, then those of the
-/// target, then `rest` bytes to drop.
+/// target, then a trailer, then `rest` bytes to drop.
 #[derive(Debug)]
 struct Current {
     sink: Sink,
@@ -57,8 +90,26 @@ impl Current {
     }
 
     fn left(&self) -> u64 {
-        let of_target = self.target.as_ref().map_or(0, |target| target.end - target.offset);
-        self.skip + of_target + self.rest
+        let of_trailer = self.trailer().map_or(0, Incoming::left);
+        self.skip + self.target_left() + of_trailer as u64 + self.rest
+    }
+
+    fn target_left(&self) -> u64 {
+        self.target.as_ref().map_or(0, |target| target.end - target.offset)
+    }
+
+    fn trailer(&self) -> Option<&Incoming> {
+        match &self.sink {
+            Sink::Claim { checksum: Some((_, Stated::Trailer(trailer))), .. } => Some(trailer),
+            _ => None,
+        }
+    }
+
+    fn trailer_mut(&mut self) -> Option<&mut Incoming> {
+        match &mut self.sink {
+            Sink::Claim { checksum: Some((_, Stated::Trailer(trailer))), .. } => Some(trailer),
+            _ => None,
+        }
     }
 }
 
@@ -123,6 +174,11 @@ impl Transfer {
         self.current.as_ref().map_or(0, Current::left)
     }
 
+    /// Those of them that go to the pool.
+    pub(super) fn target_left(&self) -> u64 {
+        self.current.as_ref().map_or(0, Current::target_left)
+    }
+
     /// Whether all bytes of a row are in that is neither the first nor the last.
     fn is_between_rows(&self) -> bool {
         self.row_left() == 0 && (2..self.header.rows as usize).contains(&self.rows)
@@ -170,6 +226,7 @@ impl Transfer {
             used += piece.len();
             current.landed(piece.len() as u64, self.session, core);
         }
+        used += current.trailer_mut().map_or(0, |trailer| trailer.take(&bytes[used..]));
         let dropped = current.rest.min((bytes.len() - used) as u64);
         current.rest -= dropped;
         used += dropped as usize;
@@ -253,12 +310,15 @@ impl Transfer {
         core: &mut Core,
     ) -> Current {
         core.counters.create_rows += 1;
-        let bytes = row.value_bytes;
-        let is_reserve = row.flags.has(RowFlags::RESERVE);
+        let bytes = row.payload_bytes();
+        let has = |flag| row.flags.has(flag);
+        let is_reserve = has(RowFlags::RESERVE);
+        let has_trailer = has(RowFlags::TRAILER);
+        let is_bad = (is_reserve && bytes > 0) || (has_trailer && !has(RowFlags::CHECKSUM));
         let late = is_late.then(|| Reply::of(Status::Expired));
         let refusal = late
             .or_else(|| check_row(key, tag, row.flags, RowFlags::CREATE))
-            .or_else(|| (is_reserve && bytes > 0).then(|| Reply::of(Status::BadRow)));
+            .or_else(|| is_bad.then(|| Reply::of(Status::BadRow)));
         if let Some(refusal) = refusal {
             return Current::drained(refusal, bytes);
         }
@@ -270,13 +330,19 @@ impl Transfer {
             Ok(claimed) => claimed,
             Err(refusal) => return Current::drained(refusal, bytes),
         };
-        let checksum = row.flags.has(RowFlags::CHECKSUM).then(|| (Checksum::new(), row.crc32c));
+        let stated = if has_trailer {
+            let bytes = [0; TRAILER_BYTES_MAX as usize];
+            Stated::Trailer(Incoming { bytes, filled: 0, length: row.trailer_bytes() })
+        } else {
+            Stated::Row(row.crc32c)
+        };
+        let checksum = has(RowFlags::CHECKSUM).then(|| (Checksum::new(), stated));
         let cursor = core.store.write_cursor(entry);
         Current {
             sink: Sink::Claim { terms, checksum },
             reply: Reply::of(Status::Ok),
             skip: 0,
-            target: Some(Target { entry, cursor, offset: 0, end: bytes }),
+            target: Some(Target { entry, cursor, offset: 0, end: row.value_bytes }),
             rest: 0,
         }
     }
@@ -392,11 +458,22 @@ impl Current {
     fn end(self, core: &mut Core) -> Reply {
         let Some(Target { entry, .. }) = self.target else { return self.reply };
         match self.sink {
-            Sink::Claim { checksum: Some((found, stated)), .. } if found.value() != stated => {
+            Sink::Claim { terms, checksum } => {
+                let is_sound = checksum.is_none_or(|(found, stated)| match stated {
+                    Stated::Row(stated) => found.value() == stated,
+                    Stated::Trailer(trailer) => Trailer::decode(&trailer.bytes[..trailer.length])
+                        .filter(|trailer| trailer.crc32c == found.value())
+                        .is_some_and(|trailer| {
+                            core.store.describe_claim(entry, trailer.crc32c, trailer.tag);
+                            true
+                        }),
+                });
+                if is_sound {
+                    return core.store.finish_claim(entry, &terms, core.now);
+                }
                 core.store.abandon(entry);
                 Reply::of(Status::Corrupt)
             }
-            Sink::Claim { terms, .. } => core.store.finish_claim(entry, &terms, core.now),
             Sink::Value | Sink::Reservation(_) => {
                 core.store.unpin(entry);
                 self.reply

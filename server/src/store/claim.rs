@@ -43,7 +43,7 @@ impl Terms {
             if_version: row.if_version,
             flags: row.flags,
             lease_ms: row.lease_ms,
-            crc_is_known: !row.flags.has(RowFlags::RESERVE),
+            crc_is_known: !row.flags.has(RowFlags::RESERVE) && !row.flags.has(RowFlags::TRAILER),
         }
     }
 }
@@ -80,13 +80,13 @@ impl Store {
         let crc32c = if has_crc { row.crc32c } else { 0 };
         self.judge(key, (row.version, crc32c), &terms, now)?;
         let length = row.length.max(VALUE_BYTES_MIN);
-        let id = self.take_room(key, length, !terms.crc_is_known, now)?;
+        let id = self.take_room(key, length, row.flags.has(RowFlags::RESERVE), now)?;
         let entry = &mut self.slab[id];
         entry.set_tag(tag);
         entry.replicas = row.replicas;
         entry.flags = row.flags.among(RowFlags::STORED);
         if !terms.crc_is_known {
-            // The checksum comes with Publish, which compares it.
+            // The checksum comes with Publish, or with the trailer, which compares it.
             entry.flags = entry.flags.without(RowFlags::CHECKSUM);
         }
         (entry.slot, entry.placement_bytes) = (row.slot, row.placement_bytes);
@@ -208,6 +208,14 @@ impl Store {
             Some(id) => self.describe(id, Status::Mismatch, true),
             None => Reply::of(Status::Mismatch),
         }
+    }
+
+    /// Gives a claim the checksum and the tag that stood behind its bytes.
+    pub(crate) fn describe_claim(&mut self, id: EntryId, crc32c: u32, tag: &[u8]) {
+        let entry = &mut self.slab[id];
+        entry.crc32c = crc32c;
+        entry.flags |= RowFlags::CHECKSUM;
+        entry.set_tag(tag);
     }
 
     /// Ends a Create whose bytes are all in: makes the value visible, if that

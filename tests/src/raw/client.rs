@@ -133,8 +133,9 @@ impl RawClient {
         answer
     }
 
+    /// A request of one row; outcome and tag.
     #[track_caller]
-    fn ask_one<R: Row>(
+    pub fn ask_one<R: Row>(
         &mut self,
         opcode: Opcode,
         row: R,

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use rampuddle_harness::{Frame, Oracle, Pattern, ServerProcess, Transport, fresh_version, until};
+use rampuddle_harness::{
+    Frame, Oracle, Pattern, RawClient, ServerProcess, Transport, fresh_version, until,
+};
 use rampuddle_protocol::limits::{GIB, KIB, MIB, VALUE_BYTES_MIN};
-use rampuddle_protocol::{CreateRow, Opcode, RowFlags, Status, Version, crc32c};
+use rampuddle_protocol::{
+    CreateRow, Opcode, Outcome, RowFlags, StatRequestRow, Status, Trailer, Version, crc32c,
+};
 
 use crate::{assert_status, over_both};
 
@@ -17,6 +21,8 @@ over_both! {
     the_greater_version_and_checksum_wins_in_both_orders
     keys_that_repeat_in_one_request_are_handled_row_by_row
     a_wrong_checksum_is_corrupt_and_the_value_is_not_visible
+    checksum_and_tag_may_come_behind_the_bytes
+    a_trailer_that_is_damaged_or_has_no_checksum_makes_no_value
     a_version_from_the_future_is_refused
     rows_that_break_a_rule_are_refused_and_the_others_work
     a_create_with_another_held_version_is_refused
@@ -244,6 +250,79 @@ fn a_wrong_checksum_is_corrupt_and_the_value_is_not_visible(transport: Transport
     assert_status!(client.scatter(b"key", 9, b"x"), Ok);
     let stat = client.stat(b"key");
     assert!(!stat.flags.has(RowFlags::CHECKSUM) && stat.crc32c == 0);
+}
+
+/// A Create with TRAILER, its table's tag filled with dashes; `damage` may change what
+/// is sent behind the head.
+fn create_with_trailer(
+    client: &mut RawClient,
+    row: CreateRow,
+    bytes: &[u8],
+    tag: &[u8],
+    damage: impl FnOnce(&mut Vec<u8>),
+) -> Outcome {
+    let row = CreateRow {
+        flags: row.flags | RowFlags::TRAILER,
+        tag_bytes: tag.len() as u8,
+        length: bytes.len() as u64,
+        value_bytes: bytes.len() as u64,
+        ..row
+    };
+    let mut payload = bytes.to_vec();
+    Trailer { crc32c: crc32c(bytes), tag }.encode(&mut payload);
+    damage(&mut payload);
+    let dashes = vec![b'-'; tag.len()];
+    client.ask_one(Opcode::Create, row, b"key", &dashes, &payload).0
+}
+
+fn checksum_and_tag_may_come_behind_the_bytes(transport: Transport) {
+    let server = ServerProcess::with_pool_mib(16);
+    let mut client = server.client(transport);
+    let pattern = Pattern(21);
+    let flags = RowFlags::CHECKSUM | RowFlags::REPLACE;
+    // The longest of one frame among them.
+    for (step, length) in [0, 1, 70_000, 4 * MIB].into_iter().enumerate() {
+        for tag in [&b""[..], b"tag", &[7; 64]] {
+            let bytes = pattern.bytes(step as u64, length);
+            let row = CreateRow { flags, version: fresh_version(), ..CreateRow::default() };
+            let outcome = create_with_trailer(&mut client, row, &bytes, tag, |_| {});
+            assert_status!(outcome, Ok);
+            let asked: [(_, &[u8], &[u8]); 1] = [(StatRequestRow::default(), b"key", b"")];
+            let (stat, _, found) = client.ask(Opcode::Stat, &asked, b"").stats().remove(0);
+            assert_eq!((found.as_slice(), stat.crc32c), (tag, crc32c(&bytes)));
+            assert!(stat.flags.has(RowFlags::CHECKSUM) && stat.filled == length);
+            assert!(client.gather(b"key", 0, length).1 == bytes);
+        }
+    }
+    // The rank of a value counts as if its checksum had stood in the row.
+    let version = fresh_version();
+    let row = CreateRow { flags, version, ..CreateRow::default() };
+    let (one, two) = (pattern.bytes(1, 100), pattern.bytes(2, 100));
+    let (less, greater) = if crc32c(&one) < crc32c(&two) { (one, two) } else { (two, one) };
+    assert_status!(create_with_trailer(&mut client, row, &less, b"", |_| {}), Ok);
+    assert_status!(create_with_trailer(&mut client, row, &less, b"", |_| {}), Same);
+    assert_status!(create_with_trailer(&mut client, row, &greater, b"", |_| {}), Ok);
+    assert_status!(create_with_trailer(&mut client, row, &less, b"", |_| {}), Older);
+    assert!(client.gather(b"key", 0, 100).1 == greater);
+}
+
+fn a_trailer_that_is_damaged_or_has_no_checksum_makes_no_value(transport: Transport) {
+    let server = ServerProcess::with_pool_mib(4);
+    let mut client = server.client(transport);
+    let bytes = Pattern(22).bytes(0, 70_000);
+    let row = CreateRow { flags: RowFlags::CHECKSUM, ..CreateRow::default() };
+    let all = bytes.len() + Trailer::BYTES + 3;
+    for at in [0, 69_999, 70_000, 70_004, 70_008, all - 1] {
+        let row = CreateRow { version: fresh_version(), ..row };
+        let flip = |payload: &mut Vec<u8>| payload[at] ^= 4;
+        assert_status!(create_with_trailer(&mut client, row, &bytes, b"tag", flip), Corrupt);
+    }
+    for flags in [RowFlags::NONE, RowFlags::CHECKSUM | RowFlags::RESERVE, RowFlags::RESERVE] {
+        let row = CreateRow { flags, version: fresh_version(), ..row };
+        assert_status!(create_with_trailer(&mut client, row, &bytes, b"tag", |_| {}), BadRow);
+    }
+    assert_status!(client.gather(b"key", 0, 1).0, NotFound);
+    assert_eq!(client.info().used_bytes + client.info().reserved_bytes, 0);
 }
 
 fn a_version_from_the_future_is_refused(transport: Transport) {
