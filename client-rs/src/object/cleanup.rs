@@ -114,7 +114,14 @@ pub(super) async fn drop_displaced(
     new: SetId,
     have: Vec<Arc<str>>,
 ) -> Vec<Arc<str>> {
-    displaced.retain(|tag| tag.upload != new);
+    let lacks = |server: &Arc<str>| !have.contains(server);
+    let view = operation.views.current();
+    // A head without stripes whose servers all know of the new one left nothing behind.
+    displaced.retain(|tag| {
+        let places = || Places::of_copies(&view, key, tag.replicas);
+        tag.upload != new && (tag.stripes() > 0 || places().all().iter().any(lacks))
+    });
+    drop(view);
     if displaced.is_empty() {
         return Vec::new();
     }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
 use crate::client::Core;
@@ -71,18 +72,10 @@ impl Operation {
     ) -> Uncut<T> {
         let runtime = self.core.servers.access().runtime.clone();
         let is_here = Handle::try_current().is_ok_and(|current| current.id() == runtime.id());
-        let work: Work<'static, Option<T>> = if is_here {
-            Box::pin(async move { Some(work.await) })
-        } else {
+        let work = match is_here {
+            true => Running::Here(Box::pin(work)),
             // What waits in another runtime would end with that.
-            let task = runtime.spawn(work);
-            Box::pin(async move {
-                match task.await {
-                    Ok(done) => Some(done),
-                    Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-                    Err(_) => None,
-                }
-            })
+            false => Running::Elsewhere(runtime.spawn(work)),
         };
         Uncut { work: Some(work), runtime }
     }
@@ -105,8 +98,13 @@ impl Operation {
 /// none.
 pub(super) struct Uncut<T: Send + 'static> {
     /// `None` = it is done.
-    work: Option<Work<'static, Option<T>>>,
+    work: Option<Running<T>>,
     runtime: Handle,
+}
+
+enum Running<T> {
+    Here(Work<'static, T>),
+    Elsewhere(JoinHandle<T>),
 }
 
 impl<T: Send + 'static> Future for Uncut<T> {
@@ -115,7 +113,14 @@ impl<T: Send + 'static> Future for Uncut<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         // What panics is not gone on with.
         let mut work = self.work.take().expect("nobody polls what is done");
-        let polled = work.as_mut().poll(context);
+        let polled = match &mut work {
+            Running::Here(work) => work.as_mut().poll(context).map(Some),
+            Running::Elsewhere(task) => Pin::new(task).poll(context).map(|done| match done {
+                Ok(done) => Some(done),
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                Err(_) => None,
+            }),
+        };
         if polled.is_pending() {
             self.work = Some(work);
         }
@@ -125,7 +130,8 @@ impl<T: Send + 'static> Future for Uncut<T> {
 
 impl<T: Send + 'static> Drop for Uncut<T> {
     fn drop(&mut self) {
-        if let Some(work) = self.work.take() {
+        // A task goes on by itself.
+        if let Some(Running::Here(work)) = self.work.take() {
             self.runtime.spawn(work);
         }
     }

@@ -81,7 +81,8 @@ impl Client {
             if first.len() as u64 <= INLINE_BYTES_MAX && (first.len() as u64) < put.stripe_bytes {
                 return put.inline(first).await;
             }
-            put.striped(first, stripes).await
+            // Far larger than what the others need.
+            Box::pin(put.striped(first, stripes)).await
         })
     }
 }
@@ -375,7 +376,7 @@ impl Put {
             Ok(head) => head,
             Err(error) => {
                 if !matches!(error, Error::Indeterminate { .. }) {
-                    cleanup.run(&self.operation).await;
+                    Box::pin(cleanup.run(&self.operation)).await;
                 }
                 return Err(error);
             }
@@ -385,7 +386,7 @@ impl Put {
         displaced.extend(unnamed.collect::<Vec<_>>());
         let have = head.copies.taken.iter().map(|taken| Arc::clone(&taken.server)).collect();
         if uploaded.stripes() > 0 {
-            self.settle(&mut head, &mut uploaded).await;
+            Box::pin(self.settle(&mut head, &mut uploaded)).await;
         }
         let head_copies = head.copies.applied();
         let mut report = self.report(&head, uploaded);

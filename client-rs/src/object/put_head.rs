@@ -97,7 +97,9 @@ impl Put {
             }
             match self.condition {
                 PutCondition::Always => self.judge(&copies)?,
-                PutCondition::IfAbsent => self.judge_unclobbering(&copies, tag.version).await?,
+                PutCondition::IfAbsent => {
+                    Box::pin(self.judge_unclobbering(&copies, tag.version)).await?;
+                }
                 PutCondition::IfVersion(_) => self.judge_conditional(&copies)?,
             }
             return Ok(WrittenHead { tag, life: head.life, copies });
@@ -109,9 +111,11 @@ impl Put {
     async fn write_on_condition(&self, item: &CreateItem, candidates: &Candidates) -> Copies {
         match self.condition {
             PutCondition::Always => write(&self.operation, item, candidates).await,
-            PutCondition::IfAbsent => write_in_turn(&self.operation, item, candidates).await,
+            PutCondition::IfAbsent => {
+                Box::pin(write_in_turn(&self.operation, item, candidates)).await
+            }
             PutCondition::IfVersion(version) => {
-                write_if_version(&self.operation, item, version, candidates).await
+                Box::pin(write_if_version(&self.operation, item, version, candidates)).await
             }
         }
     }

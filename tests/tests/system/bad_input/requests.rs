@@ -1,7 +1,7 @@
 //! Requests behind the hello, each wrong in one way.
 
 use rampuddle_harness::{Frame, fresh_version};
-use rampuddle_protocol::limits::{GIB, LEASE_MS_MAX, MIB};
+use rampuddle_protocol::limits::{FRAME_PAYLOAD_BYTES_MAX, GIB, LEASE_MS_MAX, MIB};
 use rampuddle_protocol::{
     CancelRow, CreateRow, DeleteRow, DropRow, GatherRow, Header, HoldRow, ListRow, Opcode,
     PublishRow, ReleaseRow, Row, RowFlags, ScatterRow, SetId, StatRequestRow, Status, TouchRow,
@@ -64,7 +64,9 @@ fn lengths() -> Vec<Case> {
             (header.rows, header.row_bytes) = (1 << 26, 64);
         }),
         with("a table of a MiB and a byte", |header| header.table_bytes = MIB as u32 + 1),
-        with("a payload of 4 MiB and a byte", |header| header.payload_bytes = 4 * MIB + 1),
+        with("a payload of 4 MiB, a trailer and a byte", |header| {
+            header.payload_bytes = FRAME_PAYLOAD_BYTES_MAX + 1;
+        }),
         with("a payload of a GiB", |header| header.payload_bytes = GIB),
         with("a payload whose end wraps", |header| header.payload_bytes = u64::MAX - 63),
         with("a row and no table", |header| header.table_bytes = 0),
