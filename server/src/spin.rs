@@ -14,8 +14,8 @@ const AT_ONCE: Duration = Duration::from_micros(2);
 
 /// The part of what was missing that the wait grows by when the work was not there yet,
 /// and that it shrinks by when it was. To sleep for a moment costs less than to be late.
-const RISE: u32 = 16;
-const FALL: u32 = 128;
+const RISE: u32 = 32;
+const FALL: u32 = 512;
 
 /// How long to wait awake, learned from when requests came.
 #[derive(Debug, Default, Clone, Copy)]
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn work_that_follows_closely_is_mostly_there_when_it_is_asked_for() {
         let mut spin = Spin::default();
-        for _ in 0..100 {
+        for _ in 0..200 {
             ask(&mut spin, 12 * US);
         }
         let slept = (0..1_000).filter(|_| ask(&mut spin, 12 * US)).count();
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn one_request_that_comes_late_makes_the_next_ones_hardly_later() {
         let mut spin = Spin::default();
-        for _ in 0..100 {
+        for _ in 0..200 {
             ask(&mut spin, 12 * US);
         }
         ask(&mut spin, 45 * US);
