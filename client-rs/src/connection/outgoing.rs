@@ -19,9 +19,11 @@ const DOING: &str = "taking a request";
 /// Slices of one vectored write.
 const SLICES_MAX: usize = 64;
 
-/// Bytes whose checksum is computed before they are written: few enough that they are
-/// in the processor's cache still.
+/// Bytes whose checksum is computed when they were written, while the server takes
+/// them: few enough that they are in the processor's cache still.
 const STRETCH_BYTES: usize = 512 << 10;
+/// The last bytes, which leave together with the trailer.
+const TAIL_BYTES: usize = 16 << 10;
 
 /// Bytes that surely fit what the kernels on both sides buffer. While what one
 /// side owes the other stays below it, that side never waits for the other to
@@ -171,11 +173,11 @@ impl Connection {
         assert_eq!(total as u64, self.queued_payload, "payload must be as long as its rows state");
         self.begin(DOING)?;
         let mut end = 0;
-        while end + STRETCH_BYTES < bytes.len() {
+        while end + TAIL_BYTES < bytes.len() {
             let begin = end;
-            end += STRETCH_BYTES;
-            late.checksum.reach(end);
+            end = (begin + STRETCH_BYTES).min(bytes.len() - TAIL_BYTES);
             self.write(&[&bytes[begin..end]]).await?;
+            late.checksum.reach(end);
         }
         let (crc32c, tag) = late.finish(tag);
         let mut trailer = Vec::with_capacity(Trailer::BYTES + tag.len());

@@ -1,4 +1,4 @@
-//! Checksums of bytes that are being sent: computed a stretch ahead of the socket,
+//! Checksums of bytes that are being sent: computed a stretch behind the socket,
 //! while the bytes are in the processor's cache anyway, and once for all copies.
 
 use std::fmt;
