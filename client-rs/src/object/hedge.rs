@@ -96,7 +96,8 @@ impl Hedging {
             let avoids = Some(Arc::clone(slow.server.name()));
             let course = Course { avoids, ..Course::default() };
             {
-                let mut second = pin!(reading.piece(piece, &mut buffer, &course));
+                // Seldom: those that are not slow need not have room for it.
+                let mut second = Box::pin(reading.piece(piece, &mut buffer, &course));
                 tokio::select! {
                     biased;
                     read = &mut first => match read {

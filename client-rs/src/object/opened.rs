@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::{join, try_join};
@@ -336,27 +336,29 @@ pub(super) enum Stopped {
 }
 
 /// Reads all pieces, several at once, in an order of this reader's own, so that
-/// readers who begin together do not all ask the same server first.
+/// readers who begin together do not all ask the same server first. As many futures as
+/// there are pieces at once read one piece after the other: one future for each piece
+/// would cost more than a hundredth of the object in memory.
 async fn read_all(
     reading: &Reading<'_>,
     mut waiting: Vec<(Piece, &mut [u8])>,
 ) -> Result<(), Unread> {
     shuffle(reading.operation, &mut waiting);
-    let hedging = &Hedging::new();
-    let mut under_way = FuturesUnordered::new();
-    loop {
-        while under_way.len() < PIECES_AT_ONCE {
-            let Some((piece, slice)) = waiting.pop() else { break };
-            under_way.push(async move { hedging.piece(reading, &piece, slice).await });
+    let at_once = waiting.len().min(PIECES_AT_ONCE);
+    let (hedging, waiting) = (&Hedging::new(), &Mutex::new(waiting));
+    let next = move || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let one_after_the_other = || async move {
+        while let Some((piece, slice)) = next() {
+            hedging.piece(reading, &piece, slice).await?;
         }
-        match under_way.next().await {
-            Some(read) => read?,
-            None => return Ok(()),
-        }
-        if waiting.is_empty() {
-            hedging.spares();
-        }
+        hedging.spares();
+        Ok(())
+    };
+    let mut under_way: FuturesUnordered<_> = (0..at_once).map(|_| one_after_the_other()).collect();
+    while let Some(read) = under_way.next().await {
+        read?;
     }
+    Ok(())
 }
 
 /// Pieces, one behind the other, each with its part of `out`.

@@ -289,7 +289,9 @@ impl Server {
     ) -> Result<Connection, Error> {
         match self.unreachable().filter(|_| purpose == Purpose::Placing) {
             Some(error) => Err(error),
-            None => self.connect(purpose, deadline).await,
+            // Seldom, and larger than all else that awaits it: what has a connection
+            // already need not carry room for a handshake.
+            None => Box::pin(self.connect(purpose, deadline)).await,
         }
     }
 
