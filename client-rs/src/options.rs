@@ -111,9 +111,9 @@ pub struct Options {
     pub map: bool,
     /// How long the stripes of an unfinished upload outlive a client that died.
     pub upload_lease: Duration,
-    /// Memory of values that were read and dropped that is kept for the next reads,
-    /// at most: fresh memory costs as much as reading into it. The system takes it
-    /// back when it needs it.
+    /// Memory of values that were read and dropped, and of sources that were put, that
+    /// is kept for the next ones, at most: fresh memory costs as much as reading into
+    /// it. The system takes it back when it needs it.
     pub buffer_bytes: usize,
     /// Time, randomness and connections.
     pub environment: Environment,

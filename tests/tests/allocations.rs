@@ -1,48 +1,75 @@
-//! The server's hot path takes nothing from the heap: counted on the loop that is
-//! shipped, over real sockets.
+//! What is taken from the heap: by the server's hot path nothing, counted on the loop
+//! that is shipped, over real sockets; by a client that moves much, little.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use rampuddle_harness::{Door, RawClient, fresh_version};
+use bytes::Bytes;
+use rampuddle_client::{Client, GetOptions, PutOptions, Source};
+use rampuddle_harness::{Door, Pattern, RawClient, fresh_version};
 use rampuddle_protocol::{CreateRow, GatherRow, RowFlags, SetId, Status};
 use rampuddle_server::{Options, Server};
+use tokio::runtime::{Builder, Runtime};
 
 /// The system's allocator, which counts what counted threads take from it.
 struct Counting;
 
-static TAKEN: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
+/// What some threads took.
+#[derive(Default)]
+struct Counter {
+    allocations: AtomicU64,
+    bytes: AtomicU64,
 }
 
-fn count() {
+thread_local! {
+    /// Who counts what this thread takes.
+    static COUNTER: Cell<Option<&'static Counter>> = const { Cell::new(None) };
+}
+
+fn count(bytes: usize) {
     // A thread that ends has no such cell any more.
-    if IS_COUNTED.try_with(Cell::get).unwrap_or(false) {
-        TAKEN.fetch_add(1, Ordering::Relaxed);
+    if let Some(counter) = COUNTER.try_with(Cell::get).ok().flatten() {
+        counter.allocations.fetch_add(1, Ordering::Relaxed);
+        counter.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Counter {
+    /// One that no other test has: tests run side by side.
+    fn new() -> &'static Self {
+        Box::leak(Box::default())
+    }
+
+    fn allocations(&self) -> u64 {
+        self.allocations.load(Ordering::Relaxed)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
 // SAFETY: every call is the system's allocator's own.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract of this very function.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        count();
+        count(bytes);
         // SAFETY: as above.
         unsafe { System.realloc(at, layout, bytes) }
     }
@@ -59,27 +86,31 @@ static ALLOCATOR: Counting = Counting;
 const ROUNDS: u64 = 2_000;
 const SET: SetId = SetId([7; 16]);
 
-/// A server on a thread that is counted.
-struct Counted {
-    door: Door,
+/// A server on a thread of its own.
+struct Running {
+    address: SocketAddr,
     stopper: rampuddle_server::Stopper,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Counted {
-    fn start() -> Self {
-        let server = Server::bind(Options::new("counted", "test", 64 << 20)).unwrap();
-        let door = Door::tcp(server.local_address().unwrap(), "test".to_owned());
+impl Running {
+    fn start(pool_bytes: u64, counter: Option<&'static Counter>) -> Self {
+        let server = Server::bind(Options::new("counted", "test", pool_bytes)).unwrap();
+        let address = server.local_address().unwrap();
         let stopper = server.stopper();
         let thread = thread::spawn(move || {
-            IS_COUNTED.set(true);
+            COUNTER.set(counter);
             server.run().unwrap();
         });
-        Self { door, stopper, thread: Some(thread) }
+        Self { address, stopper, thread: Some(thread) }
+    }
+
+    fn door(&self) -> Door {
+        Door::tcp(self.address, "test".to_owned())
     }
 }
 
-impl Drop for Counted {
+impl Drop for Running {
     fn drop(&mut self) {
         self.stopper.stop();
         self.thread.take().map(thread::JoinHandle::join).unwrap().unwrap();
@@ -88,57 +119,164 @@ impl Drop for Counted {
 
 /// Does `step` often enough to have everything as large as it becomes, then counts
 /// what more of it takes.
-fn taken(name: &str, mut step: impl FnMut(u64)) -> u64 {
+fn taken(counter: &Counter, name: &str, mut step: impl FnMut(u64)) -> u64 {
     (0..ROUNDS).for_each(&mut step);
-    let before = TAKEN.load(Ordering::Relaxed);
+    let before = counter.allocations();
     (ROUNDS..2 * ROUNDS).for_each(step);
-    let taken = TAKEN.load(Ordering::Relaxed) - before;
+    let taken = counter.allocations() - before;
     println!("counts of {name}: {taken} allocations in {ROUNDS} operations");
     taken
 }
 
 #[test]
 fn what_is_asked_often_takes_nothing_from_the_heap() {
-    let server = Counted::start();
-    let mut client = RawClient::connect(&server.door);
+    let counter = Counter::new();
+    let server = Running::start(64 << 20, Some(counter));
+    let mut client = RawClient::connect(&server.door());
+    let taken = |name: &str, step: &mut dyn FnMut(u64)| taken(counter, name, step);
     let bytes = vec![5; 64 << 10];
     let small = CreateRow { length: 64 << 10, set: SET, ..CreateRow::default() };
     let replacing = || CreateRow { version: fresh_version(), flags: RowFlags::REPLACE, ..small };
     assert_eq!(client.create_row(replacing(), b"k", b"tag", &bytes).0.status(), Status::Ok);
     let whole = GatherRow { length: 64 << 10, flags: RowFlags::TAG, ..GatherRow::default() };
     let cases = [
-        taken("Gather", |_| {
+        taken("Gather", &mut |_| {
             let (outcome, found) = client.gather_row(whole, b"k");
             assert_eq!((outcome.status(), found.len()), (Status::Ok, bytes.len()));
         }),
-        taken("Gather of nothing", |_| {
+        taken("Gather of nothing", &mut |_| {
             assert_eq!(client.gather_row(whole, b"none").0.status(), Status::NotFound);
         }),
-        taken("Create in the place of another", |_| {
+        taken("Create in the place of another", &mut |_| {
             let outcome = client.create_row(replacing(), b"k", b"tag", &bytes).0;
             assert_eq!(outcome.status(), Status::Ok);
         }),
-        taken("Create and Drop", |_| {
+        taken("Create and Drop", &mut |_| {
             let row = replacing();
             assert_eq!(client.create_row(row, b"new", b"", &bytes).0.status(), Status::Ok);
             assert_eq!(client.drop_version(b"new", row.version).status(), Status::Ok);
         }),
-        taken("Scatter", |round| {
+        taken("Scatter", &mut |round| {
             let outcome = client.scatter(b"k", round % 1_000, b"some bytes");
             assert_eq!(outcome.status(), Status::Ok);
         }),
-        taken("Stat", |_| assert_eq!(client.stat(b"k").status(), Status::Ok)),
-        taken("Touch", |_| assert_eq!(client.touch(SET, 0).status(), Status::Ok)),
+        taken("Stat", &mut |_| assert_eq!(client.stat(b"k").status(), Status::Ok)),
+        taken("Touch", &mut |_| assert_eq!(client.touch(SET, 0).status(), Status::Ok)),
     ];
     assert_eq!(cases, [0; 7]);
     // Once for each striped object that is read: the session's list of what it holds.
-    let held = taken("Hold and Release", |_| {
+    let held = taken("Hold and Release", &mut |_| {
         assert_eq!(client.hold(SET).detail, 1);
         assert_eq!(client.release(SET).detail, 1);
     });
     assert!(held <= ROUNDS, "{held}");
     // The counter counts: a connection has memory of its own.
-    let before = TAKEN.load(Ordering::Relaxed);
-    RawClient::connect(&server.door).ping();
-    assert!(TAKEN.load(Ordering::Relaxed) > before);
+    let before = counter.allocations();
+    RawClient::connect(&server.door()).ping();
+    assert!(counter.allocations() > before);
+}
+
+/// A client beside a server, and what all threads of its runtime take.
+struct Counted {
+    counter: &'static Counter,
+    runtime: Runtime,
+    client: Client,
+    // Behind the client, so that it ends last.
+    _server: Running,
+}
+
+/// What a client that moves 64 MiB or more may take.
+const LITTLE: u64 = 1 << 20;
+
+impl Counted {
+    fn start(pool_bytes: u64) -> Self {
+        let (counter, server) = (Counter::new(), Running::start(pool_bytes, None));
+        let counted = move || COUNTER.set(Some(counter));
+        let mut runtime = Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).on_thread_start(counted).enable_all();
+        let runtime = runtime.build().unwrap();
+        let mut options =
+            rampuddle_client::Options::new(format!("static:counted={}", server.address));
+        options.cluster = "test".to_owned();
+        // What is asserted is what moves bytes through sockets takes.
+        options.map = false;
+        let client = runtime.block_on(Client::connect(options)).unwrap();
+        Self { counter, runtime, client, _server: server }
+    }
+
+    /// Does an operation and returns what it took from the heap.
+    fn taken<T>(&self, name: &str, operation: impl Future<Output = T>) -> (u64, T) {
+        // This thread drives it; the others are counted from their begin.
+        COUNTER.set(Some(self.counter));
+        let before = self.counter.bytes();
+        let done = self.runtime.block_on(operation);
+        let taken = self.counter.bytes() - before;
+        COUNTER.set(None);
+        println!("counts of {name}: {taken} bytes from the heap");
+        (taken, done)
+    }
+
+    /// Puts a source of so many bytes, and returns what that took.
+    fn put(&self, name: &str, source: impl Into<Source>, bytes: u64) -> u64 {
+        let mut one_copy = PutOptions::default();
+        one_copy.replicas = Some(1);
+        let (taken, report) = self.taken(name, self.client.put(b"o", source, &one_copy));
+        assert_eq!(report.unwrap().bytes, bytes);
+        taken
+    }
+
+    /// What is stored is this.
+    fn assert_stored(&self, content: &[u8]) {
+        let options = GetOptions::default();
+        let found = self.runtime.block_on(self.client.get(b"o", &options)).unwrap().unwrap();
+        assert!(found.into_bytes() == content);
+    }
+}
+
+#[test]
+fn reading_256_mib_into_the_callers_memory_takes_less_than_one_mib() {
+    const LENGTH: usize = 256 << 20;
+    let counted = Counted::start(320 << 20);
+    let content = Bytes::from(Pattern(3).bytes(0, LENGTH as u64));
+    counted.put("the put before", content.clone(), LENGTH as u64);
+    let mut room = vec![0; LENGTH];
+    let options = GetOptions::default();
+    let get = counted.client.get_into(b"o", &mut room, &options);
+    let (taken, report) = counted.taken("a get of 256 MiB", get);
+    assert_eq!(report.unwrap().unwrap().bytes, LENGTH as u64);
+    assert!(room == content);
+    assert!((1..LITTLE).contains(&taken), "{taken} bytes");
+}
+
+#[test]
+fn putting_the_callers_own_memory_takes_less_than_one_mib() {
+    const LENGTH: u64 = 128 << 20;
+    /// Stands for a mapping, or whatever else a caller has.
+    struct Own(Vec<u8>);
+    impl AsRef<[u8]> for Own {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let counted = Counted::start(320 << 20);
+    let content = Pattern(5).bytes(0, LENGTH);
+    let own = Bytes::from_owner(Own(content.clone()));
+    let taken = counted.put("a put of 128 MiB of memory", own, LENGTH);
+    counted.assert_stored(&content);
+    assert!((1..LITTLE).contains(&taken), "{taken} bytes");
+}
+
+#[test]
+fn putting_a_file_once_more_takes_less_than_one_mib() {
+    const LENGTH: u64 = 64 << 20;
+    let counted = Counted::start(320 << 20);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for round in 0..2 {
+        let content = Pattern(round).bytes(0, LENGTH);
+        std::fs::write(file.path(), &content).unwrap();
+        let taken = counted.put("a put of a file of 64 MiB", Source::file(file.path()), LENGTH);
+        counted.assert_stored(&content);
+        assert!(taken > 0);
+        assert!(round == 0 || taken < LITTLE, "{taken} bytes");
+    }
 }

@@ -1,5 +1,5 @@
-//! Memory for what is read, used again: the first touch of fresh memory costs more
-//! than a read from another machine's.
+//! Memory for what is read, from servers or from the sources of puts, used again: the
+//! first touch of fresh memory costs more than a read from another machine's.
 
 mod region;
 

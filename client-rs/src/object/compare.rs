@@ -50,7 +50,7 @@ impl Client {
             let Some(mut head) = find_greatest(operation, &key, Part::Tag).await? else {
                 return Ok(Comparison::Absent);
             };
-            let mut source = Stripes::new(source);
+            let mut source = Stripes::new(source, &operation.servers.access().buffers);
             if source.length().is_some_and(|bytes| bytes != head.tag.object_bytes) {
                 return Ok(Comparison::Different(stat_of(name, &head.tag, head.keep)));
             }

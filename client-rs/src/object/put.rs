@@ -40,7 +40,10 @@ impl Client {
     /// Writes an object, replacing one of that name unless told otherwise. Visible
     /// only when it is whole. The bytes are striped, checksummed and copied to
     /// as many servers as wanted. Takes about 24 MiB of memory, or one stripe if
-    /// that is longer, and some 100 bytes for each stripe written.
+    /// that is longer, and some 100 bytes for each stripe written. Memory of the
+    /// caller's is sent from where it lies:
+    /// `client.put(name, Bytes::from_owner(mapping), &options)` copies nothing, and has
+    /// no memory of its own for it.
     ///
     /// # Errors
     /// [`Error::Failed`] when nothing was applied, [`Error::Indeterminate`] when
@@ -71,7 +74,7 @@ impl Client {
             let mut put = Put::new(Operation::begin(self.core()), key, options)?;
             put.look_first().await?;
             let put = Arc::new(put);
-            let mut stripes = Stripes::new(source);
+            let mut stripes = Stripes::new(source, &put.operation.servers.access().buffers);
             if let Some(total) = stripes.length() {
                 put.check_length(total)?;
                 put.progress.iter().for_each(|progress| progress.set_total(total));

@@ -160,11 +160,14 @@ impl Progress {
 /// Where the bytes of an object come from.
 #[non_exhaustive]
 pub enum Source {
-    /// Memory.
+    /// Memory. It is sent from where it lies, without a copy, unless it is compressed:
+    /// `Bytes::from_owner(mapping)` puts a mapping, or any other memory of your own, and
+    /// lets go of it when nothing of it is under way any more.
     Bytes(Bytes),
-    /// A reader of unknown length.
+    /// A reader of unknown length, read straight into memory that is used again.
     Reader(Box<dyn AsyncRead + Send + Unpin>),
-    /// A file, read to its end.
+    /// A file, read to its end, straight into memory that is used again. When it changes
+    /// meanwhile, in length or time, the operation fails.
     File(PathBuf),
 }
 
