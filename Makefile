@@ -2,7 +2,8 @@
 #
 #   make demo    see it work: three servers, a large file, four readers, one kill -9
 #   make test    all set-up and the tests
-#   make check   what CI runs: formatting, lints, documents, tests, a short fuzz run
+#   make check   what CI runs: formatting, lints, documents, tests, a short fuzz run,
+#                the instructions that each operation costs
 #   make fuzz    a short run of the fuzzers, and the bugs planted for them
 #   make bench   side by side with the floor and peers; QUICK=1 in under 3 minutes
 #   make soak    the long runs, by hand
@@ -14,7 +15,7 @@ TEST_BINARY := target/debug/puddle
 DEMO_BINARY := target/release/puddle
 BENCH_BINARY := $(or $(CARGO_TARGET_DIR),target)/release/rampuddle-bench
 
-.PHONY: demo test tools check format lint documents fuzz bench soak audit install clean
+.PHONY: demo test tools check format lint documents fuzz instructions bench soak audit install clean
 
 demo:
 	$(CARGO) build --release --locked --package puddle
@@ -29,7 +30,7 @@ test: tools
 tools:
 	deploy/libfaketime.sh
 
-check: format lint documents test fuzz
+check: format lint documents test fuzz instructions
 
 format:
 	$(CARGO) fmt --all -- --check
@@ -45,6 +46,10 @@ documents:
 # Outside the workspace, with a lock file of its own.
 fuzz:
 	fuzz/check.sh
+
+# What each operation costs the server, against what it cost before.
+instructions:
+	bench/instructions.sh
 
 # Writes docs/benchmarks.md, and fails when a goal is missed. QUICK=1 prints only,
 # unless DOCUMENT=docs says where to write.
