@@ -54,6 +54,8 @@ pub(crate) enum Path {
     Tcp,
     /// A unix socket.
     Unix,
+    /// The server's memory, mapped; asked for by a unix socket.
+    Mapped,
 }
 
 impl fmt::Display for Path {
@@ -62,6 +64,7 @@ impl fmt::Display for Path {
             Self::Memory => "memory",
             Self::Tcp => "TCP",
             Self::Unix => "unix socket",
+            Self::Mapped => "mapped memory",
         })
     }
 }
@@ -79,6 +82,11 @@ pub(crate) enum Operation {
     GetRecycledUnverified,
     /// A read into memory that nobody has used before.
     GetFresh,
+    /// A read until the bytes can be looked at where they lie.
+    View,
+    /// A read, after which every byte is looked at: of a view where there is one,
+    /// else of memory that is used again and again.
+    GetAndRead,
     /// A raw Gather of one value on one connection.
     Gather,
     /// A write from memory, one copy.
@@ -86,9 +94,17 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
+    /// Which way bytes go: a get or a put.
+    pub(crate) fn direction(self) -> Self {
+        if self == Self::Put { Self::Put } else { Self::Get }
+    }
+
     /// What the floor does that moves the same bytes the same way.
     pub(crate) fn of_floor(self) -> Self {
-        if self == Self::Put { Self::Put } else { Self::Get }
+        match self {
+            Self::Put | Self::GetAndRead => self,
+            _ => Self::Get,
+        }
     }
 }
 
@@ -100,6 +116,8 @@ impl fmt::Display for Operation {
             Self::GetRecycled => "get, client's memory",
             Self::GetRecycledUnverified => "get, client's memory, unverified",
             Self::GetFresh => "get, fresh memory",
+            Self::View => "get, a view",
+            Self::GetAndRead => "get, every byte read",
             Self::Gather => "raw Gather",
             Self::Put => "put",
         })
@@ -162,7 +180,14 @@ pub(crate) struct Case {
 impl Case {
     /// The row that this one is compared with.
     pub(crate) fn floor(self) -> Self {
-        Self { who: Who::Floor, operation: self.operation.of_floor(), ..self }
+        self.beside(Who::Floor)
+    }
+
+    /// The row of somebody else who does the same work. Nobody else's memory is
+    /// mapped: there it is the way that is there without.
+    pub(crate) fn beside(self, who: Who) -> Self {
+        let path = if self.path == Path::Mapped { Path::Unix } else { self.path };
+        Self { who, operation: self.operation.of_floor(), path, ..self }
     }
 }
 
@@ -176,6 +201,20 @@ impl fmt::Display for Case {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_view_is_compared_with_the_socket_that_there_is_without_it() {
+        let own = |operation| Case {
+            size: Size::ALL[0],
+            operation,
+            who: Who::Puddle,
+            path: Path::Mapped,
+        };
+        let beside = own(Operation::View).beside(Who::Memcached);
+        assert_eq!((beside.path, beside.operation), (Path::Unix, Operation::Get));
+        let beside = own(Operation::GetAndRead).floor();
+        assert_eq!((beside.who, beside.operation), (Who::Floor, Operation::GetAndRead));
+    }
 
     #[test]
     fn sizes_are_read_and_written() {

@@ -19,11 +19,12 @@ const TEMPLATE: &str = include_str!("../document.md");
 const PLOTS: &str = "benchmarks";
 
 /// Lines of the plots by size.
-const LINES: [(Who, Path); 7] = [
+const LINES: [(Who, Path); 8] = [
     (Who::Floor, Path::Tcp),
     (Who::Copy, Path::Memory),
     (Who::Puddle, Path::Tcp),
     (Who::Puddle, Path::Unix),
+    (Who::Puddle, Path::Mapped),
     (Who::Memcached, Path::Tcp),
     (Who::Redis, Path::Tcp),
     (Who::Mooncake, Path::Tcp),
@@ -101,7 +102,11 @@ fn by_size(
         Line {
             name,
             colour: who as usize,
-            is_dashed: path == Path::Unix,
+            dashes: match path {
+                Path::Unix => "6 4",
+                Path::Mapped => "2 3",
+                Path::Memory | Path::Tcp => "",
+            },
             points: results.plan.sizes.iter().filter_map(point).collect(),
         }
     };
@@ -134,7 +139,7 @@ fn by_readers(all: &[Scaling]) -> Plot {
             .map(|&who| Line {
                 name: who.to_string(),
                 colour: who as usize,
-                is_dashed: false,
+                dashes: "",
                 points: points(who),
             })
             .collect(),

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 use crate::case::{Case, Operation, Path, Size, Who};
 use crate::child::Child;
-use crate::memory::Memory;
-use crate::subject::{Processes, Reader, Subject, repeated, timed};
+use crate::memory::{Memory, read_all};
+use crate::subject::{Processes, Reader, Subject, repeated, socket_offers, timed};
 use crate::wire::{Address, Socket};
 
 /// The command of this binary that serves.
@@ -117,8 +117,7 @@ impl Subject for Floor {
     }
 
     fn offers(&self) -> Vec<(Path, Operation)> {
-        let ways = [Path::Tcp, Path::Unix];
-        ways.into_iter().flat_map(|path| [(path, Operation::Get), (path, Operation::Put)]).collect()
+        socket_offers([Path::Tcp, Path::Unix])
     }
 
     fn prepare(&mut self, _: Case, _: &Memory) -> Result<()> {
@@ -129,6 +128,12 @@ impl Subject for Floor {
         let (socket, bytes) = (self.socket(case.path), case.size.0);
         match case.operation {
             Operation::Get => timed(calls, || Ok(read(socket, memory.room(bytes))?)),
+            Operation::GetAndRead => timed(calls, || {
+                let room = memory.room(bytes);
+                read(socket, room)?;
+                read_all([&*room]);
+                Ok(())
+            }),
             Operation::Put => timed(calls, || Ok(write(socket, &memory.value(bytes))?)),
             other => bail!("the floor has no {other}"),
         }

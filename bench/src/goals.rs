@@ -3,35 +3,93 @@
 use crate::case::{Case, Operation, Path, Size, Who};
 use crate::rounds::{Row, find};
 use crate::statistics::Spread;
-use crate::table::markdown;
+use crate::table::{markdown, time};
 
-/// A bound on the ratio of two rows.
+/// What is wanted of a row.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    /// How many times as fast as the row of another, at least.
+    AtLeast(f64, Who),
+    /// Microseconds of the middle call, at most.
+    AtMost(f64),
+}
+
+impl Bound {
+    fn is_met_by(self, reached: Spread) -> bool {
+        match self {
+            Self::AtLeast(bound, _) => reached.middle >= bound,
+            Self::AtMost(bound) => reached.middle <= bound,
+        }
+    }
+
+    /// Of the rows of each round.
+    fn reached(self, rows: &[Row], own: Case) -> Option<Spread> {
+        let row = find(rows, own)?;
+        match self {
+            Self::AtLeast(_, other) => row.speed_beside(find(rows, own.beside(other))?),
+            Self::AtMost(_) => row.middle(),
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::AtLeast(bound, _) => format!("{bound:.2} x as fast"),
+            Self::AtMost(bound) => format!("at most {}", time(bound)),
+        }
+    }
+
+    fn beside(self) -> String {
+        match self {
+            Self::AtLeast(_, other) => other.to_string(),
+            Self::AtMost(_) => "-".to_owned(),
+        }
+    }
+
+    /// With one more digit than elsewhere: a goal of 0.90 is missed by 0.897.
+    fn exactly(self, reached: Spread) -> String {
+        let Spread { middle, least, most } = reached;
+        match self {
+            Self::AtLeast(..) => format!("{middle:.3} ({least:.2}-{most:.2})"),
+            Self::AtMost(_) => format!("{} ({}-{})", time(middle), time(least), time(most)),
+        }
+    }
+}
+
+/// A bound on a row.
 #[derive(Debug, Clone)]
 pub(crate) struct Goal {
     own: Case,
-    other: Who,
-    /// How many times as fast as the other row, at least.
-    at_least: f64,
-    /// `None` where one of the two was not measured.
+    bound: Bound,
+    /// `None` where a row for it was not measured.
     reached: Option<Spread>,
 }
 
 impl Goal {
     /// Whether the middle round reaches it; `None` when it was not measured.
     pub(crate) fn is_met(&self) -> Option<bool> {
-        Some(self.reached?.middle >= self.at_least)
+        Some(self.bound.is_met_by(self.reached?))
+    }
+
+    fn exactly(&self) -> Option<String> {
+        Some(self.bound.exactly(self.reached?))
     }
 }
 
 const SMALL: Size = Size::ALL[0];
 const LARGEST: Size = Size::ALL[3];
 
-/// All goals, by TCP, which all have.
+/// All goals: by TCP, which all have, and of memory that is mapped.
 pub(crate) fn judge(rows: &[Row]) -> Vec<Goal> {
+    let goal = |(own, bound): (Case, Bound)| Goal { own, bound, reached: bound.reached(rows, own) };
+    by_tcp().into_iter().chain(of_views()).map(goal).collect()
+}
+
+fn by_tcp() -> Vec<(Case, Bound)> {
     use Operation::{Gather, Get, GetFresh, GetRecycled, GetUnverified, Put};
     let mut goals = Vec::new();
     let mut wish = |operation, size, other, at_least| {
-        goals.push(goal(rows, operation, size, other, at_least));
+        let own = Case { size, operation, who: Who::Puddle, path: Path::Tcp };
+        goals.push((own, Bound::AtLeast(at_least, other)));
     };
     // At most 1.10 times the floor's time.
     wish(Gather, SMALL, Who::Floor, 1.0 / 1.10);
@@ -58,18 +116,20 @@ pub(crate) fn judge(rows: &[Row]) -> Vec<Goal> {
     goals
 }
 
-fn goal(rows: &[Row], operation: Operation, size: Size, other: Who, at_least: f64) -> Goal {
-    let own = Case { size, operation, who: Who::Puddle, path: Path::Tcp };
-    let beside = Case { who: other, ..own.floor() };
-    let reached = find(rows, own).zip(find(rows, beside));
-    let reached = reached.and_then(|(own, beside)| own.speed_beside(beside));
-    Goal { own, other, at_least, reached }
+/// A view of any size is there at once. Of the largest it is a hundred times as fast as
+/// the bytes come from memcached, and still ahead when both then read every byte.
+fn of_views() -> Vec<(Case, Bound)> {
+    let own = |operation, size| Case { size, operation, who: Who::Puddle, path: Path::Mapped };
+    let at_once = Size::ALL.map(|size| (own(Operation::View, size), Bound::AtMost(50.0)));
+    let ahead = [(Operation::View, 100.0), (Operation::GetAndRead, 2.5)];
+    let ahead = ahead
+        .map(|(operation, times)| (own(operation, LARGEST), Bound::AtLeast(times, Who::Memcached)));
+    at_once.into_iter().chain(ahead).collect()
 }
 
 /// A row for each goal.
 pub(crate) fn table(goals: &[Goal]) -> String {
     let row = |goal: &Goal| {
-        let reached = goal.reached.map_or_else(|| "not measured".to_owned(), exactly);
         let verdict = match goal.is_met() {
             Some(true) => "yes",
             Some(false) => "MISSED",
@@ -80,29 +140,26 @@ pub(crate) fn table(goals: &[Goal]) -> String {
             size.to_string(),
             operation.to_string(),
             path.to_string(),
-            goal.other.to_string(),
-            format!("{:.2}", goal.at_least),
-            reached,
+            goal.bound.beside(),
+            goal.bound.words(),
+            goal.exactly().unwrap_or_else(|| "not measured".to_owned()),
             verdict.to_owned(),
         ]
     };
-    let head = ["size", "operation", "way", "beside", "goal: times as fast", "reached", "met"];
+    let head = ["size", "operation", "way", "beside", "goal", "reached", "met"];
     markdown(&head, &goals.iter().map(row).collect::<Vec<_>>())
-}
-
-/// With one more digit than elsewhere: a goal of 0.90 is missed by 0.897.
-fn exactly(reached: Spread) -> String {
-    let Spread { middle, least, most } = reached;
-    format!("{middle:.3} ({least:.2}-{most:.2})")
 }
 
 /// Those that were missed, each in a line.
 pub(crate) fn missed(goals: &[Goal]) -> Vec<String> {
     let missed = goals.iter().filter(|goal| goal.is_met() == Some(false));
     let line = |goal: &Goal| {
-        let reached = goal.reached.map(exactly).unwrap_or_default();
-        let Goal { own, other, at_least, .. } = goal;
-        format!("{own}: {reached} times as fast as {other}, not {at_least:.2}")
+        let Goal { own, bound, .. } = goal;
+        let beside = match bound {
+            Bound::AtLeast(_, other) => format!(" beside {other}"),
+            Bound::AtMost(_) => String::new(),
+        };
+        format!("{own}{beside}: {}, not {}", goal.exactly().unwrap_or_default(), bound.words())
     };
     missed.map(line).collect()
 }
@@ -115,7 +172,10 @@ mod tests {
     use crate::rounds::Sample;
 
     fn row(who: Who, operation: Operation, microseconds: [f64; 3]) -> Row {
-        let case = Case { size: SMALL, operation, who, path: Path::Tcp };
+        of_case(Case { size: SMALL, operation, who, path: Path::Tcp }, microseconds)
+    }
+
+    fn of_case(case: Case, microseconds: [f64; 3]) -> Row {
         let sample = |microseconds| Sample {
             microseconds: vec![microseconds],
             client: Duration::ZERO,
@@ -136,7 +196,25 @@ mod tests {
         let slow = [rows[0].clone(), row(Who::Puddle, Operation::Gather, [23.0, 43.0, 12.0])];
         let missed = missed(&judge(&slow));
         assert_eq!(missed.len(), 1, "{missed:?}");
-        let line = "RamPuddle: raw Gather, 64 KiB, TCP: 0.870 (0.83-0.93) times as fast as floor";
+        let line = "RamPuddle: raw Gather, 64 KiB, TCP beside floor: 0.870 (0.83-0.93), not 0.91 x";
         assert!(missed[0].starts_with(line), "{missed:?}");
+    }
+
+    #[test]
+    fn a_view_is_judged_by_its_time_and_beside_the_socket_of_memcached() {
+        let case = |who, operation, path| Case { size: LARGEST, operation, who, path };
+        let (view, read) = (Operation::View, Operation::GetAndRead);
+        let rows = [
+            of_case(case(Who::Puddle, view, Path::Mapped), [30.0, 40.0, 90.0]),
+            of_case(case(Who::Puddle, read, Path::Mapped), [25_000.0; 3]),
+            of_case(case(Who::Memcached, Operation::Get, Path::Unix), [3_900.0; 3]),
+            of_case(case(Who::Memcached, read, Path::Unix), [75_000.0; 3]),
+        ];
+        let goals = judge(&rows);
+        let met: Vec<bool> = goals.iter().filter_map(Goal::is_met).collect();
+        assert_eq!(met, [true, false, true], "{}", table(&goals));
+        let line = "RamPuddle: get, a view, 256 MiB, mapped memory beside memcached, 1 thread: \
+                    97.500 (43.33-130.00), not 100.00 x as fast";
+        assert_eq!(missed(&goals), [line]);
     }
 }

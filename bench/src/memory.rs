@@ -1,6 +1,8 @@
 //! The memory that values are sent from and read into: one of each, used again
 //! and again by everybody who is measured.
 
+use std::hint::black_box;
+
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 
@@ -57,6 +59,17 @@ impl Memory {
         }
         Ok(())
     }
+}
+
+/// Looks at every byte of all slices.
+pub(crate) fn read_all<'a>(slices: impl IntoIterator<Item = &'a [u8]>) {
+    let word = |word: &[u8]| u64::from_le_bytes(word.try_into().expect("eight bytes"));
+    let sum = |slice: &[u8]| {
+        let words = slice.chunks_exact(8);
+        let rest: u64 = words.remainder().iter().map(|&byte| u64::from(byte)).sum();
+        words.map(word).fold(rest, u64::wrapping_add)
+    };
+    black_box(slices.into_iter().map(sum).fold(0, u64::wrapping_add));
 }
 
 fn probes(bytes: usize) -> impl Iterator<Item = usize> {

@@ -24,8 +24,8 @@ pub(crate) struct Line {
     pub(crate) name: String,
     /// Its place among the colours, the same in all plots.
     pub(crate) colour: usize,
-    /// Broken, where two lines have one colour.
-    pub(crate) is_dashed: bool,
+    /// Dashes and gaps, where lines have one colour; empty = unbroken.
+    pub(crate) dashes: &'static str,
     /// Its points; all figures are above zero.
     pub(crate) points: Vec<(f64, f64)>,
 }
@@ -132,7 +132,10 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, more: &str, words: &str)
 /// The line, its points, and its name in the legend.
 fn draw(svg: &mut String, number: usize, line: &Line, points: &[(f64, f64)]) {
     let colour = COLOURS[line.colour % COLOURS.len()];
-    let dashes = if line.is_dashed { "stroke-dasharray=\"6 4\"" } else { "" };
+    let dashes = match line.dashes {
+        "" => String::new(),
+        dashes => format!("stroke-dasharray=\"{dashes}\""),
+    };
     let y = TOP + 16.0 + 24.0 * number as f64;
     let legend = [(RIGHT + 14.0, y), (RIGHT + 50.0, y)];
     for points in [points, &legend] {
@@ -158,7 +161,7 @@ mod tests {
         let line = |name: &str, factor: f64| Line {
             name: name.to_owned(),
             colour: 9,
-            is_dashed: true,
+            dashes: "6 4",
             points: vec![(1.0, factor), (16.0, 1_000.0 * factor)],
         };
         let plot = Plot {

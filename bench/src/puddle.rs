@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::case::{Case, Operation, Path, Size, Who};
 use crate::child::{Child, first_line, free_address};
-use crate::memory::Memory;
+use crate::memory::{Memory, read_all};
 use crate::subject::{Processes, Reader, Subject, repeated};
 use crate::wire::Address;
 
@@ -22,6 +22,8 @@ const CLUSTER: &str = "bench";
 const SERVER: &str = "bench";
 /// A raw Gather is measured at this size only: it is for small values.
 const GATHER: Size = Size(64 << 10);
+/// Objects of so many bytes are copied: there is no view of them.
+const NEVER_MAPPED: Size = Size(16 << 10);
 /// The value of raw Gathers. Its first byte says that it is nobody's object.
 const GATHER_KEY: &[u8] = b"bench-gather";
 
@@ -40,8 +42,8 @@ impl Door {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let mut options = Options::new(&url);
         options.cluster = CLUSTER.to_owned();
-        // What is sent is measured here, by the socket too; `same-host` has the views.
-        options.map = false;
+        // What is sent is measured by the socket too.
+        options.map = path == Path::Mapped;
         let client = runtime.block_on(Client::connect(options.clone()))?;
         options.buffer_bytes = 0;
         let forgetful = runtime.block_on(Client::connect(options))?;
@@ -85,7 +87,9 @@ impl Puddle {
         let mut server = Child::start(&words, folder.path(), "puddle-log")?;
         server.wait_for(&Address::Tcp(tcp))?;
         // The client's other ways to the server go here.
-        let doors = vec![Door::open(Path::Tcp, by_tcp)?, Door::open(Path::Unix, by_unix)?];
+        let ways = [(Path::Tcp, by_tcp), (Path::Unix, by_unix.clone()), (Path::Mapped, by_unix)];
+        let doors = ways.map(|(path, url)| Door::open(path, url)).into_iter();
+        let doors = doors.collect::<Result<_>>()?;
         Ok(Self { server, doors, there: BTreeSet::new(), _folder: folder })
     }
 
@@ -101,8 +105,9 @@ fn command(
     socket: &FilePath,
     largest: usize,
 ) -> Result<Vec<String>> {
-    // The largest object, its successor, and the smaller ones.
-    let pool = (4 * largest).max(POOL_BYTES).next_multiple_of(1 << 20).to_string();
+    // The largest object, its successor, and the smaller ones; and of a fourth of it
+    // readers may have views.
+    let pool = (6 * largest).max(POOL_BYTES).next_multiple_of(1 << 20).to_string();
     let socket = socket.display().to_string();
     let binary = binary()?.display().to_string();
     let cluster = [&binary, "--cluster", CLUSTER, "--discovery", discovery, "serve"];
@@ -133,15 +138,21 @@ impl Subject for Puddle {
     }
 
     fn offers(&self) -> Vec<(Path, Operation)> {
-        use Operation::{
-            Gather, Get, GetFresh, GetRecycled, GetRecycledUnverified, GetUnverified, Put,
+        use Operation::{Gather, Get, GetAndRead, GetUnverified, Put, View};
+        use Operation::{GetFresh, GetRecycled, GetRecycledUnverified};
+        let sent = [Get, GetUnverified, GetRecycled, GetRecycledUnverified, GetFresh, Gather, Put];
+        let of_way = |door: &Door| match door.path {
+            Path::Mapped => vec![Get, View, GetAndRead],
+            Path::Unix => [&sent[..], &[GetAndRead]].concat(),
+            _ => sent.to_vec(),
         };
-        let all = [Get, GetUnverified, GetRecycled, GetRecycledUnverified, GetFresh, Gather, Put];
-        self.doors.iter().flat_map(|door| all.map(|operation| (door.path, operation))).collect()
+        let of_door = |door| of_way(door).into_iter().map(|operation| (door.path, operation));
+        self.doors.iter().flat_map(of_door).collect()
     }
 
     fn measures(&self, case: Case) -> bool {
-        case.operation != Operation::Gather || case.size == GATHER
+        let is_small = case.path == Path::Mapped && case.size <= NEVER_MAPPED;
+        !is_small && (case.operation != Operation::Gather || case.size == GATHER)
     }
 
     fn prepare(&mut self, case: Case, memory: &Memory) -> Result<()> {
@@ -203,6 +214,17 @@ async fn calls_of(
                 times.push(begin.elapsed());
                 value.context("the object is gone")?.len()
             }
+            Operation::View => {
+                let value = client.get(&name, &get).await?.context("the object is gone")?;
+                times.push(begin.elapsed());
+                ensure!(value.is_mapped(), "the value was sent, not mapped");
+                value.len()
+            }
+            Operation::GetAndRead => {
+                let read = get_and_read(client, case, memory).await?;
+                times.push(begin.elapsed());
+                read
+            }
             Operation::Gather => {
                 let item = GatherItem::new(GATHER_KEY, 0, bytes as u64);
                 let mut answers = raw.gather(&Target::Placement, vec![item]).await;
@@ -221,6 +243,21 @@ async fn calls_of(
         }
     }
     Ok(times)
+}
+
+/// Looks at all bytes where they lie: in the server's memory, or in the caller's.
+async fn get_and_read(client: &Client, case: Case, memory: &mut Memory) -> Result<usize> {
+    let (name, options) = (name(case.size), read_as(case.operation));
+    if case.path == Path::Mapped {
+        let value = client.get(&name, &options).await?.context("the object is gone")?;
+        read_all(value.slices());
+        ensure!(value.is_mapped(), "the value was sent, not mapped");
+        return Ok(value.len());
+    }
+    let room = memory.room(case.size.0);
+    let report = client.get_into(&name, room, &options).await?.context("the object is gone")?;
+    read_all([&*room]);
+    Ok(report.bytes as usize)
 }
 
 struct PuddleReader {

@@ -34,8 +34,10 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    fn calls(&self, size: Size) -> usize {
-        (self.bytes / size.0).clamp(2.min(self.calls), self.calls)
+    fn calls(&self, case: Case) -> usize {
+        // A view moves no bytes.
+        let bytes = if case.operation == Operation::View { 1 } else { case.size.0 };
+        (self.bytes / bytes).clamp(2.min(self.calls), self.calls)
     }
 
     fn wants(&self, case: Case) -> bool {
@@ -135,7 +137,7 @@ pub(crate) fn measure(subjects: &mut [Box<dyn Subject>], plan: &Plan) -> Vec<Row
             progress(&format!("round {round} of {}: {place} of {}", plan.rounds, turns.len()));
             let subject = &mut *subjects[*subject];
             subject.place(&processors, case.path);
-            match one(subject, *case, plan.calls(case.size), &mut memory) {
+            match one(subject, *case, plan.calls(*case), &mut memory) {
                 Ok(sample) => row.samples.push(sample),
                 Err(error) => row.problem = Some(format!("{error:#}")),
             }
@@ -174,7 +176,11 @@ fn turns(subjects: &[Box<dyn Subject>], plan: &Plan) -> Vec<(usize, Case)> {
 fn one(subject: &mut dyn Subject, case: Case, calls: usize, memory: &mut Memory) -> Result<Sample> {
     subject.prepare(case, memory)?;
     subject.run(case, (calls / 8).clamp(1, 50), memory)?;
-    let is_read_into = matches!(case.operation, Operation::Get | Operation::GetUnverified);
+    let is_read_into = match case.operation {
+        Operation::Get | Operation::GetUnverified => true,
+        Operation::GetAndRead => case.path != Path::Mapped,
+        _ => false,
+    };
     let is_checked = is_read_into && case.who != Who::Floor;
     if is_checked {
         memory.spoil(case.size.0);

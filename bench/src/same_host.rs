@@ -4,10 +4,11 @@
 
 use std::hint::black_box;
 
-use rampuddle_client::{Client, GetOptions, PutOptions, Value};
+use rampuddle_client::{Client, GetOptions, PutOptions};
 use rampuddle_harness::{Cluster, ClusterOptions};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::memory::read_all;
 use crate::sample::{Effort, nanoseconds, timed};
 
 const MIB: usize = 1 << 20;
@@ -63,18 +64,9 @@ fn row(runtime: &Runtime, mapping: &Client, copying: &Client, length: usize, eff
         "| {} KiB | {:.0} us | {:.0} us | {slices} | {:.0} us | {:.0} us | {:.0} us |",
         length >> 10,
         each(fast, &mut || drop(black_box(get(mapping)))),
-        each(slow, &mut || read(&get(mapping))),
+        each(slow, &mut || read_all(get(mapping).slices())),
         each(slow, &mut || into(mapping)),
         each(slow, &mut || into(copying)),
-        each(slow, &mut || read(&get(copying))),
+        each(slow, &mut || read_all(get(copying).slices())),
     );
-}
-
-/// Looks at every byte.
-fn read(value: &Value) {
-    let words = value.slices().flat_map(|slice| slice.chunks_exact(8));
-    let sum = words.fold(0_u64, |sum, word| {
-        sum.wrapping_add(u64::from_le_bytes(word.try_into().expect("eight bytes")))
-    });
-    black_box(sum);
 }

@@ -48,6 +48,16 @@ pub(crate) trait Subject {
     fn reader(&self, path: Path, size: Size) -> Result<Box<dyn Reader>>;
 }
 
+/// What those offer who have sockets only. What it takes to look at every byte is
+/// measured by the unix socket, beside the same of mapped memory.
+pub(crate) fn socket_offers(ways: impl IntoIterator<Item = Path>) -> Vec<(Path, Operation)> {
+    let of_way = |path| {
+        let reads = (path == Path::Unix).then_some((path, Operation::GetAndRead));
+        [(path, Operation::Get), (path, Operation::Put)].into_iter().chain(reads)
+    };
+    ways.into_iter().flat_map(of_way).collect()
+}
+
 /// A client that reads one value again and again.
 pub(crate) trait Reader: Send {
     /// Reads for so long, and returns how many bytes, and how long it was in the end.

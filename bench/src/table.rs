@@ -27,7 +27,7 @@ const HEAD_PROCESSOR: [&str; 2] = ["server s/GiB", "client s/GiB"];
 
 /// The rows of one size, reads or writes.
 pub(crate) fn of_size(rows: &[Row], size: Size, direction: Operation) -> String {
-    let is_here = |row: &&Row| row.case.size == size && row.case.operation.of_floor() == direction;
+    let is_here = |row: &&Row| row.case.size == size && row.case.operation.direction() == direction;
     let lines: Vec<Vec<String>> = rows.iter().filter(is_here).map(|row| line(row, rows)).collect();
     if lines.is_empty() {
         return String::new();

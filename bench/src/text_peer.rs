@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::case::{Case, Operation, Path, Size, Who};
 use crate::child::Child;
-use crate::memory::Memory;
-use crate::subject::{Processes, Reader, Subject, repeated, timed};
+use crate::memory::{Memory, read_all};
+use crate::subject::{Processes, Reader, Subject, repeated, socket_offers, timed};
 use crate::wire::{Address, Socket};
 
 /// What is said, and what is answered when all is well.
@@ -133,8 +133,7 @@ impl Subject for TextPeer {
     }
 
     fn offers(&self) -> Vec<(Path, Operation)> {
-        let ways = self.doors.iter().map(|(door, _)| door.path);
-        ways.flat_map(|path| [(path, Operation::Get), (path, Operation::Put)]).collect()
+        socket_offers(self.doors.iter().map(|(door, _)| door.path))
     }
 
     fn prepare(&mut self, case: Case, memory: &Memory) -> Result<()> {
@@ -149,6 +148,12 @@ impl Subject for TextPeer {
         let speaker = &mut self.door(case.path)?.1;
         match case.operation {
             Operation::Get => timed(calls, || Ok(speaker.get(memory.room(bytes))?)),
+            Operation::GetAndRead => timed(calls, || {
+                let room = memory.room(bytes);
+                speaker.get(room)?;
+                read_all([&*room]);
+                Ok(())
+            }),
             Operation::Put => timed(calls, || Ok(speaker.set(&memory.value(bytes))?)),
             other => bail!("it has no {other}"),
         }

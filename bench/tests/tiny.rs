@@ -51,11 +51,12 @@ fn gets_and_puts_are_compared_with_the_floor_by_every_way() {
     let filter = ["--who", "puddle,floor,copy", "--sizes", "64K,1M"];
     let (code, said) = run(&[&["compare", "--tiny"][..], &filter].concat());
     assert_eq!(code, Some(0), "{said}");
-    // Two ways, a get and a put, two sizes.
-    assert_eq!(rows_of(&said, "floor").len(), 2 * 2 * 2, "{said}");
+    // Two sizes: by two ways a get and a put, by one a get that reads all bytes.
+    assert_eq!(rows_of(&said, "floor").len(), 2 * (2 * 2 + 1), "{said}");
     assert_eq!(rows_of(&said, "memory copy").len(), 2, "{said}");
-    // Five kinds of get and a put; of 64 KiB the raw Gather too.
-    assert_eq!(rows_of(&said, "RamPuddle").len(), 2 * (7 + 6), "{said}");
+    // By two ways five kinds of get and a put; of 64 KiB the raw Gather too. By the
+    // unix socket a get that reads all bytes; of mapped memory three kinds of get.
+    assert_eq!(rows_of(&said, "RamPuddle").len(), 2 * (7 + 6) + 2 * (1 + 3), "{said}");
     for row in rows_of(&said, "RamPuddle") {
         assert!(row.contains(" (") && !row.contains("failed"), "no ratio to the floor: {row}");
     }
