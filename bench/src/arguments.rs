@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::case::{Operation, Path, Size, Who};
-use crate::links::{LinksArguments, ReaderArguments};
+use crate::hosts::gatherer::{self, GathererArguments};
+use crate::hosts::reader::{self, ReaderArguments};
+use crate::links::LinksArguments;
+use crate::mix::MixArguments;
 use crate::rounds::Plan;
 use crate::sample::Effort;
 
@@ -36,9 +39,14 @@ pub(crate) enum Bench {
     All(Everything),
     /// Many hosts that read one value at once over shaped links; needs root
     Links(LinksArguments),
-    /// A reader on one of them; others start it
-    #[command(hide = true, name = crate::links::READER_COMMAND)]
-    LinkReader(ReaderArguments),
+    /// Small values read beside large ones, from one server
+    Mix(MixArguments),
+    /// A reader on one of the hosts; others start it
+    #[command(hide = true, name = reader::COMMAND)]
+    HostReader(ReaderArguments),
+    /// A reader of a small value on one of the hosts; others start it
+    #[command(hide = true, name = gatherer::COMMAND)]
+    HostGatherer(GathererArguments),
     /// The floor's server; others start it
     #[command(hide = true, name = crate::floor::COMMAND)]
     FloorServer {

@@ -57,6 +57,8 @@ fn text(results: &Results) -> String {
         ("{puts}", tables(results, Operation::Put)),
         ("{readers}", readers::table(&results.readers)),
         ("{costs}", cost::table(&results.costs)),
+        ("{links}", results.links.text.clone()),
+        ("{mix}", results.mix.text.clone()),
         ("{rounds}", results.plan.rounds.to_string()),
     ]
     .iter()

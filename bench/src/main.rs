@@ -22,11 +22,13 @@ mod cost;
 mod document;
 mod floor;
 mod goals;
+mod hosts;
 mod links;
 mod machine;
 mod memcached;
 mod memory;
 mod metrics;
+mod mix;
 mod mooncake;
 mod peers;
 mod placement;
@@ -39,6 +41,7 @@ mod rounds;
 mod run_all;
 mod same_host;
 mod sample;
+mod section;
 mod statistics;
 mod subject;
 mod table;
@@ -69,11 +72,10 @@ fn run(bench: &Bench) -> Result<ExitCode> {
         Bench::SameHost(effort) => same_host::run(effort.effort()),
         Bench::Compare(filter) => compare::run(filter)?,
         Bench::All(everything) => return run_all::run(everything),
-        Bench::Links(arguments) => {
-            let code = if links::run(arguments)? { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-            return Ok(code);
-        }
-        Bench::LinkReader(arguments) => links::read(arguments)?,
+        Bench::Links(arguments) => return Ok(links::measure(arguments).print()),
+        Bench::Mix(arguments) => return Ok(mix::measure(arguments).print()),
+        Bench::HostReader(arguments) => hosts::reader::run(arguments)?,
+        Bench::HostGatherer(arguments) => hosts::gatherer::run(arguments)?,
         Bench::FloorServer { largest, folder } => floor::serve(*largest, folder)?,
     }
     Ok(ExitCode::SUCCESS)

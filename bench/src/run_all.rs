@@ -9,10 +9,13 @@ use crate::arguments::Everything;
 use crate::case::{Size, Who};
 use crate::cost::Cost;
 use crate::goals::Goal;
+use crate::links::LinksArguments;
+use crate::mix::MixArguments;
 use crate::peers::Skipped;
 use crate::readers::Scaling;
 use crate::rounds::{Plan, Row};
-use crate::{compare, cost, document, goals, peers, readers, rounds};
+use crate::section::Section;
+use crate::{compare, cost, document, goals, links, mix, peers, readers, rounds};
 
 /// What a run has found.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(crate) struct Results {
     pub(crate) costs: Vec<Cost>,
     pub(crate) goals: Vec<Goal>,
     pub(crate) skipped: Vec<Skipped>,
+    pub(crate) links: Section,
+    pub(crate) mix: Section,
 }
 
 /// Measures, prints, writes the document where it is wanted, and says by the exit
@@ -33,6 +38,8 @@ pub(crate) fn run(everything: &Everything) -> Result<ExitCode> {
     println!("readers\n\n{}", readers::table(&results.readers));
     println!("cost in the server\n\n{}", cost::table(&results.costs));
     println!("goals\n\n{}", goals::table(&results.goals));
+    println!("all links at once\n\n{}", results.links.text);
+    println!("small beside large\n\n{}", results.mix.text);
     for Skipped { who, reason } in &results.skipped {
         println!("skipped: {who}: {reason}");
     }
@@ -40,7 +47,8 @@ pub(crate) fn run(everything: &Everything) -> Result<ExitCode> {
         document::write(folder, &results)?;
         println!("written: {}", folder.join("benchmarks.md").display());
     }
-    let missed = goals::missed(&results.goals);
+    let mut missed = goals::missed(&results.goals);
+    missed.extend(results.sections().flat_map(|section| section.missed.clone()));
     missed.iter().for_each(|line| println!("MISSED: {line}"));
     let is_missed = !missed.is_empty() && !everything.quick && !everything.tiny;
     let is_failed = is_missed || has_broken(&results);
@@ -57,7 +65,15 @@ fn has_broken(results: &Results) -> bool {
     let rows = results.rows.iter().filter_map(of_row);
     let broken: Vec<_> = rows.chain(results.readers.iter().filter_map(of_readers)).collect();
     broken.iter().for_each(|(_, what, problem)| println!("FAILED: {what}: {problem}"));
-    broken.iter().any(|(who, ..)| who.is_ours())
+    let sections: Vec<_> = results.sections().flat_map(|section| &section.broken).collect();
+    sections.iter().for_each(|line| println!("FAILED: {line}"));
+    broken.iter().any(|(who, ..)| who.is_ours()) || !sections.is_empty()
+}
+
+impl Results {
+    fn sections(&self) -> impl Iterator<Item = &Section> {
+        [&self.links, &self.mix].into_iter()
+    }
 }
 
 fn measured(everything: &Everything) -> Result<Results> {
@@ -69,7 +85,19 @@ fn measured(everything: &Everything) -> Result<Results> {
     let readers = readers::measure(&mut subjects, &scaling);
     let costs = if everything.tiny { Vec::new() } else { cost::measure(&mut subjects) };
     let goals = goals::judge(&rows);
-    Ok(Results { plan, rows, readers, costs, goals, skipped })
+    // The processors are for the links now.
+    drop(subjects);
+    let (links, mix) = sections(everything);
+    Ok(Results { plan, rows, readers, costs, goals, skipped, links, mix })
+}
+
+fn sections(everything: &Everything) -> (Section, Section) {
+    if everything.tiny {
+        let skipped = Section::skipped(links::WHAT, "this was a tiny run");
+        return (skipped, mix::measure(&MixArguments::tiny()));
+    }
+    let links = links::measure(&LinksArguments::of_bench(everything.quick));
+    (links, mix::measure(&MixArguments::of_bench(everything.quick)))
 }
 
 fn plan(everything: &Everything) -> Plan {

@@ -81,7 +81,8 @@ fn a_run_of_everything_writes_a_document_with_its_plots() {
     assert_eq!(code, Some(0), "{said}");
     let document = std::fs::read_to_string(folder.path().join("benchmarks.md")).expect("written");
     assert!(!document.contains("failed:"), "{document}");
-    for word in ["goals", "machine", "skipped", "gets", "puts", "readers", "costs", "rounds"] {
+    let words = ["goals", "machine", "skipped", "gets", "puts", "readers", "costs", "rounds"];
+    for word in words.into_iter().chain(["links", "mix"]) {
         assert!(!document.contains(&format!("{{{word}}}")), "{word} was not filled in");
     }
     assert!(!rows_of(&document, "RamPuddle").is_empty(), "{document}");
@@ -93,6 +94,16 @@ fn a_run_of_everything_writes_a_document_with_its_plots() {
         let plot = plot.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(plot.contains("RamPuddle") && plot.ends_with("</svg>\n"), "{name}: {plot}");
     }
+}
+
+#[test]
+fn small_values_are_read_beside_large_ones() {
+    let arguments = ["--places", "loopback", "--size", "1M", "--repeats", "2", "--rounds", "1"];
+    let (code, said) =
+        run(&[&["mix", "--streams", "2", "--seconds", "0.01"], &arguments[..]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let rows = rows_of(&said, "loopback");
+    assert!(rows.len() == 1 && !rows[0].contains("failed"), "{said}");
 }
 
 #[test]

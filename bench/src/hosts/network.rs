@@ -86,6 +86,27 @@ pub(crate) fn shape(host: usize, mbit: u64) -> Result<()> {
     run("tc", &[&["-n", &space, "qdisc", "replace", "dev", "veth0"][..], &shaped].concat())
 }
 
+/// Shapes what a host sends to so many Mbit/s, and lets those it sends to share that
+/// fairly: each has its part, and what another leaves.
+pub(crate) fn share(host: usize, mbit: u64, to: &[usize]) -> Result<()> {
+    let space = space(host);
+    let tc = |what: &str, words: &str| {
+        let words = format!("-n {space} {what} dev veth0 {words}");
+        run("tc", &words.split_whitespace().collect::<Vec<_>>())
+    };
+    let part = mbit / to.len().max(1) as u64;
+    tc("qdisc replace", "root handle 1: htb default 1")?;
+    tc("class add", &format!("parent 1: classid 1:1 htb rate {mbit}mbit burst {BURST}"))?;
+    for &other in to {
+        let class = 10 + other;
+        let rate = format!("htb rate {part}mbit ceil {mbit}mbit burst {BURST} quantum 60000");
+        tc("class add", &format!("parent 1:1 classid 1:{class} {rate}"))?;
+        let goes = format!("u32 match ip dst {}/32 flowid 1:{class}", address(other));
+        tc("filter add", &format!("parent 1: protocol ip prio 1 {goes}"))?;
+    }
+    Ok(())
+}
+
 /// Pulls a host's plug.
 pub(crate) fn cut(host: usize) -> Result<()> {
     ip(&["link", "set", &near(host), "down"])
@@ -96,8 +117,15 @@ pub(crate) fn missing() -> Option<String> {
     let is_root = rustix::process::geteuid().is_root();
     let lacks = |program: &str| crate::child::installed(program).is_none();
     let tools = ["ip", "tc"].into_iter().find(|program| lacks(program));
-    let tool = tools.map(|tool| format!("{tool} is not installed (package iproute2)"));
-    tool.or_else(|| (!is_root).then(|| "only root can make network namespaces".to_owned()))
+    if let Some(tool) = tools {
+        return Some(format!("{tool} is not installed (package iproute2)"));
+    }
+    if !is_root {
+        return Some("only root can make network namespaces".to_owned());
+    }
+    // Root in a container is not always allowed to.
+    let probe = Network::up(1).and_then(|network| network.shape_all(1));
+    probe.err().map(|error| format!("network namespaces cannot be made here: {error:#}"))
 }
 
 fn space(host: usize) -> String {

@@ -1,31 +1,22 @@
 //! All links at once: every host of a small network has a server and a reader, and
 //! all readers want one large value at the same moment.
 
-mod network;
-mod reader;
-
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
-use self::network::{Network, address, cut, shape};
-use self::reader::Reader;
-pub(crate) use self::reader::{COMMAND as READER_COMMAND, ReaderArguments, run as read};
 use crate::case::{Size, Who};
 use crate::child::{Child, installed};
-use crate::puddle::binary;
+use crate::hosts::network::{self, Network, address, cut, shape};
+use crate::hosts::reader::{Reader, ReaderArguments};
+use crate::hosts::{self, PORT};
+use crate::rounds::progress;
+use crate::section::Section;
 use crate::statistics::Spread;
 use crate::table::markdown;
 
-/// The cluster of all servers.
-const CLUSTER: &str = "links";
-/// The value.
-const NAME: &[u8] = b"links/value";
-/// Where servers listen.
-const PORT: u16 = 7117;
 /// The share of its rate that a slow link has.
 const SLOW: u64 = 4;
 /// All readers together may take so many times as long as one link takes for one.
@@ -90,14 +81,39 @@ struct Row {
     problem: Option<String>,
 }
 
-/// Measures, prints the table, and says whether the goals are reached.
-pub(crate) fn run(arguments: &LinksArguments) -> Result<bool> {
-    if let Some(missing) = network::missing() {
-        println!("shaped links: skipped: {missing}");
-        return Ok(true);
+/// The words for what goes by links between hosts.
+pub(crate) const WHAT: &str = "shaped links";
+
+impl LinksArguments {
+    /// What `make bench` measures.
+    pub(crate) fn of_bench(is_quick: bool) -> Self {
+        let full = Self {
+            hosts: vec![4, 8],
+            mbit: 400,
+            size: Size::ALL[3],
+            replicas: 2,
+            harms: Vec::new(),
+            who: vec![Who::Puddle, Who::Memcached, Who::Redis],
+            rounds: 3,
+        };
+        if !is_quick {
+            return full;
+        }
+        let (hosts, harms, who) = (vec![4], vec![Harm::None], vec![Who::Puddle]);
+        Self { hosts, harms, who, size: Size(64 << 20), rounds: 1, ..full }
     }
-    let link =
-        Duration::from_secs_f64(arguments.size.0 as f64 * 8.0 / (arguments.mbit as f64 * 1e6));
+
+    /// How long one link takes to carry the value once.
+    fn link(&self) -> Duration {
+        Duration::from_secs_f64(self.size.0 as f64 * 8.0 / (self.mbit as f64 * 1e6))
+    }
+}
+
+/// Measures it all.
+pub(crate) fn measure(arguments: &LinksArguments) -> Section {
+    if let Some(missing) = network::missing() {
+        return Section::skipped(WHAT, &missing);
+    }
     let all = [Harm::None, Harm::Slow, Harm::Dead];
     let harms = if arguments.harms.is_empty() { &all[..] } else { &arguments.harms };
     let mut rows = Vec::new();
@@ -105,55 +121,49 @@ pub(crate) fn run(arguments: &LinksArguments) -> Result<bool> {
         for &who in &arguments.who {
             // A peer has one server: it has no other link.
             let harms = harms.iter().filter(|harm| who == Who::Puddle || **harm == Harm::None);
-            for &harm in harms {
-                let mut row = Row { who, hosts, harm, ratios: Vec::new(), problem: None };
-                for _ in 0..if who == Who::Puddle { arguments.rounds } else { 1 } {
-                    match together(arguments, who, hosts, harm) {
-                        Ok(took) => row.ratios.push(took.as_secs_f64() / link.as_secs_f64()),
-                        Err(error) => row.problem = Some(format!("{error:#}")),
-                    }
-                }
-                eprintln!("{who}, {hosts} hosts, {}: {:.2?}", harm.words(), row.ratios);
-                rows.push(row);
-            }
+            rows.extend(harms.map(|&harm| row(arguments, who, hosts, harm)));
         }
     }
-    print(arguments, link, &rows);
-    Ok(rows.iter().filter(|row| row.who == Who::Puddle).all(Row::is_reached))
+    progress("");
+    let own = || rows.iter().filter(|row| row.who == Who::Puddle);
+    Section {
+        text: table(arguments, &rows),
+        missed: own().filter_map(Row::missed).collect(),
+        broken: own().filter_map(Row::broken).collect(),
+    }
+}
+
+fn row(arguments: &LinksArguments, who: Who, hosts: usize, harm: Harm) -> Row {
+    let mut row = Row { who, hosts, harm, ratios: Vec::new(), problem: None };
+    for round in 0..if who == Who::Puddle { arguments.rounds } else { 1 } {
+        progress(&format!("{who}, {hosts} hosts, {}, round {round}", harm.words()));
+        match together(arguments, who, hosts, harm) {
+            Ok(took) => row.ratios.push(took.as_secs_f64() / arguments.link().as_secs_f64()),
+            Err(error) => row.problem = Some(format!("{error:#}")),
+        }
+    }
+    row
 }
 
 /// How long it takes until the last reader has all bytes.
 fn together(arguments: &LinksArguments, who: Who, hosts: usize, harm: Harm) -> Result<Duration> {
     let network = Network::up(hosts)?;
     let folder = TempDir::new()?;
-    let mut servers = Vec::new();
-    let (size, replicas) = (arguments.size.0, arguments.replicas);
-    let url = match who {
-        Who::Puddle => {
-            let members = network.hosts().map(|host| format!("h{host}={}:{PORT}", address(host)));
-            let url = format!("static:{}", members.collect::<Vec<_>>().join(","));
-            for host in network.hosts() {
-                // Shares differ: twice the mean is enough for all.
-                let pool = 2 * size * usize::from(replicas) / hosts + (64 << 20);
-                let words = [network.on(host), puddle(&url, host, pool)?].concat();
-                servers.push(Child::start(&words, folder.path(), &format!("server-{host}"))?);
-            }
-            url
-        }
+    let replicas = arguments.replicas;
+    // Shares differ: twice the mean is enough for all.
+    let pool = 2 * arguments.size.0 * usize::from(replicas) / hosts + (64 << 20);
+    let (_servers, url) = match who {
+        Who::Puddle => hosts::serve(&network, hosts, pool, folder.path())?,
         _ => {
             let words = [network.on(1), peer(who)?].concat();
-            servers.push(Child::start(&words, folder.path(), "server")?);
-            format!("{}:{PORT}", address(1))
+            let mut server = Child::start(&words, folder.path(), "server")?;
+            hosts::wait_for(&network, &mut server, 1)?;
+            (vec![server], format!("{}:{PORT}", address(1)))
         }
     };
-    for (server, host) in servers.iter_mut().zip(network.hosts()) {
-        server.wait_until("listens", || listens(&network, host))?;
-    }
-    let program = std::env::current_exe()?.display().to_string();
     let start = |host: usize, put: Option<u8>| {
-        let words = ReaderArguments::words(who, &url, size, put);
-        let words = [network.on(host), vec![program.clone()], words].concat();
-        Reader::start(&words, folder.path(), &format!("reader-{host}"))
+        let what = ReaderArguments { who, from: url.clone(), size: arguments.size, put };
+        Reader::start(network.on(host), &what, folder.path())
     };
     // It is written before the links are shaped: that is not what is measured.
     let mut readers = vec![start(1, Some(replicas))?];
@@ -167,42 +177,11 @@ fn together(arguments: &LinksArguments, who: Who, hosts: usize, harm: Harm) -> R
         Harm::Slow => shape(hosts, arguments.mbit / SLOW)?,
         Harm::Dead => cut(hosts)?,
     }
+    readers.iter_mut().try_for_each(Reader::begin)?;
     // Whoever sits at the slow link has it for himself: the others are measured.
     let counted = if harm == Harm::Slow { hosts - 1 } else { readers.len() };
-    readers.iter_mut().try_for_each(Reader::begin)?;
-    let begin = Instant::now();
     let took = readers[..counted].iter_mut().map(Reader::took).collect::<Result<Vec<_>>>()?;
-    let longest = took.into_iter().max().unwrap_or_default();
-    if longest > begin.elapsed() {
-        bail!("a reader took longer than there was time");
-    }
-    Ok(longest)
-}
-
-fn listens(network: &Network, host: usize) -> bool {
-    let words = network.on(host);
-    let mut command = Command::new(&words[0]);
-    let seen = command.args(&words[1..]).args(["ss", "-ltnH"]).output();
-    let output = seen.map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&output).contains(&format!(":{PORT} "))
-}
-
-fn puddle(url: &str, host: usize, pool: usize) -> Result<Vec<String>> {
-    let (name, listen) = (format!("h{host}"), format!("{}:{PORT}", address(host)));
-    let pool = pool.next_multiple_of(1 << 20).to_string();
-    let binary = binary()?.display().to_string();
-    let cluster = [&binary, "--cluster", CLUSTER, "--discovery", url, "serve"];
-    let server = [
-        "--name",
-        &name,
-        "--listen",
-        &listen,
-        "--pool",
-        &pool,
-        "--insecure-public",
-        "--no-prefault",
-    ];
-    Ok(cluster.into_iter().chain(server).map(str::to_owned).collect())
+    Ok(took.into_iter().max().unwrap_or_default())
 }
 
 fn peer(who: Who) -> Result<Vec<String>> {
@@ -250,33 +229,47 @@ impl Row {
     }
 
     fn is_reached(&self) -> bool {
-        self.problem.is_none() && self.median().is_some_and(|median| median <= self.goal())
+        self.median().is_some_and(|median| median <= self.goal())
+    }
+
+    fn what(&self) -> String {
+        format!("{}, {} hosts, {}", self.who, self.hosts, self.harm.words())
+    }
+
+    fn missed(&self) -> Option<String> {
+        let median = self.median().filter(|_| !self.is_reached())?;
+        Some(format!("{}: {median:.2} times one link, not {}", self.what(), self.goal()))
+    }
+
+    fn broken(&self) -> Option<String> {
+        Some(format!("{}: {}", self.what(), self.problem.as_ref()?))
     }
 }
 
-fn print(arguments: &LinksArguments, link: Duration, rows: &[Row]) {
-    println!(
-        "One link of {} Mbit/s carries {} MiB in {:.2} s. In the table: how many times as long \
-         until the last of all readers had it, {} copies.\n",
-        arguments.mbit,
-        arguments.size.0 >> 20,
-        link.as_secs_f64(),
-        arguments.replicas
-    );
-    let head = ["who", "hosts", "links", "x one link: median (each round)", "goal"];
+fn table(arguments: &LinksArguments, rows: &[Row]) -> String {
+    let head = ["who", "hosts", "links", "x one link: median (each round)", "goal", "met"];
     let lines = rows.iter().map(|row| {
         let rounds: Vec<String> = row.ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
         let found = match (row.median(), &row.problem) {
-            (_, Some(problem)) => problem.clone(),
+            (_, Some(problem)) => format!("failed: {}", problem.replace('|', "/")),
             (Some(median), None) => format!("{median:.2} ({})", rounds.join(", ")),
             (None, None) => "-".to_owned(),
         };
-        let goal = match row.who {
-            Who::Puddle if row.is_reached() => format!("{} reached", row.goal()),
-            Who::Puddle => format!("{} MISSED", row.goal()),
-            _ => "-".to_owned(),
+        let (goal, met) = match row.who {
+            Who::Puddle if row.is_reached() => (format!("at most {}", row.goal()), "yes"),
+            Who::Puddle => (format!("at most {}", row.goal()), "MISSED"),
+            _ => ("-".to_owned(), "-"),
         };
-        vec![row.who.to_string(), row.hosts.to_string(), row.harm.words().to_owned(), found, goal]
+        let (who, hosts, harm) = (row.who.to_string(), row.hosts.to_string(), row.harm.words());
+        vec![who, hosts, harm.to_owned(), found, goal, met.to_owned()]
     });
-    println!("{}", markdown(&head, &lines.collect::<Vec<_>>()));
+    format!(
+        "Every link has {} Mbit/s both ways and carries {} in {:.2} s. How many times as long \
+         until the last reader had it, in {} copies:\n\n{}",
+        arguments.mbit,
+        arguments.size,
+        arguments.link().as_secs_f64(),
+        arguments.replicas,
+        markdown(&head, &lines.collect::<Vec<_>>())
+    )
 }

@@ -1,50 +1,50 @@
 //! A process on one host that reads one value when it is told to.
 
-use std::io::{BufRead, BufReader, Read, Write, stdin, stdout};
+use std::io::{BufRead, stdin};
 use std::net::SocketAddr;
-use std::process::{ChildStdin, ChildStdout};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rampuddle_client::{Client, GetOptions, Options, PutOptions};
 use tokio::runtime::Builder;
 
+use super::worker::{Worker, be_ready, say};
 use super::{CLUSTER, NAME};
 use crate::case::{Size, Who};
-use crate::child::Child;
 use crate::memory::Memory;
 use crate::text_peer::{Dialect, Speaker};
 use crate::wire::{Address, Socket};
 use crate::{memcached, redis};
 
 /// The command that starts one.
-pub(crate) const COMMAND: &str = "link-reader";
+pub(crate) const COMMAND: &str = "host-reader";
 
 /// What a reader is told on its command line.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReaderArguments {
     /// Whom it reads from
     #[arg(long)]
-    who: Who,
+    pub(crate) who: Who,
     /// Where: a discovery URL, or an address
     #[arg(long)]
-    from: String,
+    pub(crate) from: String,
     /// How much
     #[arg(long)]
-    size: Size,
+    pub(crate) size: Size,
     /// Write the value first, in so many copies
     #[arg(long)]
-    put: Option<u8>,
+    pub(crate) put: Option<u8>,
 }
 
 impl ReaderArguments {
     /// The words of the command.
-    pub(crate) fn words(who: Who, from: &str, size: usize, put: Option<u8>) -> Vec<String> {
-        let (who, size) = (value_name(who), size.to_string());
+    fn words(&self) -> Vec<String> {
+        let (who, size) = (value_name(self.who), self.size.0.to_string());
         let mut words = vec![COMMAND.to_owned()];
-        words.extend(["--who", &who, "--from", from, "--size", &size].map(str::to_owned));
-        words.extend(put.iter().flat_map(|copies| ["--put".to_owned(), copies.to_string()]));
+        words.extend(["--who", &who, "--from", &self.from, "--size", &size].map(str::to_owned));
+        words.extend(self.put.iter().flat_map(|copies| ["--put".to_owned(), copies.to_string()]));
         words
     }
 }
@@ -58,17 +58,17 @@ fn value_name(who: Who) -> String {
 /// took.
 pub(crate) fn run(arguments: &ReaderArguments) -> Result<()> {
     let ReaderArguments { who, from, size, put } = arguments;
-    let value = Memory::new(size.0).value(size.0);
-    let mut room = vec![1; size.0];
+    let mut memory = Memory::new(size.0);
+    let value = memory.value(size.0);
     let mut rounds = |read: &mut dyn FnMut(&mut [u8]) -> Result<()>| -> Result<()> {
-        say("ready")?;
+        be_ready()?;
         for line in stdin().lock().lines() {
             line?;
-            room.fill(0);
+            memory.spoil(size.0);
             let begin = Instant::now();
-            read(&mut room)?;
+            read(memory.room(size.0))?;
             let took = begin.elapsed();
-            ensure!(room == value, "other bytes came than were put");
+            memory.check(size.0)?;
             say(&took.as_nanos().to_string())?;
         }
         Ok(())
@@ -105,46 +105,30 @@ fn dialect(who: Who) -> Option<Dialect> {
     }
 }
 
-fn say(line: &str) -> Result<()> {
-    let mut out = stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
-}
-
 /// The same, as seen by the one who starts it.
-pub(crate) struct Reader {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
+pub(crate) struct Reader(Worker);
 
 impl Reader {
-    /// Starts `words`, and waits until it is ready.
-    pub(crate) fn start(words: &[String], folder: &std::path::Path, name: &str) -> Result<Self> {
-        let (child, input, output) = Child::piped(words, folder, name)?;
-        let mut reader = Self { child, input, output: BufReader::new(output) };
-        let line = reader.line()?;
-        ensure!(line == "ready", "the reader said {line:?}");
-        Ok(reader)
+    /// Starts it, and waits until it is ready; `on` goes before its command.
+    pub(crate) fn start(on: Vec<String>, what: &ReaderArguments, folder: &Path) -> Result<Self> {
+        let words = [on, super::own(what.words())?].concat();
+        Ok(Self(Worker::start(&words, folder, "reader")?))
     }
 
     /// Lets it read.
     pub(crate) fn begin(&mut self) -> Result<()> {
-        Ok(self.input.write_all(b"read\n")?)
+        self.0.tell("read")
     }
 
     /// How long it took.
     pub(crate) fn took(&mut self) -> Result<Duration> {
-        Ok(Duration::from_nanos(self.line()?.parse()?))
+        Ok(Duration::from_nanos(self.0.answer()?.parse()?))
     }
+}
 
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        // Longer lines are no lines of ours.
-        (&mut self.output).take(100).read_line(&mut line)?;
-        if line.is_empty() {
-            bail!("the reader ended: {}", self.child.said().trim());
-        }
-        Ok(line.trim().to_owned())
-    }
+/// Lets all read at the same moment; how long it took until the last one was done.
+pub(crate) fn together(readers: &mut [Reader]) -> Result<Duration> {
+    readers.iter_mut().try_for_each(Reader::begin)?;
+    let took = readers.iter_mut().map(Reader::took).collect::<Result<Vec<_>>>()?;
+    Ok(took.into_iter().max().unwrap_or_default())
 }
