@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Brings the peers that `make bench` measures beside RamPuddle: memcached and Redis
-# with the tools that count (strace, valgrind), where this is Debian and we are root;
-# Mooncake Store as a Python environment below target/. Does nothing for what is
-# there already.
+# with the tools that count and measure (strace, valgrind, fio), where this is Debian
+# and we are root; Mooncake Store as a Python environment below target/. Does nothing
+# for what is there already.
 #
 # What cannot be had is named here and in the tables, and the bench goes on without.
 set -uo pipefail
@@ -15,7 +15,8 @@ mkdir -p target/peers
 
 # Package of Debian by the program it brings.
 missing=()
-for pair in memcached:memcached redis-server:redis-server strace:strace valgrind:valgrind; do
+for pair in memcached:memcached redis-server:redis-server strace:strace valgrind:valgrind \
+  fio:fio; do
   command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
 done
 # Libraries that Mooncake Store is linked to.

@@ -11,6 +11,7 @@ use crate::links::LinksArguments;
 use crate::mix::MixArguments;
 use crate::rounds::Plan;
 use crate::sample::Effort;
+use crate::thesis::ThesisArguments;
 
 /// Bytes that each row moves in a round.
 const ROUND_BYTES: Size = Size(64 << 20);
@@ -41,6 +42,8 @@ pub(crate) enum Bench {
     Links(LinksArguments),
     /// Small values read beside large ones, from one server
     Mix(MixArguments),
+    /// Memory of others beside the local disk, for one reader and for many
+    Thesis(ThesisArguments),
     /// A reader on one of the hosts; others start it
     #[command(hide = true, name = reader::COMMAND)]
     HostReader(ReaderArguments),

@@ -46,6 +46,7 @@ mod statistics;
 mod subject;
 mod table;
 mod text_peer;
+mod thesis;
 mod wire;
 
 use std::process::ExitCode;
@@ -74,6 +75,7 @@ fn run(bench: &Bench) -> Result<ExitCode> {
         Bench::All(everything) => return run_all::run(everything),
         Bench::Links(arguments) => return Ok(links::measure(arguments).print()),
         Bench::Mix(arguments) => return Ok(mix::measure(arguments).print()),
+        Bench::Thesis(arguments) => return thesis::run(arguments),
         Bench::HostReader(arguments) => hosts::reader::run(arguments)?,
         Bench::HostGatherer(arguments) => hosts::gatherer::run(arguments)?,
         Bench::FloorServer { largest, folder } => floor::serve(*largest, folder)?,

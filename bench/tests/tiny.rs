@@ -107,6 +107,25 @@ fn small_values_are_read_beside_large_ones() {
 }
 
 #[test]
+fn memory_is_compared_with_the_disk_and_the_section_written_into_a_document() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let document = folder.path().join("performance.md");
+    std::fs::write(&document, "# Before\n\n## The thesis\n\nold\n\n## After\n").expect("written");
+    let path = folder.path().to_string_lossy();
+    let arguments = ["thesis", "--tiny", "--folder", &path, "--document"];
+    let (code, said) = run(&[&arguments[..], &[&document.to_string_lossy()]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let document = std::fs::read_to_string(document).expect("written");
+    assert!(document.starts_with("# Before\n\n## The thesis\n\nThe project"), "{document}");
+    assert!(document.ends_with("\n\n## After\n") && !document.contains("old"), "{document}");
+    assert!(!document.contains('{') && !document.contains("failed"), "{document}");
+    assert_eq!(rows_of(&document, "local disk").len(), 2, "figures, and what they are\n{document}");
+    // By three ways; of memory that is mapped a copy and a view.
+    let rows: Vec<&str> = document.lines().filter(|it| it.starts_with("| RamPuddle, ")).collect();
+    assert!(rows.len() == 4 && rows.iter().all(|row| row.contains(" us")), "{document}");
+}
+
+#[test]
 fn what_is_no_bench_is_told_what_there_is() {
     for arguments in [
         &[][..],
