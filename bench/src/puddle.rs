@@ -105,9 +105,9 @@ fn command(
     socket: &FilePath,
     largest: usize,
 ) -> Result<Vec<String>> {
-    // The largest object, its successor, and the smaller ones; and a fourth of it is for
-    // views, of one that is being replaced and of its successor.
-    let pool = (8 * largest).max(POOL_BYTES).next_multiple_of(1 << 20).to_string();
+    // The largest object, its successor, and the smaller ones. A fourth of it may be
+    // held by views, of which some are of a value that was replaced since.
+    let pool = (12 * largest).max(POOL_BYTES).next_multiple_of(1 << 20).to_string();
     let socket = socket.display().to_string();
     let binary = binary()?.display().to_string();
     let cluster = [&binary, "--cluster", CLUSTER, "--discovery", discovery, "serve"];
