@@ -9,10 +9,11 @@ use crate::Field;
 ///
 /// `time` is a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks
 /// and Consistent Snapshots", 2014): 48 bits of milliseconds since 1970, then
-/// a 16-bit counter. Clients draw versions; servers never do.
+/// 16 bits of its fraction and a counter within that. Clients draw versions; servers never do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version {
-    /// Milliseconds since 1970 in the upper 48 bits, a counter in the lower 16.
+    /// Milliseconds since 1970 in the upper 48 bits; in the lower 16 the fraction of
+    /// one, as far as the writer's clock knows it, and a counter.
     pub time: u64,
     /// Drawn at random by each writing client.
     pub writer: u64,

@@ -107,12 +107,8 @@ impl Copies {
 
     /// Whether no server has the value, and one holds a greater version.
     pub(super) fn is_only_overtaken(&self) -> bool {
-        self.stored().next().is_none() && self.is_overtaken()
-    }
-
-    /// Whether a server holds a greater version.
-    pub(super) fn is_overtaken(&self) -> bool {
-        self.taken.iter().any(|taken| matches!(taken.copy, Copy::Overtaken { .. }))
+        let is_overtaken = |taken: &Taken| matches!(taken.copy, Copy::Overtaken { .. });
+        self.stored().next().is_none() && self.taken.iter().any(is_overtaken)
     }
 
     /// Whether a server that failed may have the value all the same.

@@ -40,8 +40,8 @@ impl Client {
             let key = check_name(name)?;
             let operation = &Operation::begin(self.core());
             let mut clocks_compared = false;
-            for draw in 0..REDRAWS_MAX {
-                match delete_once(operation, &key, draw > 0).await {
+            for _ in 0..REDRAWS_MAX {
+                match delete_once(operation, &key).await {
                     Ok(Some(report)) => return Ok(report),
                     Ok(None) => {}
                     Err(Error::Refused { status: Status::Clock, .. }) if !clocks_compared => {
@@ -120,14 +120,9 @@ impl Deletion<'_> {
     }
 }
 
-/// `None` = no owner took the delete, or it removed nothing, or `is_again` is false, and
-/// there is a later write: draw again. It may have been acked before the delete began;
-/// behind the second draw it is a writer's who goes on.
-async fn delete_once(
-    operation: &Operation,
-    key: &Bytes,
-    is_again: bool,
-) -> Result<Option<DeleteReport>, Error> {
+/// `None` = no owner took the delete, or it removed nothing, and there is a later
+/// write: draw again.
+async fn delete_once(operation: &Operation, key: &Bytes) -> Result<Option<DeleteReport>, Error> {
     let view = operation.views.current();
     let places = Places::of(&view, key);
     if places.all().is_empty() {
@@ -158,9 +153,7 @@ async fn delete_once(
     let errors: Vec<&Error> = errors.collect();
     let mut problems: Vec<String> = errors.iter().map(ToString::to_string).collect();
     // A client whose clock is behind must not say that there is no object.
-    let have = told.iter().map(|(server, _)| Arc::clone(server)).collect();
-    if (applied == 0 && older > 0) || (is_there && !(existed && is_again)) {
-        drop_displaced(operation, key, displaced, Default::default(), have).await;
+    if (applied == 0 && older > 0) || (!existed && is_there) {
         return Ok(None);
     }
     if applied == 0 {
@@ -179,6 +172,7 @@ async fn delete_once(
     }
     // An owner that missed the delete may serve what it has; a reader that finds
     // stripes missing asks all owners, and learns of the delete.
+    let have = told.iter().map(|(server, _)| Arc::clone(server)).collect();
     drop_displaced(operation, key, displaced, Default::default(), have).await;
     let now_ms = operation.clocks().now_ms();
     let owners = places.owners(replicas).len();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join;
+use futures_util::FutureExt;
+use futures_util::future::try_join;
 use rampuddle_protocol::limits::VALUE_BYTES_MAX;
 use rampuddle_protocol::{RowFlags, SetId, crc32c, crc32c_combine};
 
@@ -330,7 +331,9 @@ impl Put {
             self.write_stripes(first, source, &mut uploaded, &mut cleanup).await?;
             self.secure(&mut uploaded).await
         };
-        if let (Err(error), ()) = join(stored, self.look_before()).await {
+        // An error ends the look.
+        let looked = self.look_before().map(Ok);
+        if let Err(error) = try_join(stored, looked).await {
             cleanup.run(&self.operation).await;
             return Err(error);
         }

@@ -70,7 +70,7 @@ impl Put {
     /// every owner holds a greater one already.
     pub(super) async fn write_head(&self, head: NewHead) -> Result<WrittenHead, Error> {
         let candidates = self.candidates(&self.key);
-        let (mut clocks_compared, mut was_split) = (false, false);
+        let mut clocks_compared = false;
         for _ in 0..REDRAWS_MAX {
             let version = self.operation.clocks().draw();
             let tag = Tag { version, ..head.tag };
@@ -78,16 +78,8 @@ impl Put {
             let copies = self.write_on_condition(&item, &candidates).await;
             let is_refused = self.condition == PutCondition::IfAbsent && is_refused(&copies);
             let is_final = copies.is_in_doubt() || is_refused;
-            // The greater one may have been acked before this put began, and the clock has
-            // seen it now. While some servers have this head, once is enough for that, and
-            // two writers do not go on for ever overtaking each other. With stripes it was
-            // looked at before, and another writer may have removed them with this head.
-            let is_split = self.condition == PutCondition::Always
-                && tag.stripe_bytes == 0
-                && copies.is_overtaken();
-            let may_redraw = copies.is_only_overtaken() || (is_split && !was_split);
-            if may_redraw && !is_final {
-                was_split |= is_split && copies.stored().next().is_some();
+            if copies.is_only_overtaken() && !is_final {
+                // Refused as older by all: the clock has seen the greater one.
                 continue;
             }
             if copies.is_only_ahead() && !clocks_compared {
