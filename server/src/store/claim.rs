@@ -213,8 +213,7 @@ impl Store {
     /// Gives a claim the checksum and the tag that stood behind its bytes.
     pub(crate) fn describe_claim(&mut self, id: EntryId, crc32c: u32, tag: &[u8]) {
         let entry = &mut self.slab[id];
-        entry.crc32c = crc32c;
-        entry.flags |= RowFlags::CHECKSUM;
+        entry.set_checksum(Some(crc32c));
         entry.set_tag(tag);
     }
 

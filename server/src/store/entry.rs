@@ -125,6 +125,15 @@ impl Entry {
         self.tag_bytes = tag.len() as u8;
     }
 
+    /// The checksum of the bytes given, or that they have none.
+    pub(crate) fn set_checksum(&mut self, crc32c: Option<u32>) {
+        self.flags = self.flags.without(RowFlags::CHECKSUM);
+        self.crc32c = crc32c.unwrap_or(0);
+        if crc32c.is_some() {
+            self.flags |= RowFlags::CHECKSUM;
+        }
+    }
+
     /// Version and checksum: what orders values of one key.
     pub(crate) fn rank(&self) -> (Version, u32) {
         (self.version, self.crc32c)

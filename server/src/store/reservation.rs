@@ -222,13 +222,7 @@ impl Store {
             self.abandon(entry);
             return Reply::of(Status::Corrupt);
         }
-        let value = &mut self.slab[entry];
-        value.flags = value.flags.without(RowFlags::CHECKSUM);
-        value.crc32c = 0;
-        if has_crc {
-            value.flags |= RowFlags::CHECKSUM;
-            value.crc32c = row.crc32c;
-        }
+        self.slab[entry].set_checksum(has_crc.then_some(row.crc32c));
         if let Err(refusal) = self.judge_claim(entry, &terms, now) {
             if refusal.outcome.status() != Status::Busy {
                 self.end_reservation(row.handle);

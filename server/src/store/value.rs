@@ -151,8 +151,7 @@ impl Store {
         }
         // From the first byte on, the checksum is no longer the value's.
         let entry = &mut self.slab[id];
-        entry.flags = entry.flags.without(RowFlags::CHECKSUM);
-        entry.crc32c = 0;
+        entry.set_checksum(None);
         reply.outcome.flags = reply.outcome.flags.without(RowFlags::CHECKSUM);
         reply.outcome.crc32c = 0;
         self.pin(id);
