@@ -97,10 +97,10 @@ fn a_run_of_everything_writes_a_document_with_its_plots() {
 }
 
 #[test]
-fn small_values_are_read_beside_large_ones() {
+fn small_values_are_read_beside_large_ones_however_short_the_time() {
     let arguments = ["--places", "loopback", "--size", "1M", "--repeats", "2", "--rounds", "1"];
     let (code, said) =
-        run(&[&["mix", "--streams", "2", "--seconds", "0.01"], &arguments[..]].concat());
+        run(&[&["mix", "--streams", "2", "--seconds", "0"], &arguments[..]].concat());
     assert_eq!(code, Some(0), "{said}");
     let rows = rows_of(&said, "loopback");
     assert!(rows.len() == 1 && !rows[0].contains("failed"), "{said}");
