@@ -1,5 +1,7 @@
 //! A small request that must always be answered soon.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 use std::{io::Read as _, io::Write as _, os::unix::net::UnixStream};
 
 use rampuddle_protocol::Status;
+use rustix::process::Pid;
 
 use crate::pattern::Pattern;
 use crate::raw::{Door, RawClient};
@@ -20,9 +23,10 @@ const BYTES: u64 = 256;
 /// A client of its own that gathers a small value again and again, and remembers
 /// the longest time to an answer.
 ///
-/// Beside it two threads of this process pass a byte to and fro over a socket:
-/// what these take without any server is the machine's own doing, and is granted
-/// on top of the bound.
+/// Time for which the server was ready to run and the system gave it no processor is
+/// none of its doing, and is not counted. Beside it two threads of this process pass a
+/// byte to and fro over a socket: what these take without any server is the machine's
+/// own doing, too, and is granted on top of the bound.
 #[derive(Debug)]
 pub struct Canary {
     server: Watch,
@@ -39,7 +43,9 @@ impl Canary {
         let bytes = Pattern(1).bytes(0, BYTES);
         let outcome = client.create(KEY, 0, &bytes);
         assert!(matches!(outcome.status(), Status::Ok | Status::Exists), "{outcome:?}");
-        let server = Watch::start(move || {
+        let process = door.process();
+        let denied = move || process.map_or(Duration::ZERO, denied);
+        let server = Watch::start(denied, move || {
             let (outcome, found) = client.gather(KEY, 0, BYTES);
             assert!(outcome.status() == Status::Ok && found == bytes, "canary: {outcome:?}");
         });
@@ -48,10 +54,13 @@ impl Canary {
             let mut byte = [0];
             while far.read_exact(&mut byte).and_then(|()| far.write_all(&byte)).is_ok() {}
         });
-        let machine = Watch::start(move || {
-            let mut byte = [7];
-            near.write_all(&byte).and_then(|()| near.read_exact(&mut byte)).expect("an echo");
-        });
+        let machine = Watch::start(
+            || Duration::ZERO,
+            move || {
+                let mut byte = [7];
+                near.write_all(&byte).and_then(|()| near.read_exact(&mut byte)).expect("an echo");
+            },
+        );
         Self { server, machine }
     }
 
@@ -87,24 +96,29 @@ struct Watch {
 
 #[derive(Debug)]
 struct State {
-    began: Instant,
     longest: Duration,
     answers: u64,
 }
 
 impl Watch {
-    fn start(mut one: impl FnMut() + Send + 'static) -> Self {
-        let state = State { began: Instant::now(), longest: Duration::ZERO, answers: 0 };
+    /// `denied` says what so far is not counted.
+    fn start(
+        denied: impl Fn() -> Duration + Send + 'static,
+        mut one: impl FnMut() + Send + 'static,
+    ) -> Self {
+        let state = State { longest: Duration::ZERO, answers: 0 };
         let state = Arc::new(Mutex::new(state));
         let ends = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let (state, ends) = (Arc::clone(&state), Arc::clone(&ends));
             move || {
                 while !ends.load(Ordering::Relaxed) {
-                    lock(&state).began = Instant::now();
+                    let (denied_before, began) = (denied(), Instant::now());
                     one();
+                    let took =
+                        began.elapsed().saturating_sub(denied().saturating_sub(denied_before));
                     let mut state = lock(&state);
-                    state.longest = state.longest.max(state.began.elapsed());
+                    state.longest = state.longest.max(took);
                     state.answers += 1;
                     drop(state);
                     // A canary that never rests would be the load itself.
@@ -135,6 +149,17 @@ impl Watch {
             self.answers() >= answers
         });
     }
+}
+
+/// For how long the threads of a process were ready to run, and did not.
+fn denied(process: Pid) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero()));
+    let of_thread = |folder: PathBuf| {
+        let times = fs::read_to_string(folder.join("schedstat")).ok()?;
+        times.split(' ').nth(1)?.parse::<u64>().ok()
+    };
+    let folders = threads.into_iter().flatten().flatten().map(|thread| thread.path());
+    Duration::from_nanos(folders.filter_map(of_thread).sum())
 }
 
 fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {

@@ -201,10 +201,11 @@ impl ServerProcess {
     /// How to reach it.
     pub fn door(&self, transport: Transport) -> Door {
         let cluster = self.options.cluster.clone();
-        match transport {
+        let door = match transport {
             Transport::Tcp => Door::tcp(self.address, cluster),
             Transport::Unix => Door::unix(self.folder().join("socket"), cluster),
-        }
+        };
+        door.of_process(self.pid())
     }
 
     /// A client that has shaken hands.

@@ -14,6 +14,7 @@ use rampuddle_protocol::{
     Status, prove, verify,
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::Pid;
 use socket2::{Domain, Socket, Type};
 
 use super::answer::Answer;
@@ -48,17 +49,18 @@ pub struct Door {
     place: Place,
     cluster: String,
     receive_buffer: Option<usize>,
+    process: Option<Pid>,
 }
 
 impl Door {
     /// A server that listens on TCP.
     pub fn tcp(address: SocketAddr, cluster: String) -> Self {
-        Self { place: Place::Tcp(address), cluster, receive_buffer: None }
+        Self { place: Place::Tcp(address), cluster, receive_buffer: None, process: None }
     }
 
     /// A server that listens on a unix socket.
     pub fn unix(path: PathBuf, cluster: String) -> Self {
-        Self { place: Place::Unix(path), cluster, receive_buffer: None }
+        Self { place: Place::Unix(path), cluster, receive_buffer: None, process: None }
     }
 
     /// Connections whose system keeps few received bytes, so that a reader that
@@ -67,6 +69,18 @@ impl Door {
     pub fn with_small_buffer(mut self) -> Self {
         self.receive_buffer = Some(32 * 1024);
         self
+    }
+
+    /// The same, which is this process.
+    #[must_use]
+    pub fn of_process(mut self, process: Pid) -> Self {
+        self.process = Some(process);
+        self
+    }
+
+    /// Its process, if that is known.
+    pub fn process(&self) -> Option<Pid> {
+        self.process
     }
 
     /// The same server, taken for one of another cluster.
