@@ -12,10 +12,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use rampuddle_protocol::burst_bytes;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags, recvmsg,
     sockopt,
 };
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop::consume_budget;
@@ -99,6 +101,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 /// longer than a small answer.
 const SPIN: Duration = Duration::from_micros(50);
 
+/// Bytes that are sent at once where no system says how many.
+const BURST_BYTES: usize = 64 << 10;
+
 /// A connected socket.
 pub struct Stream {
     inner: Inner,
@@ -163,6 +168,16 @@ impl Stream {
 
     fn of(inner: Inner) -> Self {
         Self { inner, is_quick: false }
+    }
+
+    /// Bytes that the system sends at once now: who writes much writes a multiple. Asks
+    /// the system: it is less for a connection that has not moved much yet.
+    pub(crate) fn burst_bytes(&self) -> usize {
+        let segment = match &self.inner {
+            Inner::Tcp(stream) => SockRef::from(stream).tcp_mss().ok(),
+            Inner::Unix(_) | Inner::Other(_) => None,
+        };
+        segment.map_or(BURST_BYTES, |bytes| burst_bytes(bytes) as usize)
     }
 
     /// Reads what is there into `slices` in order, waiting for at least one

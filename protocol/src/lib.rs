@@ -34,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod burst;
 #[doc(hidden)]
 pub mod canary;
 mod checksum;
@@ -53,6 +54,7 @@ mod trailer;
 mod version;
 
 pub use answer::{InfoRow, MappedRow, Outcome, SharedRow, StatRow};
+pub use burst::burst_bytes;
 pub use checksum::{Checksum, crc32c, crc32c_combine, self_test};
 pub use field::{Field, Layout};
 pub use flags::{FrameFlags, RowFlags};

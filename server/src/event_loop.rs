@@ -27,6 +27,8 @@ const SHARED_TURN_BYTES: u64 = 128 * KIB;
 const LONE_TURN_BYTES: u64 = 1024 * KIB;
 /// A connection with less than this to move goes before those with more.
 const SMALL_BYTES: u64 = 128 * KIB;
+/// Less than this is left for the next turn: it costs about as much as a full packet.
+const LEAST_BYTES: u64 = 64 * KIB;
 /// Events taken from the system at once.
 const EVENTS_MAX: usize = 256;
 /// Connections accepted in one turn.
@@ -355,6 +357,9 @@ impl EventLoop {
             }
             let steps = self.core.store.steps() - steps_before;
             left = left.saturating_sub(steps * STEP_COST_BYTES);
+            if left < LEAST_BYTES {
+                break;
+            }
         }
         match peer.connection.as_ref().and_then(Connection::over) {
             Some(over) => self.close(number, over),
@@ -554,6 +559,9 @@ impl Peer {
     /// Sends what there is; returns the bytes that left.
     fn send(&mut self, core: &mut Core, budget: u64) -> io::Result<u64> {
         let Some(connection) = &mut self.connection else { return Ok(0) };
+        let has_much = connection.backlog_bytes() > SMALL_BYTES;
+        let burst = if has_much { self.socket.burst_bytes() } else { 1 };
+        let budget = if budget < burst { budget } else { budget - budget % burst };
         match connection
             .send_with(core, budget, |slices, descriptor| self.socket.write(slices, descriptor))
         {

@@ -12,11 +12,13 @@ use std::{fs, os::unix::net::UnixStream as StdUnixStream};
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use rampuddle_protocol::burst_bytes;
 use rustix::fs::{Mode, fchmod};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, bind, listen, sendmsg, socket_with, sockopt,
 };
+use socket2::SockRef;
 
 use crate::error::StartError;
 
@@ -149,6 +151,14 @@ impl Socket {
     /// Whether the peer is on this machine, and can be given descriptors.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Unix(_))
+    }
+
+    /// Bytes that the system sends as one packet at most; 1 where that does not matter.
+    pub(crate) fn burst_bytes(&self) -> u64 {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).tcp_mss().map_or(1, burst_bytes),
+            Self::Unix(_) => 1,
+        }
     }
 
     /// Sends bytes, and a descriptor with the first of them.

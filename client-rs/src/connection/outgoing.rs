@@ -20,8 +20,9 @@ const DOING: &str = "taking a request";
 const SLICES_MAX: usize = 64;
 
 /// Bytes whose checksum is computed when they were written, while the server takes
-/// them: few enough that they are in the processor's cache still.
-const STRETCH_BYTES: usize = 512 << 10;
+/// them, in packets as full as they can be: few enough that they are in the
+/// processor's cache still.
+const STRETCH_BURSTS: usize = 3;
 /// The last bytes, which leave together with the trailer.
 const TAIL_BYTES: usize = 16 << 10;
 
@@ -172,10 +173,11 @@ impl Connection {
         let total = bytes.len() + Trailer::BYTES + tag.len();
         assert_eq!(total as u64, self.queued_payload, "payload must be as long as its rows state");
         self.begin(DOING)?;
-        let mut end = 0;
+        let (stretch, mut end) = (STRETCH_BURSTS * self.stream.burst_bytes(), 0);
         while end + TAIL_BYTES < bytes.len() {
-            let begin = end;
-            end = (begin + STRETCH_BYTES).min(bytes.len() - TAIL_BYTES);
+            // The head of the request leaves with the first one.
+            let (begin, room) = (end, stretch.saturating_sub(self.out.len()).max(1));
+            end = (begin + room).min(bytes.len() - TAIL_BYTES);
             self.write(&[&bytes[begin..end]]).await?;
             late.checksum.reach(end);
         }
