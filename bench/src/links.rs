@@ -48,6 +48,9 @@ pub(crate) struct LinksArguments {
     /// Rounds
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Read as a stream, in order
+    #[arg(long)]
+    streamed: bool,
 }
 
 /// What becomes of the links.
@@ -95,6 +98,7 @@ impl LinksArguments {
             harms: Vec::new(),
             who: vec![Who::Puddle, Who::Memcached, Who::Redis],
             rounds: 3,
+            streamed: false,
         };
         if !is_quick {
             return full;
@@ -162,7 +166,8 @@ fn together(arguments: &LinksArguments, who: Who, hosts: usize, harm: Harm) -> R
         }
     };
     let start = |host: usize, put: Option<u8>| {
-        let what = ReaderArguments { who, from: url.clone(), size: arguments.size, put };
+        let LinksArguments { size, streamed, .. } = *arguments;
+        let what = ReaderArguments { who, from: url.clone(), size, put, streamed };
         Reader::start(network.on(host), &what, folder.path())
     };
     // It is written before the links are shaped: that is not what is measured.

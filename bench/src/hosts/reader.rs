@@ -36,6 +36,9 @@ pub(crate) struct ReaderArguments {
     /// Write the value first, in so many copies
     #[arg(long)]
     pub(crate) put: Option<u8>,
+    /// Read it as a stream
+    #[arg(long)]
+    pub(crate) streamed: bool,
 }
 
 impl ReaderArguments {
@@ -45,6 +48,7 @@ impl ReaderArguments {
         let mut words = vec![COMMAND.to_owned()];
         words.extend(["--who", &who, "--from", &self.from, "--size", &size].map(str::to_owned));
         words.extend(self.put.iter().flat_map(|copies| ["--put".to_owned(), copies.to_string()]));
+        words.extend(self.streamed.then(|| "--streamed".to_owned()));
         words
     }
 }
@@ -57,7 +61,7 @@ fn value_name(who: Who) -> String {
 /// Says "ready", reads for each line that comes, and says how many nanoseconds that
 /// took.
 pub(crate) fn run(arguments: &ReaderArguments) -> Result<()> {
-    let ReaderArguments { who, from, size, put } = arguments;
+    let ReaderArguments { who, from, size, put, streamed } = arguments;
     let mut memory = Memory::new(size.0);
     let value = memory.value(size.0);
     let mut rounds = |read: &mut dyn FnMut(&mut [u8]) -> Result<()>| -> Result<()> {
@@ -92,7 +96,11 @@ pub(crate) fn run(arguments: &ReaderArguments) -> Result<()> {
         ensure!(!report.is_short(), "the put has too few copies");
     }
     rounds(&mut |room| {
-        let got = runtime.block_on(client.get_into(NAME, room, &GetOptions::default()))?;
+        let (mut writer, options) = (std::io::Cursor::new(&mut *room), GetOptions::default());
+        let got = match streamed {
+            true => runtime.block_on(client.get_to(NAME, &mut writer, None, &options))?,
+            false => runtime.block_on(client.get_into(NAME, room, &options))?,
+        };
         got.context("the object is gone").map(drop)
     })
 }

@@ -47,7 +47,13 @@ impl Scene {
         let small = Gatherer::start(on(SMALL), &url, folder.path())?;
         let stream = |host| {
             let (from, put) = (url.clone(), (host == FIRST).then_some(1));
-            let what = ReaderArguments { who: Who::Puddle, from, size: arguments.size, put };
+            let what = ReaderArguments {
+                who: Who::Puddle,
+                from,
+                size: arguments.size,
+                put,
+                streamed: false,
+            };
             Reader::start(on(host), &what, folder.path())
         };
         let streams = clients[1..].iter().map(|&host| stream(host)).collect::<Result<_>>()?;

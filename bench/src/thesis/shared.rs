@@ -54,7 +54,8 @@ fn from(arguments: &ThesisArguments, servers: usize) -> Result<Vec<(usize, f64)>
     let (_servers, url) = hosts::serve(&network, servers, pool, folder.path())?;
     let start = |number: usize| {
         let (from, put) = (url.clone(), (number == 0).then_some(copies as u8));
-        let what = ReaderArguments { who: Who::Puddle, from, size: arguments.size, put };
+        let what =
+            ReaderArguments { who: Who::Puddle, from, size: arguments.size, put, streamed: false };
         Reader::start(network.on(servers + 1 + number), &what, folder.path())
     };
     let mut readers = (0..most).map(start).collect::<Result<Vec<_>>>()?;

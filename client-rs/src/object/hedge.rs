@@ -2,10 +2,15 @@
 //! Barroso, "The tail at scale", 2013.
 //!
 //! Who reads a large object asks many servers at once, and is done with the last of
-//! them: one slow link must not decide how long it takes. So once nothing else is left
-//! to ask for, a piece that takes much longer than others is asked of another server,
-//! too; whichever is there first wins, and the other connection is closed. What that
-//! costs comes out of the budget of retries.
+//! them: one slow link must not decide how long it takes. So a piece that takes much
+//! longer than others is asked of another server, too, when its *turn* has come;
+//! whichever is there first wins, and the other connection is closed. What that costs
+//! comes out of the budget of retries.
+//!
+//! | who reads | a piece's turn comes when |
+//! |---|---|
+//! | into memory, in any order | nothing else is left to ask for |
+//! | a stream, in order | it is the one that the writer waits for: nothing can take its place, and all others wait for it, too |
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,10 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::operation::Operation;
+use super::ranks::answers;
 use super::read::{Piece, Reading, Unread};
 use crate::server::Server;
 
@@ -33,11 +40,26 @@ const SLOW_PIECE_TIMES: u32 = 2;
 #[derive(Debug, Default)]
 pub(super) struct Course {
     /// This one last.
-    pub(super) avoids: Option<Arc<str>>,
+    avoids: Option<Arc<str>>,
+    /// Those that were outrun lately behind others: who reads in order is held up by a
+    /// slow one, and who does not has use for it.
+    is_in_order: bool,
     asked: Mutex<Option<Asked>>,
 }
 
 impl Course {
+    /// Puts those in front that are to be asked first.
+    pub(super) fn sort(&self, operation: &Operation, servers: &mut [Arc<str>]) {
+        servers.sort_by_cached_key(|name| {
+            let server = operation.servers.server(name).ok().filter(|_| self.is_in_order);
+            // One that may give no answer at all is worse than one that is slow.
+            let is_silent =
+                server.as_ref().is_some_and(|it| it.is_slow() || !answers(operation, name));
+            let is_outrun = server.is_some_and(|server| server.is_passed_over());
+            (self.avoids.as_ref() == Some(name), is_silent, is_outrun)
+        });
+    }
+
     /// Notes who is asked now.
     pub(super) fn asks(&self, operation: &Operation, server: &str) {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Asked::now(operation, server);
@@ -51,20 +73,62 @@ impl Course {
 /// The slow pieces of one read.
 #[derive(Debug)]
 pub(super) struct Hedging {
-    /// Connections that nothing else is left for.
-    spare: Semaphore,
+    turns: Turns,
     /// How long pieces take, in nanoseconds; 0 = none is done yet.
     usual_ns: AtomicU64,
+    is_known: Notify,
+}
+
+/// Whose turn it is.
+#[derive(Debug)]
+enum Turns {
+    /// Anybody's, for each connection that nothing else is left for.
+    Spare(Semaphore),
+    /// That of the piece with this number, and of those before it.
+    Awaited(watch::Sender<u64>),
+}
+
+impl Turns {
+    async fn of(&self, number: u64) {
+        match self {
+            Self::Spare(connections) => {
+                connections.acquire().await.expect("it is never closed").forget();
+            }
+            Self::Awaited(awaited) => {
+                let is_there = |now: &u64| *now >= number;
+                awaited.subscribe().wait_for(is_there).await.expect("its sender is here");
+            }
+        }
+    }
 }
 
 impl Hedging {
-    pub(super) fn new() -> Self {
-        Self { spare: Semaphore::new(0), usual_ns: AtomicU64::new(0) }
+    /// Of a read whose pieces come in any order.
+    pub(super) fn in_any_order() -> Self {
+        Self::new(Turns::Spare(Semaphore::new(0)))
+    }
+
+    /// Of a read whose pieces are wanted one after the other.
+    pub(super) fn in_order() -> Self {
+        Self::new(Turns::Awaited(watch::Sender::new(0)))
+    }
+
+    fn new(turns: Turns) -> Self {
+        Self { turns, usual_ns: AtomicU64::new(0), is_known: Notify::new() }
     }
 
     /// A connection is free, and nothing else is left to ask for.
     pub(super) fn spares(&self) {
-        self.spare.add_permits(1);
+        if let Turns::Spare(connections) = &self.turns {
+            connections.add_permits(1);
+        }
+    }
+
+    /// The writer has taken all pieces before this one, and waits.
+    pub(super) fn awaits(&self, number: u64) {
+        if let Turns::Awaited(awaited) = &self.turns {
+            awaited.send_replace(number);
+        }
     }
 
     /// Reads a piece into `out`, from two servers if it takes long.
@@ -74,46 +138,77 @@ impl Hedging {
         piece: &Piece,
         out: &mut [u8],
     ) -> Result<(), Unread> {
-        let (began, course) = (Instant::now(), Course::default());
-        let buffer = {
-            let mut first = pin!(reading.piece(piece, &mut *out, &course));
-            tokio::select! {
-                biased;
-                read = &mut first => {
-                    self.note(began.elapsed());
-                    return read;
-                }
-                () = self.is_slow(began), if reading.has_choice() => {}
-            }
-            let operation = reading.operation;
-            let memory = operation.servers.access().buffers.take(piece.bytes);
-            let (Some(slow), Ok(mut buffer)) = (course.take_asked(), memory) else {
-                return first.await;
-            };
-            if !operation.retries.try_spend() {
-                return first.await;
-            }
-            let avoids = Some(Arc::clone(slow.server.name()));
-            let course = Course { avoids, ..Course::default() };
-            {
-                // Seldom: those that are not slow need not have room for it.
-                let mut second = Box::pin(reading.piece(piece, &mut buffer, &course));
-                tokio::select! {
-                    biased;
-                    read = &mut first => match read {
-                        Ok(()) => return Ok(()),
-                        Err(_) => second.await?,
-                    },
-                    read = &mut second => match read {
-                        Ok(()) => slow.was_outrun(),
-                        Err(_) => return first.await,
-                    },
-                }
-            }
-            buffer
+        let course = &self.course(None);
+        let first = async { reading.piece(piece, &mut *out, course).await.map(|()| None) };
+        let second = |course: Course| async move {
+            let mut buffer = reading.memory(piece)?;
+            reading.piece(piece, &mut buffer, &course).await?;
+            Ok(Some(buffer))
         };
-        out.copy_from_slice(&buffer);
+        if let Some(buffer) = self.first_of(reading, (0, course), first, second).await? {
+            out.copy_from_slice(&buffer);
+        }
         Ok(())
+    }
+
+    /// Reads the piece of this number into memory of its own, from two servers if it
+    /// takes long.
+    pub(super) async fn new_piece(
+        &self,
+        reading: &Reading<'_>,
+        piece: &Piece,
+        number: u64,
+    ) -> Result<Bytes, Unread> {
+        let course = &self.course(None);
+        let first = reading.new_piece(piece, course);
+        let second = |course| async move { reading.new_piece(piece, &course).await };
+        self.first_of(reading, (number, course), first, second).await
+    }
+
+    fn course(&self, avoids: Option<Arc<str>>) -> Course {
+        let is_in_order = matches!(self.turns, Turns::Awaited(_));
+        Course { avoids, is_in_order, asked: Mutex::default() }
+    }
+
+    /// Waits for the first read of a piece, and for a second one, too, when that is slow.
+    async fn first_of<T, S: Future<Output = Result<T, Unread>>>(
+        &self,
+        reading: &Reading<'_>,
+        (number, course): (u64, &Course),
+        first: impl Future<Output = Result<T, Unread>>,
+        second: impl FnOnce(Course) -> S,
+    ) -> Result<T, Unread> {
+        let (began, mut first) = (Instant::now(), pin!(first));
+        tokio::select! {
+            biased;
+            read = &mut first => {
+                self.note(began.elapsed());
+                return read;
+            }
+            () = self.is_slow(began, number), if reading.has_choice() => {}
+        }
+        let Some(slow) = course.take_asked().filter(|_| reading.operation.retries.try_spend())
+        else {
+            return first.await;
+        };
+        let course = self.course(Some(Arc::clone(slow.server.name())));
+        // Seldom: those that are not slow need not have room for it.
+        let mut second = Box::pin(second(course));
+        tokio::select! {
+            biased;
+            read = &mut first => match read {
+                Err(_) => second.await,
+                read => read,
+            },
+            read = &mut second => match read {
+                Ok(read) => {
+                    slow.was_outrun();
+                    slow.server.pass_over();
+                    Ok(read)
+                }
+                Err(_) => first.await,
+            },
+        }
     }
 
     fn note(&self, took: Duration) {
@@ -121,14 +216,24 @@ impl Hedging {
         let before = self.usual_ns.load(Ordering::Relaxed);
         let usual = if before == 0 { took } else { before - before / 8 + took / 8 };
         self.usual_ns.store(usual, Ordering::Relaxed);
+        self.is_known.notify_waiters();
     }
 
-    /// Waits until a connection is free for a piece, and that is slow.
-    async fn is_slow(&self, began: Instant) {
-        let permit = self.spare.acquire().await.expect("it is never closed");
-        permit.forget();
-        let usual = Duration::from_nanos(self.usual_ns.load(Ordering::Relaxed));
+    /// Waits until it is a piece's turn, and it is slow: by what others take.
+    async fn is_slow(&self, began: Instant, number: u64) {
+        self.turns.of(number).await;
+        let usual = Duration::from_nanos(self.usual_ns().await);
         sleep_until(began + SLOW_PIECE_MIN.max(usual * SLOW_PIECE_TIMES)).await;
+    }
+
+    async fn usual_ns(&self) -> u64 {
+        loop {
+            let known = self.is_known.notified();
+            match self.usual_ns.load(Ordering::Relaxed) {
+                0 => known.await,
+                usual_ns => return usual_ns,
+            }
+        }
     }
 }
 

@@ -39,6 +39,7 @@ mod report;
 mod sections;
 mod source;
 mod stat;
+mod stream;
 mod untold;
 mod variable;
 mod verifier;

@@ -1,20 +1,17 @@
 //! An object that is being read: its head, and the holds that keep it readable.
 
-use std::future::Future;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::future::{join, try_join};
-use futures_util::stream::{self, FuturesUnordered, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use futures_util::future::join;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::format::Tag;
 use super::head::{Head, Part, Wanted, find, find_greatest, find_wanted};
 use super::hedge::Hedging;
 use super::hold::Hold;
-use super::in_place::{InPlace, cut_parts};
+use super::in_place::InPlace;
 use super::operation::Operation;
 use super::ranks::answers;
 use super::read::{Piece, Reading, Unread, begin_of, pieces};
@@ -262,68 +259,6 @@ impl Opened {
         read_all(&reading, rest).await?;
         Ok(self.report(length, reading.served.list(), copied))
     }
-
-    /// Hands a range to `take` in order, piece by piece. While `take` is slow,
-    /// nothing is asked of servers that would wait for it.
-    pub(super) async fn stream<F: Future<Output = Result<(), Error>>>(
-        &self,
-        range: &Range<u64>,
-        options: &GetOptions,
-        mut take: impl FnMut(Bytes) -> F,
-    ) -> Result<GetReport, Stopped> {
-        let length = range.end - range.start;
-        if self.tag().is_inline() {
-            let parts = match self.in_place {
-                Some(_) => self.inline_parts(range, options).map_err(Stopped::Unread)?,
-                None => vec![self.head.inline.slice(range.start as usize..range.end as usize)],
-            };
-            for bytes in parts {
-                take(bytes).await.map_err(Stopped::Local)?;
-            }
-            let here = if self.in_place.is_some() { length } else { 0 };
-            return Ok(self.inline_report(length, here, options));
-        }
-        let (mut begin, pieces) = (begin_of(range), pieces(self.tag(), range));
-        let here = &AtomicU64::new(0);
-        let reading = &self.reading(options);
-        // A permit stands for the memory of a piece, from when it is asked for
-        // until it is taken.
-        let permits = Arc::new(Semaphore::new(PIECES_AT_ONCE));
-        let (sender, mut receiver) =
-            mpsc::unbounded_channel::<(Vec<Bytes>, u64, OwnedSemaphorePermit)>();
-        let read = async move {
-            let reads = stream::iter(pieces).map(|piece| {
-                let permits = Arc::clone(&permits);
-                async move {
-                    let permit = permits.acquire_owned().await.expect("never closed");
-                    let (parts, mapped) = reading.parts(self.in_place.as_ref(), &piece).await?;
-                    here.fetch_add(mapped, Ordering::Relaxed);
-                    Ok::<_, Unread>((parts, piece.bytes, permit))
-                }
-            });
-            let mut reads = std::pin::pin!(reads.buffered(PIECES_AT_ONCE));
-            while let Some(read) = reads.next().await {
-                let _ = sender.send(read.map_err(Stopped::Unread)?);
-            }
-            Ok(())
-        };
-        let write = async {
-            while let Some((parts, bytes, permit)) = receiver.recv().await {
-                let end = begin + bytes;
-                let from = range.start.max(begin) - begin;
-                let to = range.end.min(end) - begin;
-                for bytes in cut_parts(parts, from..to) {
-                    take(bytes).await.map_err(Stopped::Local)?;
-                }
-                drop(permit);
-                begin = end;
-            }
-            Ok(())
-        };
-        try_join(read, write).await?;
-        let here = here.load(Ordering::Relaxed).min(length);
-        Ok(self.report(length, reading.served.list(), here))
-    }
 }
 
 /// Why a read ended early.
@@ -345,7 +280,7 @@ async fn read_all(
 ) -> Result<(), Unread> {
     shuffle(reading.operation, &mut waiting);
     let at_once = waiting.len().min(PIECES_AT_ONCE);
-    let (hedging, waiting) = (&Hedging::new(), &Mutex::new(waiting));
+    let (hedging, waiting) = (&Hedging::in_any_order(), &Mutex::new(waiting));
     let next = move || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let one_after_the_other = || async move {
         while let Some((piece, slice)) = next() {

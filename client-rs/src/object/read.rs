@@ -16,6 +16,7 @@ use super::ranks::{Places, prefer};
 use super::report::Progress;
 use super::variable::BlockEntry;
 use super::verifier::Verifier;
+use crate::buffers::Buffer;
 use crate::connection::Connection;
 use crate::error::{Error, Misbehaviour};
 use crate::retry::Attempts;
@@ -165,14 +166,19 @@ impl Reading<'_> {
     }
 
     /// Reads a piece into memory of its own.
-    pub(super) async fn new_piece(&self, piece: &Piece) -> Result<Bytes, Unread> {
+    pub(super) async fn new_piece(&self, piece: &Piece, course: &Course) -> Result<Bytes, Unread> {
         if !self.is_stored_as_it_is(piece) {
-            return Ok(self.unpacked(piece, &Course::default()).await?.into());
+            return Ok(self.unpacked(piece, course).await?.into());
         }
-        let memory = self.operation.servers.access().buffers.take(piece.bytes);
-        let mut bytes = memory.map_err(|error| Unread::Failed(vec![error.to_string()]))?;
-        self.fetch(piece, &mut Room::Final(&mut bytes), &Course::default()).await?;
+        let mut bytes = self.memory(piece)?;
+        self.fetch(piece, &mut Room::Final(&mut bytes), course).await?;
         Ok(bytes.into_bytes())
+    }
+
+    /// Memory for a piece.
+    pub(super) fn memory(&self, piece: &Piece) -> Result<Buffer, Unread> {
+        let memory = self.operation.servers.access().buffers.take(piece.bytes);
+        memory.map_err(|error| Unread::Failed(vec![error.to_string()]))
     }
 
     /// Reads a piece of which blocks are compressed.
@@ -208,7 +214,7 @@ impl Reading<'_> {
         let (owners, others) = places.split(self.tag.replicas);
         let mut owners = owners.to_vec();
         prefer(self.operation, &mut owners);
-        owners.sort_by_key(|server| course.avoids.as_ref() == Some(server));
+        course.sort(self.operation, &mut owners);
         let first_block = piece.blocks.start % blocks_per_stripe(&self.tag);
         let blocks = self.blocks_of(piece);
         let mut verifier =

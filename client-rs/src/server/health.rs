@@ -29,6 +29,9 @@ use crate::error::{Error, Fate};
 /// The longest pauses before the first probe, and before any.
 const PROBE_FIRST: Duration = Duration::from_millis(100);
 const PROBE_LAST: Duration = Duration::from_secs(1);
+/// Pieces of streams that others are asked for first, after one of this server's came
+/// too late.
+const PASSES: u32 = 32;
 /// How long a retry waits for the next probe's word.
 const VERDICT_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -84,6 +87,19 @@ impl Server {
             tracing::info!(server = %self.name, "the server is slow: others are read from first");
         }
         self.probe_soon(&mut self.state(), Duration::ZERO);
+    }
+
+    /// Notes that another server was faster with a piece that somebody waited for:
+    /// streams ask others first for the next ones. One slow piece holds a stream up,
+    /// and asking twice costs what ten requests pay in.
+    pub(crate) fn pass_over(&self) {
+        self.passes_left.store(PASSES, Ordering::Relaxed);
+    }
+
+    /// Whether others are to be asked first for one more piece of a stream.
+    pub(crate) fn is_passed_over(&self) -> bool {
+        let less = |left: u32| left.checked_sub(1);
+        self.passes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// Notes that the server failed, and begins to probe it. `unreachable` says

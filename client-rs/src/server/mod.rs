@@ -7,7 +7,7 @@ mod share;
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub(crate) struct Server {
     activity: Arc<Activity>,
     /// Others were faster, and it has said nothing since.
     is_slow: AtomicBool,
+    /// Pieces of streams that others are asked for first.
+    passes_left: AtomicU32,
     /// Taken while the server is asked for its pool.
     sharing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -79,6 +81,7 @@ impl Server {
             verdicts: Notify::new(),
             activity: Arc::default(),
             is_slow: AtomicBool::new(false),
+            passes_left: AtomicU32::new(0),
             sharing: Default::default(),
             state: Mutex::default(),
         }

@@ -30,6 +30,7 @@ mod same_host_raw;
 mod scatter_gather;
 mod sets;
 mod slow_readers;
+mod slow_servers;
 mod stopping;
 mod strategies;
 mod trees;

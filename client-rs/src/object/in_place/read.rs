@@ -9,6 +9,7 @@ use tokio::task::yield_now;
 use super::places::Places;
 use super::{Assembly, InPlace};
 use crate::object::codec::{Codec, unpack};
+use crate::object::hedge::Hedging;
 use crate::object::opened::{Opened, PIECES_AT_ONCE, Stopped};
 use crate::object::read::{Piece, Reading, Unread, blocks_per_stripe};
 use crate::object::report::{GetOptions, Value};
@@ -146,22 +147,23 @@ impl Opened {
         in_place: &InPlace,
         had: &mut [(u64, Piece, Had<'_>)],
     ) -> Result<(), Stopped> {
-        let missing = |had: &Had<'_>| matches!(had, Had::Else(None));
-        let mut under_way = FuturesUnordered::new();
-        for (_, piece, had) in had.iter_mut().filter(|one| missing(&one.2)) {
-            under_way.push(async move {
-                let fetched = reading.new_piece_near(in_place, piece).await?;
-                *had = Had::Else(Some(fetched));
+        let hedging = &Hedging::in_any_order();
+        let mut missing = had.iter_mut().filter(|one| matches!(one.2, Had::Else(None)));
+        let mut fetch_next = || {
+            let (_, piece, had) = missing.next()?;
+            Some(async move {
+                *had = Had::Else(Some(reading.new_piece_near(in_place, piece, hedging).await?));
                 Ok::<(), Unread>(())
-            });
-            if under_way.len() == PIECES_AT_ONCE
-                && let Some(done) = under_way.next().await
-            {
-                done.map_err(Stopped::Unread)?;
-            }
-        }
+            })
+        };
+        let mut under_way = FuturesUnordered::new();
+        under_way.extend(std::iter::from_fn(&mut fetch_next).take(PIECES_AT_ONCE));
         while let Some(done) = under_way.next().await {
             done.map_err(Stopped::Unread)?;
+            match fetch_next() {
+                Some(next) => under_way.push(next),
+                None => hedging.spares(),
+            }
         }
         Ok(())
     }
@@ -245,10 +247,15 @@ impl Reading<'_> {
     }
 
     /// A piece in memory of its own, from this machine if it lies here.
-    async fn new_piece_near(&self, in_place: &InPlace, piece: &Piece) -> Result<Bytes, Unread> {
+    async fn new_piece_near(
+        &self,
+        in_place: &InPlace,
+        piece: &Piece,
+        hedging: &Hedging,
+    ) -> Result<Bytes, Unread> {
         match self.unpacked_here(in_place, piece).await? {
             Some(bytes) => Ok(bytes.into()),
-            None => self.new_piece(piece).await,
+            None => hedging.new_piece(self, piece, 0).await,
         }
     }
 
@@ -280,27 +287,25 @@ impl Reading<'_> {
         Ok(Some(bytes))
     }
 
-    /// A piece for somebody who writes it somewhere: slices of where it lies, compared
-    /// with its checksums, or memory of its own. Also how many of its bytes lie here.
-    pub(in crate::object) async fn parts(
+    /// A piece that lies here for somebody who writes it somewhere: slices of where it
+    /// lies, compared with its checksums, or memory of its own. Also how many of its
+    /// bytes lie here. `None` = it does not.
+    pub(in crate::object) async fn parts_here(
         &self,
-        in_place: Option<&InPlace>,
+        in_place: &InPlace,
         piece: &Piece,
-    ) -> Result<(Vec<Bytes>, u64), Unread> {
-        let Some(in_place) = in_place else {
-            return Ok((vec![self.new_piece(piece).await?], 0));
-        };
+    ) -> Result<Option<(Vec<Bytes>, u64)>, Unread> {
         let places = self.plain_places(in_place, piece);
-        match places.filter(|places| !self.verify || self.is_right(places, piece)) {
-            Some(places) => {
-                let mut assembly = Assembly::default();
-                assembly.push_places(&places);
-                self.served.add(places.server, piece.bytes);
-                self.progress.iter().for_each(|progress| progress.add(piece.bytes));
-                Ok(assembly.finish())
-            }
-            None => Ok((vec![self.new_piece_near(in_place, piece).await?], 0)),
-        }
+        let Some(places) = places.filter(|places| !self.verify || self.is_right(places, piece))
+        else {
+            let unpacked = self.unpacked_here(in_place, piece).await?;
+            return Ok(unpacked.map(|bytes| (vec![bytes.into()], 0)));
+        };
+        let mut assembly = Assembly::default();
+        assembly.push_places(&places);
+        self.served.add(places.server, piece.bytes);
+        self.progress.iter().for_each(|progress| progress.add(piece.bytes));
+        Ok(Some(assembly.finish()))
     }
 }
 
