@@ -51,7 +51,7 @@ impl Client {
                 return Ok(Comparison::Absent);
             };
             let mut source = Stripes::new(source, &operation.servers.access().buffers);
-            if source.length().is_some_and(|bytes| bytes != head.tag.object_bytes) {
+            if source.length().await.is_some_and(|bytes| bytes != head.tag.object_bytes) {
                 return Ok(Comparison::Different(stat_of(name, &head.tag, head.keep)));
             }
             if head.tag.variable_bytes > 0 {

@@ -76,7 +76,7 @@ impl Client {
             put.look_first().await?;
             let put = Arc::new(put);
             let mut stripes = Stripes::new(source, &put.operation.servers.access().buffers);
-            if let Some(total) = stripes.length() {
+            if let Some(total) = stripes.length().await {
                 put.check_length(total)?;
                 put.progress.iter().for_each(|progress| progress.set_total(total));
             }

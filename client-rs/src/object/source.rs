@@ -41,13 +41,16 @@ impl Stripes {
         Self { origin, buffers: Arc::clone(buffers) }
     }
 
-    /// The length of the source, if it is known before it is read.
-    pub(super) fn length(&self) -> Option<u64> {
+    /// The length of the source, if it is known before it is read. A file's is asked
+    /// for by a thread for blocking work: a file system far away may be slow to say.
+    pub(super) async fn length(&mut self) -> Option<u64> {
         match &self.origin {
             Origin::Bytes(bytes) => Some(bytes.len() as u64),
             Origin::File(path, _) => {
-                let found = std::fs::metadata(path).ok().filter(Metadata::is_file);
-                found.map(|found| found.len())
+                let path = path.clone();
+                let found = tokio::task::spawn_blocking(move || std::fs::metadata(path)).await;
+                let found = found.ok()?.ok().filter(Metadata::is_file)?;
+                Some(found.len())
             }
             Origin::Reader(_) | Origin::Ended => None,
         }
@@ -263,7 +266,9 @@ mod tests {
                 ];
                 for source in sources {
                     let what = format!("{source:?} of {bytes} by {length}");
+                    let is_known = !matches!(source, Source::Reader(_));
                     let (mut stripes, _) = stripes(source);
+                    assert_eq!(stripes.length().await, is_known.then_some(bytes as u64), "{what}");
                     let read = all_of(&mut stripes, length).await;
                     let lengths: Vec<usize> = read.iter().map(Bytes::len).collect();
                     let mut wanted = vec![length; bytes / length];
@@ -350,7 +355,7 @@ mod tests {
         let (path, content) = (pipe.clone(), all.clone());
         let writer = std::thread::spawn(move || std::fs::write(path, content).unwrap());
         let (mut piped, _) = stripes(Source::file(&pipe));
-        assert_eq!(piped.length(), None);
+        assert_eq!(piped.length().await, None);
         let read = all_of(&mut piped, 128 << 10).await;
         writer.join().unwrap();
         assert!(read.concat() == all);
