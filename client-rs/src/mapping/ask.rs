@@ -29,7 +29,8 @@ pub(crate) enum Mapped {
 impl Mapping {
     /// Asks where values lie, and has them kept there. `each` is told of every run
     /// in order: its row, and the key and the tag of a value whose first run it is.
-    /// All of them lie within the pool, and no two values of the answer have the
+    /// A server that keeps too much already is told first which holds have ended, if it
+    /// may not know of some. All of them lie within the pool, and no two values of the answer have the
     /// same memory unless the server lies.
     ///
     /// # Errors
@@ -52,7 +53,7 @@ impl Mapping {
             Question::WithSet(value) => (row.flags, key) = (RowFlags::SET, value),
             Question::Set(set) => row.set = set,
         }
-        let mut described = 0;
+        let (mut described, mut has_ended) = (0, false);
         loop {
             match self.ask_once(connection, row, key, &mut described, &mut each).await? {
                 Page::Last => break,
@@ -62,6 +63,12 @@ impl Mapping {
                     (row, key) = (MapRow { mapping, hold, cursor, ..MapRow::default() }, b"");
                 }
                 Page::Refused(status, version) => {
+                    let is_full = status == Status::Busy && kept.state == Holding::Asked;
+                    // What this process let go of just now keeps it from nothing.
+                    let may_ask_again = is_full && !std::mem::replace(&mut has_ended, true);
+                    if may_ask_again && self.end_now(connection).await? {
+                        continue;
+                    }
                     if kept.state == Holding::Asked {
                         kept.state = Holding::Nothing;
                     }

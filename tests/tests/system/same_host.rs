@@ -266,6 +266,34 @@ fn over_a_quarter_of_the_pool_reads_copy_and_are_right() {
 }
 
 #[test]
+fn a_view_that_was_let_go_leaves_room_for_the_next_one_at_once() {
+    let cluster = cluster(1, 64);
+    let writer = cluster.client();
+    // One thread, which gives nobody else a turn between letting go and asking.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let reader = runtime.block_on(Client::connect(cluster.client_options())).unwrap();
+    let options = GetOptions::default();
+    put(&cluster, &writer, "o", 0, 14 * MIB);
+    for salt in 1..6 {
+        let get = reader.get(b"o", &options);
+        let view = runtime.block_on(get).unwrap().unwrap();
+        assert!(view.is_mapped());
+        put(&cluster, &writer, "o", salt, 14 * MIB);
+        let again = async {
+            assert_bytes(&view, salt - 1, 14 * MIB);
+            drop(view);
+            reader.get(b"o", &options).await.unwrap().unwrap()
+        };
+        let again = runtime.block_on(again);
+        assert_eq!(again.report().mapped, 14 * MIB, "what was let go of keeps no room");
+        assert_bytes(&again, salt, 14 * MIB);
+        drop(again);
+    }
+    runtime.block_on(reader.cleaned_up());
+    assert_eq!(mapped_pages(&cluster, &writer), 0, "nothing is kept in the end");
+}
+
+#[test]
 fn who_asks_not_to_map_and_who_is_not_here_reads_copies() {
     let shared = cluster(1, 64);
     let client = shared.client();
