@@ -166,8 +166,7 @@ impl Hedging {
     }
 
     fn course(&self, avoids: Option<Arc<str>>) -> Course {
-        let is_in_order = matches!(self.turns, Turns::Awaited(_));
-        Course { avoids, is_in_order, asked: Mutex::default() }
+        Course { avoids, is_in_order: self.is_in_order(), asked: Mutex::default() }
     }
 
     /// Waits for the first read of a piece, and for a second one, too, when that is slow.
@@ -178,37 +177,47 @@ impl Hedging {
         first: impl Future<Output = Result<T, Unread>>,
         second: impl FnOnce(Course) -> S,
     ) -> Result<T, Unread> {
-        let (began, mut first) = (Instant::now(), pin!(first));
-        tokio::select! {
-            biased;
-            read = &mut first => {
-                self.note(began.elapsed());
-                return read;
-            }
-            () = self.is_slow(began, number), if reading.has_choice() => {}
-        }
-        let Some(slow) = course.take_asked().filter(|_| reading.operation.retries.try_spend())
-        else {
-            return first.await;
-        };
-        let course = self.course(Some(Arc::clone(slow.server.name())));
-        // Seldom: those that are not slow need not have room for it.
-        let mut second = Box::pin(second(course));
-        tokio::select! {
-            biased;
-            read = &mut first => match read {
-                Err(_) => second.await,
-                read => read,
-            },
-            read = &mut second => match read {
-                Ok(read) => {
-                    slow.was_outrun();
-                    slow.server.pass_over();
-                    Ok(read)
+        // The second is boxed: those that are not slow need not have room for it.
+        let instead = {
+            let (began, mut first) = (Instant::now(), pin!(first));
+            tokio::select! {
+                biased;
+                read = &mut first => {
+                    self.note(began.elapsed());
+                    return read;
                 }
-                Err(_) => first.await,
-            },
-        }
+                () = self.is_slow(began, number), if reading.has_choice() => {}
+            }
+            let Some(slow) = course.take_asked() else { return first.await };
+            let mut second = Box::pin(second(self.course(Some(Arc::clone(slow.server.name())))));
+            if reading.operation.retries.try_spend() {
+                return tokio::select! {
+                    biased;
+                    read = &mut first => match read {
+                        Err(_) => second.await,
+                        read => read,
+                    },
+                    read = &mut second => match read {
+                        Ok(read) => {
+                            slow.was_outrun();
+                            slow.server.pass_over();
+                            Ok(read)
+                        }
+                        Err(_) => first.await,
+                    },
+                };
+            }
+            if !self.is_in_order() || !slow.server.is_outrun() {
+                return first.await;
+            }
+            second
+        };
+        // What was asked of a server before it was outrun is given up there: a failover.
+        instead.await
+    }
+
+    fn is_in_order(&self) -> bool {
+        matches!(self.turns, Turns::Awaited(_))
     }
 
     fn note(&self, took: Duration) {

@@ -30,8 +30,9 @@ use crate::error::{Error, Fate};
 const PROBE_FIRST: Duration = Duration::from_millis(100);
 const PROBE_LAST: Duration = Duration::from_secs(1);
 /// Pieces of streams that others are asked for first, after one of this server's came
-/// too late.
-const PASSES: u32 = 32;
+/// too late. Several streams come back to it at once, with a piece on each connection,
+/// and each of those costs what ten requests pay in: by then these have.
+const PASSES: u32 = 256;
 /// How long a retry waits for the next probe's word.
 const VERDICT_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -94,6 +95,11 @@ impl Server {
     /// and asking twice costs what ten requests pay in.
     pub(crate) fn pass_over(&self) {
         self.passes_left.store(PASSES, Ordering::Relaxed);
+    }
+
+    /// Whether another server was faster lately.
+    pub(crate) fn is_outrun(&self) -> bool {
+        self.passes_left.load(Ordering::Relaxed) > 0
     }
 
     /// Whether others are to be asked first for one more piece of a stream.

@@ -493,3 +493,14 @@ async fn a_server_of_another_cluster_is_a_refusal() {
     assert!(matches!(error, Error::WrongCluster { .. }), "{error}");
     assert!(error.is_refusal() && !server.is_suspect());
 }
+
+#[tokio::test]
+async fn streams_pass_over_a_server_that_was_outrun_and_come_back_to_it() {
+    let server = Server::new("a".into(), access(1));
+    let passed_over = || (0..1_000).take_while(|_| server.is_passed_over()).count();
+    assert_eq!(passed_over(), 0);
+    for _ in 0..2 {
+        server.pass_over();
+        assert!((100..1_000).contains(&passed_over()), "it is asked again, and not at once");
+    }
+}
