@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use rampuddle_client::{Client, GetOptions, PutOptions};
+use rampuddle_client::{Client, GetOptions, PutOptions, RangeOf};
 use rampuddle_harness::{Cluster, ClusterOptions};
 use tokio::runtime::{Builder, Runtime};
 
@@ -37,6 +37,30 @@ pub(crate) fn run(effort: Effort) {
         let put = mapping.put(b"o", vec![7; *length], &options);
         runtime.block_on(put).expect("the object is written");
         row(&runtime, &mapping, &copying, *length, effort);
+    }
+    println!();
+    println!("| ranges, of 64 MiB | sent | copied from where they lie |");
+    println!("|---|---|---|");
+    let length = if effort == Effort::Full { 64 * MIB } else { 5 * MIB };
+    let mut options = PutOptions::default();
+    options.replicas = Some(1);
+    let put = runtime.block_on(mapping.put(b"o", vec![7; length], &options));
+    put.expect("the object is written");
+    for (count, bytes) in [(1, 4 << 10), (1, 64 << 10), (1, MIB), (16, 4 << 10), (16, MIB)] {
+        let step = length / count;
+        let range = |index: usize| (index * step) as u64..(index * step + bytes) as u64;
+        let asked: Vec<_> = (0..count).map(|index| RangeOf::new("o", range(index))).collect();
+        let each = |client: &Client| {
+            let get = || {
+                let found = runtime.block_on(client.get_ranges(&asked, &GetOptions::default()));
+                assert!(found.iter().all(Result::is_ok), "they are read");
+            };
+            let calls = effort.calls(1_600 / count);
+            let run = || (timed(|| (0..calls).for_each(|_| get())), calls);
+            nanoseconds(effort.runs(), run) / 1_000.0
+        };
+        let (sent, copied) = (each(&copying), each(&mapping));
+        println!("| {count} of {} KiB | {sent:.0} us | {copied:.0} us |", bytes >> 10);
     }
 }
 

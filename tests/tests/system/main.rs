@@ -26,6 +26,7 @@ mod pinned;
 mod registry;
 mod reserve;
 mod same_host;
+mod same_host_ranges;
 mod same_host_raw;
 mod scatter_gather;
 mod sets;

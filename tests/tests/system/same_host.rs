@@ -57,12 +57,12 @@ fn assert_bytes(value: &Value, salt: u64, length: u64) {
     assert_eq!(offset, length);
 }
 
-fn info(cluster: &Cluster, client: &Client) -> Vec<InfoRow> {
+pub(crate) fn info(cluster: &Cluster, client: &Client) -> Vec<InfoRow> {
     let nodes = cluster.runtime().block_on(client.nodes());
     nodes.iter().filter_map(|node| node.info.as_ref()).map(|info| info.row).collect()
 }
 
-fn mapped_pages(cluster: &Cluster, client: &Client) -> u32 {
+pub(crate) fn mapped_pages(cluster: &Cluster, client: &Client) -> u32 {
     info(cluster, client).iter().map(|row| row.mapped_pages).sum()
 }
 
@@ -379,7 +379,7 @@ fn compressed_blocks_are_unpacked_from_where_they_lie() {
 }
 
 /// Changes the first byte of a server's copy of a value.
-fn damage(cluster: &Cluster, server: usize, key: &[u8]) {
+pub(crate) fn damage(cluster: &Cluster, server: usize, key: &[u8]) {
     let mut raw = cluster.servers()[server].client(Transport::Unix);
     let stat = raw.stat(key);
     let row = GatherRow { length: stat.filled, flags: RowFlags::TAG, ..GatherRow::default() };

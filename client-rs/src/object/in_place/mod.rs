@@ -3,6 +3,7 @@
 mod places;
 mod read;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -162,13 +163,16 @@ impl InPlace {
         Some((head, Some(in_place)))
     }
 
-    /// Looks for values of an upload on the other servers of this machine.
+    /// Looks for values of an upload on servers of this machine: those not asked yet.
     pub(super) async fn find_more(&mut self, operation: &Operation, head: &Head) {
         let view = operation.views.current();
         let known = |name: &Arc<str>| self.servers.iter().any(|server| server.name == *name);
         let mut others = Vec::new();
         for member in view.members().iter().filter(|member| member.state.is_read_from()) {
-            if !known(&member.name) && answers(operation, &member.name) {
+            let server = operation.servers.server(&member.name);
+            // One that is slow would be waited for once more.
+            let is_slow = server.is_ok_and(|server| server.is_slow());
+            if !known(&member.name) && !is_slow && answers(operation, &member.name) {
                 let found = OfServer::find(operation, &member.name, head);
                 others.push(not_long(operation, &member.name, found));
             }
@@ -185,6 +189,22 @@ impl InPlace {
     /// Where the bytes of an inline object lie, as they are stored.
     fn inline(&self, tag: &Tag) -> Option<Places<'_>> {
         self.servers.first()?.head().part(0..tag.inline_bytes())
+    }
+
+    /// Stored bytes of a stripe, and whose they are: where they lie if that is one
+    /// piece, else copied.
+    pub(super) fn stored(
+        &self,
+        stripe: u64,
+        within: Range<u64>,
+    ) -> Option<(&Arc<str>, Cow<'_, [u8]>)> {
+        let places = self.stripe(stripe)?.part(within)?;
+        let mut slices = places.slices();
+        let bytes = match (slices.next(), slices.next()) {
+            (Some(slice), None) => Cow::Borrowed(slice),
+            _ => Cow::Owned(places.joined()),
+        };
+        Some((places.server, bytes))
     }
 
     /// Where a stripe lies.

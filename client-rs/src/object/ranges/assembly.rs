@@ -92,9 +92,9 @@ impl<'a> Assembly<'a> {
         self.states.into_iter().map(ended).collect()
     }
 
-    /// Begins the ranges of an object whose head is whole, but for long ones. Those
-    /// of an inline object are done then.
-    pub(super) fn begin(&mut self, ranges: &[usize], head: &Head) {
+    /// Begins the ranges of an object whose head is whole, but for long ones; returns
+    /// the blocks that they need. Those of an inline object are done then.
+    pub(super) fn begin(&mut self, ranges: &[usize], head: &Head) -> Vec<Wanted> {
         let mut wanted: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         let metadata = Arc::new(head.sections.metadata.clone());
         for index in ranges {
@@ -116,7 +116,7 @@ impl<'a> Assembly<'a> {
             }
         }
         let of_block = |(block, ranges)| Wanted::new(head, block, ranges);
-        self.wanted.extend(wanted.into_iter().map(of_block));
+        wanted.into_iter().map(of_block).collect()
     }
 
     /// Copies a block, which begins so far from the object's begin, to the ranges

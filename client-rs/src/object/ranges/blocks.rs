@@ -33,17 +33,17 @@ pub(super) struct Wanted {
     upload: SetId,
     replicas: u8,
     codec: Codec,
-    stripe: u64,
+    pub(super) stripe: u64,
     /// Its number within the stripe.
     block: u64,
     /// Where it begins within the stripe as it is stored.
-    offset: u64,
+    pub(super) offset: u64,
     entry: BlockEntry,
     /// Where it begins within the object, and how long it is, without a codec.
-    begin: u64,
+    pub(super) begin: u64,
     length: u64,
     /// The ranges.
-    ranges: Vec<usize>,
+    pub(super) ranges: Vec<usize>,
 }
 
 impl Wanted {
@@ -71,6 +71,11 @@ impl Wanted {
         self.entry.stored_bytes.into()
     }
 
+    /// How long it is, if it is stored as readers want it.
+    pub(super) fn plain_bytes(&self) -> Option<u64> {
+        self.entry.is_plain.then(|| self.stored_bytes())
+    }
+
     /// What it counts in the bounds: a few bytes may become a whole block.
     fn weight(&self) -> u64 {
         self.stored_bytes().max(self.length)
@@ -84,7 +89,7 @@ impl Wanted {
     }
 
     /// Whether these are the bytes that are stored.
-    fn is_right(&self, bytes: &[u8]) -> bool {
+    pub(super) fn is_right(&self, bytes: &[u8]) -> bool {
         let mut checksum = Seed::new(self.upload, self.stripe, self.block).begin();
         checksum.update(bytes);
         checksum.value() == self.entry.crc32c

@@ -11,9 +11,9 @@ use rampuddle_protocol::{RowFlags, Status};
 use super::super::head::{FIRST_BYTES, Head};
 use super::super::operation::Operation;
 use super::super::ranks::{Places, prefer};
-use super::Asked;
 use super::assembly::Assembly;
 use super::blocks::BYTES_AT_ONCE;
+use super::{Asked, here};
 use crate::error::Error;
 use crate::raw::{Answer, GatherItem, Target};
 
@@ -168,7 +168,9 @@ async fn complete_batch(
             head.fill(bytes, true).is_ok() && head.unpack_inline(operation).await.is_ok();
         // What is over is left: another server may have a later one.
         if is_filled && !head.life().is_over(operation.clocks().now_ms()) {
-            assembly.begin(&object.ranges, &head);
+            let wanted = assembly.begin(&object.ranges, &head);
+            let left = here::copy(operation, &head, wanted, assembly).await;
+            assembly.wanted.extend(left);
         }
     }
 }

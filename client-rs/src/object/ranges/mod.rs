@@ -10,13 +10,17 @@
 //!  whatever goes wrong on the way: the object by itself, as any get
 //! ```
 //!
-//! This road takes no holds and asks no second round of servers: whatever it
+//! What lies on this machine takes a shorter one: it is copied from where it lies, in
+//! the memory of the server.
+//!
+//! This road takes no holds of sets and asks no second round of servers: whatever it
 //! does not find at once is read as [`Client::get_range`] reads it, so that what
 //! Found, Absent and Unknown mean is decided in one place.
 
 mod assembly;
 mod blocks;
 mod heads;
+mod here;
 mod one_by_one;
 
 use std::collections::HashMap;
@@ -75,6 +79,10 @@ impl Client {
     /// block is wrong, it was replaced meanwhile) is read by itself, as
     /// [`Client::get_range`] would, and keeps no other from being read. So is a
     /// range of more than 64 MiB.
+    ///
+    /// Blocks that lie in the memory of a server on this machine are compared and
+    /// copied there, not sent: the server keeps all that it has of the object
+    /// meanwhile, and nothing afterwards. Compressed ones are sent.
     ///
     /// Each range is of one version of its object, which its report names. Ranges
     /// of one object are of the same version unless it was replaced meanwhile.
