@@ -11,7 +11,7 @@ use crate::doors::{Doors, Frame, bytes, holding, open, until_used, used_bytes};
 use futures_util::future::BoxFuture;
 use rampuddle_client::{Client, GetOptions, PutOptions};
 use tokio::io::AsyncWrite;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 const MIB: usize = 1 << 20;
 /// How long the client would wait for a server that moves no byte.
@@ -108,7 +108,7 @@ impl AsyncWrite for Closed {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let may_go = Arc::clone(&self.may_go);
-        let wait = async move { may_go.acquire().await.map_or((), |permit| permit.forget()) };
+        let wait = async move { may_go.acquire().await.map_or((), SemaphorePermit::forget) };
         let waits = self.waits.get_or_insert_with(|| Box::pin(wait));
         ready!(waits.as_mut().poll(context));
         self.waits = None;
