@@ -329,6 +329,17 @@ pub(crate) struct ServeArguments {
         value_parser = yes_or_no_of_text
     )]
     pub(crate) no_share_pool: Option<bool>,
+    /// Let the network device read answers of this size and more where they lie in
+    /// the pool, from 64KiB on; over loopback and unix sockets nothing is gained
+    /// [default: all are copied]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "PUDDLE_ZERO_COPY_FROM",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) zero_copy_from: Option<Size>,
     /// Listen beyond this machine without a token
     #[arg(
         long,

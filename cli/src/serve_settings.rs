@@ -104,6 +104,7 @@ impl ServeSettings {
                 no_prefault: Some(!options.prefault),
                 mlock: Some(options.mlock),
                 no_share_pool: Some(!options.share_pool),
+                zero_copy_from: options.zero_copy_from.map(Size),
                 insecure_public: Some(options.insecure_public),
                 connections: Connections::of(options.connections_max),
                 replicas_max: self.replicas_max,
@@ -140,6 +141,7 @@ impl Given<'_> {
         options.prefault = !on(flags.no_prefault, file.no_prefault);
         options.mlock = on(flags.mlock, file.mlock);
         options.share_pool = !on(flags.no_share_pool, file.no_share_pool);
+        options.zero_copy_from = flags.zero_copy_from.or(file.zero_copy_from).map(|size| size.0);
         options.cpu = flags.cpu.or(file.cpu).map(Processor::get);
         options.busy_poll = on(flags.busy_poll, file.busy_poll);
         options.insecure_public = on(flags.insecure_public, file.insecure_public);

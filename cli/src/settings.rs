@@ -37,6 +37,7 @@ pub(crate) struct ServeSection {
     pub(crate) no_prefault: Option<bool>,
     pub(crate) mlock: Option<bool>,
     pub(crate) no_share_pool: Option<bool>,
+    pub(crate) zero_copy_from: Option<Size>,
     pub(crate) insecure_public: Option<bool>,
     pub(crate) connections: Option<Connections>,
     pub(crate) replicas_max: Option<ReplicasMax>,

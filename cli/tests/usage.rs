@@ -247,10 +247,12 @@ fn what_print_config_prints_is_a_config_file_for_the_same_server() {
     let flags = ["--name", "x", "--pool", "1MiB", "--weight", "2.5", "--mlock", "--listen"];
     let mut flags: Vec<_> = flags.iter().map(OsStr::new).collect();
     flags.extend(["0.0.0.0:1", "--advertise", "h:2", "--insecure-public"].map(OsStr::new));
+    flags.extend(["--zero-copy-from", "192KiB"].map(OsStr::new));
     let first = print(&flags);
     let path = lab.path("printed.toml");
     std::fs::write(&path, &first).unwrap();
     assert_eq!(print(&[OsStr::new("--config"), path.as_os_str()]), first);
+    assert!(first.contains("zero_copy_from = \"192KiB\""), "{first}");
 }
 
 #[test]
@@ -280,6 +282,10 @@ fn servers_that_cannot_work_are_refused() {
     let serve = |more: &[&str]| run(lab.serve_command("a", more)).expect(2);
     serve(&["--pool", "20TiB"]).says("make the pool smaller than --pool 20TiB");
     serve(&["--pool", "65537"]).says("multiple of 65536");
+    for nonsense in ["0", "65535", "1025MiB"] {
+        serve(&["--zero-copy-from", nonsense]).says("choose 65536 to 1073741824 bytes");
+    }
+    serve(&["--zero-copy-from", "-1"]).says("such as 64KiB");
     serve(&["--listen", "0.0.0.0:0"]).says("--advertise");
     serve(&["--listen", "0.0.0.0:0", "--advertise", "h:0"]).says("--insecure-public");
     serve(&["--advertise", "169.254.169.254:80"]).says("link-local");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rampuddle_protocol::{Incarnation, InfoRow, Nonce, Role, StoreId};
 
-use crate::connection::Buffers;
+use crate::connection::{Buffers, Done, Lent};
 use crate::session::Sessions;
 use crate::sharing::Sharing;
 use crate::store::{Now, Store};
@@ -51,6 +51,57 @@ impl ToldSettings {
     }
 }
 
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What came of sending values from where they lie, since the start: see
+/// [`Options::zero_copy_from`](crate::Options::zero_copy_from). Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct ZeroCopyCounts(pub(crate) Arc<ZeroCopy>);
+
+/// The counts themselves.
+#[derive(Debug, Default)]
+pub(crate) struct ZeroCopy {
+    pub(crate) sends: Count,
+    pub(crate) done: Count,
+    pub(crate) copied: Count,
+    pub(crate) refused: Count,
+}
+
+impl ZeroCopyCounts {
+    /// Calls that the system took without a copy, or meant to.
+    pub fn sends(&self) -> u64 {
+        self.0.sends.get()
+    }
+
+    /// Times that it said it was done with some of them.
+    pub fn done(&self) -> u64 {
+        self.0.done.get()
+    }
+
+    /// Those of them when it had copied after all: no device took the bytes from
+    /// where they lie.
+    pub fn copied(&self) -> u64 {
+        self.0.copied.get()
+    }
+
+    /// Calls that it refused; their bytes were copied.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.get()
+    }
+}
+
 /// Who the server is.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -87,6 +138,7 @@ pub(crate) struct Core {
     pub(crate) sharing: Sharing,
     pub(crate) buffers: Buffers,
     pub(crate) counters: Counters,
+    pub(crate) zero_copy: Arc<ZeroCopy>,
     pub(crate) now: Now,
     started_ms: u64,
 }
@@ -101,13 +153,14 @@ impl Core {
             sharing: Sharing::off(),
             buffers: Buffers::new(),
             counters: Counters::default(),
+            zero_copy: Arc::default(),
             now,
             started_ms: now.monotonic_ms,
         }
     }
 
     /// The same memory after a kill and a start: nothing stored, nobody connected.
-    #[cfg(feature = "simulation")]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn restarted(self, incarnation: Incarnation, sessions: Sessions) -> Self {
         Self {
             identity: Identity { incarnation, ..self.identity },
@@ -116,6 +169,7 @@ impl Core {
             sharing: Sharing::off(),
             buffers: self.buffers,
             counters: Counters::default(),
+            zero_copy: Arc::default(),
             now: self.now,
             started_ms: self.now.monotonic_ms,
         }
@@ -126,6 +180,16 @@ impl Core {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).expect("the system gave randomness at the start, too");
         Nonce(nonce)
+    }
+
+    /// Takes what the system says of bytes that it was lent, and counts it.
+    pub(crate) fn handle_done(&mut self, lent: &mut Lent, done: Done) {
+        if lent.handle_done(done, &mut self.store) {
+            self.zero_copy.done.add();
+            if done.was_copied {
+                self.zero_copy.copied.add();
+            }
+        }
     }
 
     /// Ends what time alone ends, but for leases: see [`Store::sweep`].

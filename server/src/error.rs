@@ -47,6 +47,19 @@ pub enum StartError {
         /// The limit that is too low.
         limit: &'static str,
     },
+    /// So few bytes are copied sooner than they are lent to the system; so many there
+    /// never are.
+    #[error(
+        "rows cannot be sent without a copy from {bytes} bytes on: choose {least} to {most} bytes (--zero-copy-from)"
+    )]
+    ZeroCopy {
+        /// As given.
+        bytes: u64,
+        /// The fewest.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
     /// Neither an address nor a socket was given.
     #[error("give an address or a unix socket to listen on")]
     NowhereToListen,

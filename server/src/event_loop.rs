@@ -5,6 +5,8 @@
 //! connection gets a budget of bytes per turn; those with little to move go
 //! first.
 
+mod lending;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -15,9 +17,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll, Token, Waker};
 use rampuddle_protocol::limits::{KIB, MIB};
 
-use crate::connection::{Connection, Over};
+use crate::connection::{Connection, Lent, Over};
 use crate::core::Core;
 use crate::listener::{Listener, Socket};
+use crate::options::Options;
 use crate::spin::Spin;
 use crate::store::Now;
 
@@ -73,6 +76,10 @@ struct Peer {
     socket: Socket,
     /// `None`: it is over, and the socket lingers.
     connection: Option<Connection>,
+    /// The system can be lent what is sent.
+    lends: bool,
+    /// What a connection that is over has lent.
+    lent: Option<Box<Lent>>,
     lingers_until: Instant,
     /// Bytes that were dropped meanwhile.
     dropped: u64,
@@ -125,6 +132,7 @@ pub(crate) struct EventLoop {
     clock: Clock,
     connections_max: usize,
     busy_poll: bool,
+    zero_copy_from: Option<u64>,
     spin: Spin,
     /// Bytes of a connection served in this turn are on their way still.
     is_amid: bool,
@@ -139,8 +147,7 @@ impl EventLoop {
         mut listeners: Vec<Listener>,
         core: Core,
         clock: Clock,
-        connections_max: usize,
-        busy_poll: bool,
+        options: &Options,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         for (index, listener) in listeners.iter_mut().enumerate() {
@@ -159,8 +166,9 @@ impl EventLoop {
             large: VecDeque::new(),
             core,
             clock,
-            connections_max,
-            busy_poll,
+            connections_max: options.connections_max as usize,
+            busy_poll: options.busy_poll,
+            zero_copy_from: options.zero_copy_from,
             spin: Spin::default(),
             is_amid: false,
             stopper: Stopper { asked: Arc::new(AtomicBool::new(false)), waker },
@@ -274,9 +282,15 @@ impl EventLoop {
             return;
         }
         if let Some(peer) = self.peers.get_mut(token).and_then(Option::as_mut) {
-            peer.has_ended |= event.is_read_closed() || event.is_error();
-            peer.readable |= event.is_readable() || peer.has_ended;
-            peer.writable |= event.is_writable() || event.is_error();
+            // An error of a socket that lends may be nothing but word from the system. A
+            // real one is seen by the next read.
+            let is_error = event.is_error();
+            peer.has_ended |= event.is_read_closed() || is_error && !peer.lends;
+            peer.readable |= event.is_readable() || peer.has_ended || is_error;
+            peer.writable |= event.is_writable() || is_error;
+            if is_error && peer.lends {
+                peer.collect(&mut self.core);
+            }
             self.enqueue(token);
         }
     }
@@ -335,7 +349,10 @@ impl EventLoop {
             match peer.drop_input(budget) {
                 Dropped::All => {}
                 Dropped::Some => self.enqueue(number),
-                Dropped::Ended => self.forget(number),
+                Dropped::Ended => {
+                    peer.is_drained = true;
+                    self.end_lingering(number);
+                }
             }
             return None;
         }
@@ -429,14 +446,18 @@ impl EventLoop {
             return;
         }
         let now_ms = self.core.now.monotonic_ms;
-        let connection = match socket.is_local() {
-            true => Connection::local(number, now_ms),
-            false => Connection::new(number, now_ms),
+        let zero_copy_from = self.zero_copy_from.filter(|_| socket.lend());
+        let connection = match (socket.is_local(), zero_copy_from) {
+            (true, _) => Connection::local(number, now_ms),
+            (false, None) => Connection::new(number, now_ms),
+            (false, Some(from)) => Connection::new(number, now_ms).lending(from, now_ms),
         };
         self.core.counters.connections += 1;
         self.peers[number] = Some(Peer {
             socket,
             connection: Some(connection),
+            lends: zero_copy_from.is_some(),
+            lent: None,
             lingers_until: Instant::now(),
             dropped: 0,
             readable: true,
@@ -459,12 +480,15 @@ impl EventLoop {
             Over::Done => {}
         }
         let lingers = !peer.is_drained && over != Over::Stalled && connection.has_spoken();
-        connection.release(&mut self.core);
+        peer.lent = connection.release(&mut self.core);
+        let is_stalled = over == Over::Stalled;
+        // What is lent is sent to its end.
+        let lingers = lingers || peer.lent.is_some() && !is_stalled;
         if lingers && peer.socket.end_sending().is_ok() {
             peer.lingers_until = Instant::now() + LINGER;
             self.enqueue(number);
         } else {
-            self.forget(number);
+            self.cut(number);
         }
     }
 
@@ -505,9 +529,12 @@ impl EventLoop {
         let now = Instant::now();
         for number in 0..self.peers.len() {
             let Some(peer) = self.peers[number].as_mut() else { continue };
+            if peer.lends {
+                peer.look_after_lent(&mut self.core);
+            }
             let Some(connection) = &mut peer.connection else {
                 if now >= peer.lingers_until {
-                    self.forget(number);
+                    self.end_lingering(number);
                 }
                 continue;
             };
@@ -562,9 +589,7 @@ impl Peer {
         let has_much = connection.backlog_bytes() > SMALL_BYTES;
         let burst = if has_much { self.socket.burst_bytes() } else { 1 };
         let budget = if budget < burst { budget } else { budget - budget % burst };
-        match connection
-            .send_with(core, budget, |slices, descriptor| self.socket.write(slices, descriptor))
-        {
+        match connection.send_with(core, budget, |slices, way| self.socket.write(slices, way)) {
             Ok((sent, all)) => {
                 self.writable = all;
                 Ok(sent as u64)
@@ -597,7 +622,7 @@ impl Peer {
     fn drop_input(&mut self, budget: u64) -> Dropped {
         let mut bytes = [0; 16 * KIB as usize];
         let end = self.dropped.saturating_add(budget);
-        while self.dropped < LINGER_BYTES {
+        while !self.is_drained && self.dropped < LINGER_BYTES {
             if self.dropped >= end {
                 return Dropped::Some;
             }

@@ -40,15 +40,17 @@ mod pool;
 mod server;
 mod session;
 mod sharing;
-#[cfg(feature = "simulation")]
+#[cfg(any(test, feature = "simulation"))]
 #[doc(hidden)]
 pub mod simulation;
 mod spin;
 mod store;
 #[cfg(test)]
 mod testing;
+#[expect(unsafe_code, reason = "calls of the system that no library has with types")]
+mod zero_copy;
 
-pub use core::{Token, ToldSettings};
+pub use core::{Token, ToldSettings, ZeroCopyCounts};
 pub use error::StartError;
 pub use event_loop::Stopper;
 pub use options::{MemorySum, Options};

@@ -20,12 +20,17 @@ use rustix::net::{
 };
 use socket2::SockRef;
 
+use crate::connection::{Done, Way};
 use crate::error::StartError;
+use crate::zero_copy;
 
 /// A peer that answers nothing for this long is gone.
 const PEER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Silence after which the system asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+
+/// Reports on bytes that were lent, read at once: more than there can be.
+const REPORTS_MAX: usize = 256;
 
 /// Connections on the unix socket that wait to be accepted.
 const UNIX_BACKLOG: i32 = 1_024;
@@ -161,17 +166,49 @@ impl Socket {
         }
     }
 
-    /// Sends bytes, and a descriptor with the first of them.
-    pub(crate) fn write(
-        &mut self,
-        slices: &[IoSlice<'_>],
-        descriptor: Option<BorrowedFd<'_>>,
-    ) -> io::Result<usize> {
-        match (self, descriptor) {
-            (Self::Tcp(stream), None) => stream.write_vectored(slices),
-            (Self::Unix(stream), None) => stream.write_vectored(slices),
-            (Self::Unix(stream), Some(descriptor)) => pass(stream, slices, descriptor),
-            (Self::Tcp(_), Some(_)) => Err(io::ErrorKind::Unsupported.into()),
+    /// Sends bytes.
+    pub(crate) fn write(&mut self, slices: &[IoSlice<'_>], way: Way<'_>) -> io::Result<usize> {
+        match (self, way) {
+            (Self::Tcp(stream), Way::Copied) => stream.write_vectored(slices),
+            (Self::Tcp(stream), Way::CopiedMore) => {
+                let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+                Ok(sendmsg(stream, slices, &mut SendAncillaryBuffer::default(), flags)?)
+            }
+            (Self::Tcp(stream), Way::Lent) => zero_copy::lend(stream.as_fd(), slices),
+            (Self::Unix(stream), Way::Copied) => stream.write_vectored(slices),
+            (Self::Unix(stream), Way::Passing(descriptor)) => pass(stream, slices, descriptor),
+            (Self::Tcp(_), Way::Passing(_)) | (Self::Unix(_), Way::CopiedMore | Way::Lent) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+        }
+    }
+
+    /// Lets the system be lent what is sent. False: over this socket it copies.
+    pub(crate) fn lend(&self) -> bool {
+        matches!(self, Self::Tcp(stream) if zero_copy::enable(stream.as_fd()))
+    }
+
+    /// Reads what the system says of bytes that it was lent, to the end; of more than
+    /// was lent at once, the rest is left.
+    pub(crate) fn each_done(&self, each: impl FnMut(Done)) {
+        if let Self::Tcp(stream) = self {
+            let reports = std::iter::from_fn(|| zero_copy::next_done(stream.as_fd()));
+            reports.take(REPORTS_MAX).for_each(each);
+        }
+    }
+
+    /// Bytes that were sent and that the peer has not taken yet.
+    pub(crate) fn untaken(&self) -> u64 {
+        match self {
+            Self::Tcp(stream) => zero_copy::untaken(stream.as_fd()),
+            Self::Unix(_) => 0,
+        }
+    }
+
+    /// Drops what was not sent yet, and keeps the descriptor.
+    pub(crate) fn abort(&self) {
+        if let Self::Tcp(stream) = self {
+            zero_copy::abort(stream.as_fd());
         }
     }
 

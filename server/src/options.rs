@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rampuddle_protocol::limits::{KIB, MIB, PAGE_BYTES, SERVER_NAME_BYTES_MAX};
+use rampuddle_protocol::limits::{KIB, MIB, PAGE_BYTES, SERVER_NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
-use crate::connection::{BUFFERS_BYTES, CONNECTION_BYTES};
+use crate::connection::{BUFFERS_BYTES, CONNECTION_BYTES, LENDING_BYTES};
 use crate::core::{Token, ToldSettings};
 use crate::error::StartError;
 use crate::machine::{HUGE_PAGE_BYTES, Machine};
@@ -53,6 +53,11 @@ pub struct Options {
     /// Let clients on this machine, which come by the unix socket, read values where
     /// they lie: each is given the whole pool, to be read only.
     pub share_pool: bool,
+    /// Rows of a Gather of so many bytes and more leave over TCP from where they lie
+    /// (MSG_ZEROCOPY), if their values are SEALED; `None` = all are copied. 64 KiB to
+    /// 1 GiB. Worth it only where a network device can read the pool: over the
+    /// loopback interface the system copies all the same.
+    pub zero_copy_from: Option<u64>,
     /// Tokens of which clients must show one; none = everybody may do all.
     pub tokens: Vec<Token>,
     /// Listen on addresses beyond this machine without a token.
@@ -80,6 +85,7 @@ impl Options {
             cpu: None,
             busy_poll: false,
             share_pool: true,
+            zero_copy_from: None,
             tokens: Vec::new(),
             insecure_public: false,
             stop_grace: Duration::from_secs(10),
@@ -89,7 +95,8 @@ impl Options {
 
     /// The memory that the server will take at most, line by line.
     pub fn memory(&self) -> MemorySum {
-        let connections = u64::from(self.connections_max) * CONNECTION_BYTES;
+        let lending = self.zero_copy_from.map_or(0, |_| LENDING_BYTES);
+        let connections = u64::from(self.connections_max) * (CONNECTION_BYTES + lending);
         MemorySum {
             pool_bytes: self.pool_bytes,
             index_bytes: index_bytes(self.pool_bytes),
@@ -112,6 +119,10 @@ impl Options {
         if !in_range || !self.pool_bytes.is_multiple_of(unit) {
             let (bytes, max) = (self.pool_bytes, POOL_BYTES_MAX);
             return Err(StartError::PoolSize { bytes, unit, max });
+        }
+        let (least, most) = (PAGE_BYTES, VALUE_BYTES_MAX);
+        if let Some(bytes) = self.zero_copy_from.filter(|bytes| !(least..=most).contains(bytes)) {
+            return Err(StartError::ZeroCopy { bytes, least, most });
         }
         if self.listen.is_none() && self.socket.is_none() {
             return Err(StartError::NowhereToListen);
@@ -164,7 +175,7 @@ impl std::fmt::Display for MemorySum {
             "  connections {:>12.1} MiB at most ({} of {} KiB)",
             mib(self.connections_bytes),
             self.connections_max,
-            CONNECTION_BYTES / KIB
+            self.connections_bytes / u64::from(self.connections_max.max(1)) / KIB
         )?;
         write!(formatter, "  in all      {:>12.1} MiB", mib(self.total()))
     }

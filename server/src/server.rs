@@ -1,12 +1,13 @@
 //! A server from its options to its end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rampuddle_protocol::{Incarnation, StoreId, self_test};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::core::{Core, Identity};
+use crate::core::{Core, Identity, ZeroCopyCounts};
 use crate::error::StartError;
 use crate::event_loop::{Clock, EventLoop, Stopper};
 use crate::listener::Listener;
@@ -29,6 +30,7 @@ pub struct Server {
     local_address: Option<SocketAddr>,
     incarnation: Incarnation,
     store_id: StoreId,
+    zero_copy: ZeroCopyCounts,
 }
 
 impl Server {
@@ -68,9 +70,10 @@ impl Server {
         if is_shared {
             core.sharing = Sharing::on();
         }
-        let event_loop = EventLoop::new(listeners, core, clock, connections_max, options.busy_poll)
-            .map_err(StartError::System)?;
-        Ok(Self { options, event_loop, local_address, incarnation, store_id })
+        let zero_copy = ZeroCopyCounts(Arc::clone(&core.zero_copy));
+        let event_loop =
+            EventLoop::new(listeners, core, clock, &options).map_err(StartError::System)?;
+        Ok(Self { options, event_loop, local_address, incarnation, store_id, zero_copy })
     }
 
     /// The address listened on, with its real port.
@@ -91,6 +94,11 @@ impl Server {
     /// The memory that the server takes at most.
     pub fn memory(&self) -> MemorySum {
         self.options.memory()
+    }
+
+    /// What comes of sending values from where they lie.
+    pub fn zero_copy(&self) -> ZeroCopyCounts {
+        self.zero_copy.clone()
     }
 
     /// What stops the server from another thread.

@@ -5,16 +5,23 @@
 //! Only with the feature `simulation`, and not for anything else: it may change
 //! with any version.
 
+mod system;
+
 use std::io::{self, IoSlice, IoSliceMut};
+use std::sync::Arc;
 
 use rampuddle_protocol::limits::PAGE_BYTES;
 use rampuddle_protocol::{Incarnation, InfoRow, StoreId};
 
-use crate::connection::{BUFFERS, Connection, Over};
-use crate::core::{Core, Identity, Token, ToldSettings};
+use crate::connection::{BUFFERS, Connection, Lent, Over, Way};
+use crate::core::{Core, Identity, Token, ToldSettings, ZeroCopyCounts};
 use crate::pool::Pool;
 use crate::session::Sessions;
 use crate::store::{Now, Store};
+use system::{Draws, System};
+
+/// Of so many sends that are to be lent one is refused.
+const REFUSED: usize = 16;
 
 /// Who the simulated server is, and how large.
 #[derive(Debug, Clone)]
@@ -29,6 +36,9 @@ pub struct Settings {
     pub pages: u64,
     /// Connections that it accepts at once.
     pub connections_max: usize,
+    /// Rows of so many bytes and more are lent to the system, which keeps them for some
+    /// turns and looks then whether they are what they were.
+    pub zero_copy_from: Option<u64>,
     /// Its wall clock at the begin, in milliseconds since 1970.
     pub unix_ms: u64,
 }
@@ -41,6 +51,7 @@ impl Default for Settings {
             tokens: Vec::new(),
             pages: 64,
             connections_max: 16,
+            zero_copy_from: None,
             unix_ms: 1_700_000_000_000,
         }
     }
@@ -52,9 +63,14 @@ pub struct SimulatedServer {
     settings: Settings,
     core: Core,
     connections: Vec<Option<Connection>>,
+    /// The system's side of each.
+    systems: Vec<System>,
+    /// Of connections that are over.
+    ended: Vec<(Box<Lent>, System)>,
     /// Numbers whose peers are gone.
     free: Vec<usize>,
     starts: u8,
+    draws: Draws,
 }
 
 impl SimulatedServer {
@@ -75,7 +91,20 @@ impl SimulatedServer {
         let now = Now { monotonic_ms: 0, unix_ms: settings.unix_ms };
         let sessions = Sessions::new(settings.connections_max);
         let core = Core::new(identity, Store::new(pool), sessions, now);
-        Ok(Self { settings, core, connections: Vec::new(), free: Vec::new(), starts: 1 })
+        Ok(Self::begin(settings, core, 1))
+    }
+
+    fn begin(settings: Settings, core: Core, starts: u8) -> Self {
+        Self {
+            settings,
+            core,
+            connections: Vec::new(),
+            systems: Vec::new(),
+            ended: Vec::new(),
+            free: Vec::new(),
+            starts,
+            draws: Draws::new(),
+        }
     }
 
     /// The same server killed and started again: its connections are cut, its
@@ -86,7 +115,8 @@ impl SimulatedServer {
         let starts = self.starts.wrapping_add(1).max(1);
         let sessions = Sessions::new(self.settings.connections_max);
         let core = self.core.restarted(Incarnation([starts; 16]), sessions);
-        Self { core, starts, connections: Vec::new(), free: Vec::new(), ..self }
+        // What the system was lent it still has: other memory than the next one's.
+        Self::begin(self.settings, core, starts)
     }
 
     /// Accepts a connection; returns its number, or `None` when there are too
@@ -98,9 +128,15 @@ impl SimulatedServer {
         }
         let number = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
+            self.systems.push(System::default());
             self.connections.len() - 1
         });
-        self.connections[number] = Some(Connection::new(number, self.core.now.monotonic_ms));
+        let now_ms = self.core.now.monotonic_ms;
+        let connection = Connection::new(number, now_ms);
+        self.connections[number] = Some(match self.settings.zero_copy_from {
+            Some(from) => connection.lending(from, now_ms),
+            None => connection,
+        });
         self.core.counters.connections += 1;
         Some(number)
     }
@@ -139,10 +175,19 @@ impl SimulatedServer {
             return 0;
         };
         let before = out.len();
-        let sent = connection.send_with(&mut self.core, budget.max(1), |slices, _| {
+        let (system, draws) = (&mut self.systems[number], &mut self.draws);
+        let base = self.core.store.pool.bytes(0..0).as_ptr() as usize;
+        let sent = connection.send_with(&mut self.core, budget.max(1), |slices, way| {
+            if matches!(way, Way::Lent) && draws.below(REFUSED) == 0 {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
             copy_out(slices, max, out);
+            if matches!(way, Way::Lent) {
+                system.take(slices, out.len() - before, base);
+            }
             Ok(out.len() - before)
         });
+        system.keep_taken(&self.core.store.pool);
         self.settle(number);
         sent.map_or(0, |(count, _)| count)
     }
@@ -166,6 +211,7 @@ impl SimulatedServer {
             }
             self.settle(number);
         }
+        self.end_some_sends();
         self.core.store.sweep(self.core.now);
         while let Some(number) = self.core.buffers.woken() {
             if let Some(connection) = connection(&mut self.connections, number) {
@@ -174,6 +220,32 @@ impl SimulatedServer {
             self.settle(number);
         }
         self.core.store.check_books();
+    }
+
+    /// The system is done with some of what it was lent, by any connection.
+    fn end_some_sends(&mut self) {
+        let Self { core, connections, systems, ended, draws, .. } = self;
+        for (connection, system) in connections.iter_mut().zip(systems) {
+            let lent = connection.as_mut().and_then(Connection::lent_mut);
+            if let Some(lent) = lent.filter(|_| draws.below(3) == 0)
+                && let Some(done) = system.end_some(draws, &core.store.pool)
+            {
+                core.handle_done(lent, done);
+            }
+        }
+        ended.retain_mut(|(lent, system)| {
+            if let Some(done) = system.end_some(draws, &core.store.pool) {
+                core.handle_done(lent, done);
+            }
+            assert_eq!(lent.is_outstanding(), system.is_sending(), "both count alike");
+            lent.is_outstanding()
+        });
+    }
+
+    /// Sends that were lent, and sends that would have been but for the system.
+    pub fn lent_sends(&self) -> (u64, u64) {
+        let counts = ZeroCopyCounts(Arc::clone(&self.core.zero_copy));
+        (counts.sends(), counts.refused())
     }
 
     /// Whether a connection waits for a turn to go on.
@@ -226,6 +298,9 @@ impl SimulatedServer {
     /// When something is.
     pub fn assert_nothing_leaks(&mut self) {
         (0..self.connections.len()).for_each(|number| self.end(number, Over::Done));
+        while !self.ended.is_empty() {
+            self.end_some_sends();
+        }
         self.advance(rampuddle_protocol::limits::SESSION_LINGER_MS);
         self.check_invariants();
         let info = self.info();
@@ -257,7 +332,11 @@ impl SimulatedServer {
             Over::Stalled => counters.stalled_connections += 1,
             Over::Done => {}
         }
-        connection.release(&mut self.core);
+        let system = std::mem::take(&mut self.systems[number]);
+        match connection.release(&mut self.core) {
+            Some(lent) => self.ended.push((lent, system)),
+            None => assert!(!system.is_sending(), "the system still sends"),
+        }
     }
 }
 
@@ -283,3 +362,6 @@ fn copy_out(slices: &[IoSlice<'_>], max: usize, out: &mut Vec<u8>) {
         left -= now;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use rampuddle_discovery::{Id, JoinRequest, Living, Member, Settings as ClusterSettings, host_id};
-use rampuddle_server::{Server, StartError, Stopper};
+use rampuddle_server::{Server, StartError, Stopper, ZeroCopyCounts};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -48,11 +48,26 @@ pub(crate) fn run(settings: &Settings, given: &ServeArguments) -> anyhow::Result
         .context("cannot start a thread")?;
     // Signals are caught before the first client can be served.
     let _ = is_listening.recv();
+    let zero_copy = server.zero_copy();
     let result = server.run();
+    if serve.options.zero_copy_from.is_some() {
+        output.remark(&summary(&zero_copy));
+    }
     drop(served);
     let helped = helper.join().map_err(|_| anyhow::anyhow!("the announcer panicked"))?;
     result?;
     helped.map(|()| Exit::Done)
+}
+
+/// What came of sending without a copy, for whoever chose it.
+fn summary(zero_copy: &ZeroCopyCounts) -> String {
+    let (done, copied) = (zero_copy.done(), zero_copy.copied());
+    format!(
+        "sends without a copy: {} taken, {} refused; {done} reports that some were done, \
+         {copied} of them that the system copied after all",
+        zero_copy.sends(),
+        zero_copy.refused()
+    )
 }
 
 fn print_config(settings: &Settings, serve: &ServeSettings) -> anyhow::Result<()> {

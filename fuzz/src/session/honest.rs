@@ -64,6 +64,9 @@ impl Honest {
             flags |= RowFlags::CHECKSUM | RowFlags::TRAILER;
             Trailer { crc32c: crc32c(&bytes), tag: b"" }.encode(&mut payload);
         }
+        if is_sealed(&key) {
+            flags |= RowFlags::SEALED;
+        }
         let row = CreateRow {
             flags,
             length: length as u64,
@@ -102,6 +105,7 @@ impl Honest {
         };
         let status = self.ask(server, Opcode::Scatter, &row, key, &bytes).0;
         match self.stored.get_mut(key) {
+            Some(_) if is_sealed(key) => assert_eq!(status, Status::Sealed),
             Some(stored) => {
                 assert_eq!(status, Status::Ok);
                 stored[length / 3..length / 3 + bytes.len()].copy_from_slice(&bytes);
@@ -176,4 +180,9 @@ impl Honest {
         }
         panic!("an honest client waits for more than {TURNS_MAX} turns");
     }
+}
+
+/// One of its values is such that it may be lent to the system.
+fn is_sealed(key: &[u8]) -> bool {
+    key.ends_with(&[3])
 }

@@ -50,7 +50,7 @@ impl Target for Session {
         }
         let has_token = mode & TOKEN != 0;
         let kept = if has_token { &mut self.with_token } else { &mut self.plain };
-        let server = fresh(kept, PAGES[0], has_token);
+        let server = fresh(kept, PAGES[0], has_token, !has_token);
         let mut world = World::new(server);
         let mut rest = script;
         for _ in 0..STEPS_MAX {
@@ -89,7 +89,8 @@ impl Target for Session {
 impl Session {
     fn compare(&mut self, script: &[u8], counts: &mut Counts) -> bool {
         let [first, second] = &mut self.split;
-        let mut servers = [fresh(first, PAGES[1], false), fresh(second, PAGES[1], false)];
+        let mut servers =
+            [fresh(first, PAGES[1], false, false), fresh(second, PAGES[1], false, true)];
         let [whole, split] = &mut servers;
         let answered = split::compare([whole, split], script, counts);
         self.split = servers.map(Some);
@@ -98,10 +99,15 @@ impl Session {
 }
 
 /// The server of the input before, started again; or the first.
-fn fresh(kept: &mut Option<SimulatedServer>, pages: u64, has_token: bool) -> SimulatedServer {
+fn fresh(
+    kept: &mut Option<SimulatedServer>,
+    pages: u64,
+    has_token: bool,
+    lends: bool,
+) -> SimulatedServer {
     match kept.take() {
         Some(server) => server.restart(),
-        None => world::server(pages, has_token),
+        None => world::server(pages, has_token, lends),
     }
 }
 

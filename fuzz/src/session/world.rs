@@ -13,13 +13,15 @@ use crate::requests::UNIX_MS;
 /// Rounds of a run in which bytes still move; more than any script can need.
 const ROUNDS_MAX: usize = 20_000;
 
-/// A server of so many pages, with a token or without.
-pub(super) fn server(pages: u64, has_token: bool) -> SimulatedServer {
+/// A server of so many pages, with a token or without, which lends its values to the
+/// system or copies them.
+pub(super) fn server(pages: u64, has_token: bool, lends: bool) -> SimulatedServer {
     let token = Token { key_id: TOKEN.0, secret: TOKEN.1.to_vec(), role: Role::Admin };
     let settings = Settings {
         pages,
         tokens: if has_token { vec![token] } else { Vec::new() },
         unix_ms: UNIX_MS,
+        zero_copy_from: lends.then_some(1),
         ..Settings::default()
     };
     SimulatedServer::new(settings).expect("memory for a small pool")
@@ -104,6 +106,7 @@ impl World {
         counts.add("holds broken", info.holds_broken);
         counts.add("leases ended", info.leases_ended);
         counts.add("rows without room", info.no_space_rows);
+        counts.add("sends lent", self.server.lent_sends().0);
         self.server.assert_nothing_leaks();
         self.server
     }

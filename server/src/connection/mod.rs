@@ -12,6 +12,7 @@ mod buffer;
 mod draft;
 mod handshake;
 mod inbox;
+mod lent;
 mod map;
 mod outbox;
 mod page;
@@ -29,9 +30,10 @@ use rampuddle_protocol::{
     FrameFlags, FramingError, Header, Opcode, Role, StatRequestRow, Status, Table,
 };
 
-#[cfg(feature = "simulation")]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) use buffer::BUFFERS;
 pub(crate) use buffer::{BUFFERS_BYTES, Buffers};
+pub(crate) use lent::{Done, Lent};
 
 use crate::core::Core;
 use crate::pool::PoolRange;
@@ -40,6 +42,7 @@ use buffer::Buffer;
 use draft::write_status;
 use handshake::{Greeting, Step};
 use inbox::{INBOX_BYTES, Inbox};
+use lent::LENT_BYTES;
 use outbox::{OUTBOX_BYTES, OWN_ANSWER_BYTES, Outbox, Place, Segment};
 use progress::Progress;
 use request::Request;
@@ -53,6 +56,9 @@ const _: () = assert!(
     INBOX_BYTES + OWN_HEAD_BYTES + OUTBOX_BYTES + size_of::<Connection>() + PEER_BYTES
         <= CONNECTION_BYTES as usize
 );
+/// Memory of one that lends bytes to the system, besides.
+pub(crate) const LENDING_BYTES: u64 = 2 * 1024;
+const _: () = assert!(LENT_BYTES <= LENDING_BYTES as usize);
 
 /// Heads of requests up to this lie in the connection's own memory.
 const OWN_HEAD_BYTES: usize = 8 * 1024;
@@ -105,6 +111,19 @@ pub(crate) enum Over {
     Framing,
     /// The peer stalled.
     Stalled,
+}
+
+/// How the system is to take bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way<'a> {
+    /// As a copy.
+    Copied,
+    /// As a copy, and more follows by another call at once.
+    CopiedMore,
+    /// As a copy, and a descriptor with the first byte.
+    Passing(BorrowedFd<'a>),
+    /// From where they lie, where they stay as they are until it is [`Done`] with them.
+    Lent,
 }
 
 /// One connection.
@@ -178,6 +197,17 @@ impl Connection {
     /// The same, over a socket that can pass descriptors.
     pub(crate) fn local(number: usize, now_ms: u64) -> Self {
         Self { is_local: true, ..Self::new(number, now_ms) }
+    }
+
+    /// The same, over a socket to which rows of `from` bytes and more can be lent.
+    pub(crate) fn lending(mut self, from: u64, now_ms: u64) -> Self {
+        self.outbox.lent = Some(Lent::new(from, now_ms));
+        self
+    }
+
+    /// What is lent to the system over its socket, if that can be.
+    pub(crate) fn lent_mut(&mut self) -> Option<&mut Lent> {
+        self.outbox.lent.as_deref_mut()
     }
 
     /// Whether bytes from the peer are wanted now.
@@ -329,20 +359,30 @@ impl Connection {
 
     /// Gives `write` what is to be sent, at most `budget` bytes, and notes what it
     /// wrote. Returns that, and whether it was all it was given. A descriptor goes
-    /// with the first byte.
+    /// with the first byte. What `write` cannot lend, it is given again to copy.
     pub(crate) fn send_with(
         &mut self,
         core: &mut Core,
         budget: u64,
-        write: impl FnOnce(&[IoSlice<'_>], Option<BorrowedFd<'_>>) -> io::Result<usize>,
+        mut write: impl FnMut(&[IoSlice<'_>], Way<'_>) -> io::Result<usize>,
     ) -> io::Result<(usize, bool)> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let (mut count, mut given, mut passed) = (0, 0, None);
+        let (mut count, mut given, mut way) = (0, 0, Way::Copied);
         self.outbox.poll(&core.store, budget, |segment| {
             if let Segment::Descriptor(descriptor) = segment {
                 // What goes before it goes by another call.
-                passed = Some(descriptor).filter(|_| count == 0);
-                return passed.is_some();
+                if count == 0 {
+                    way = Way::Passing(descriptor);
+                }
+                return count == 0;
+            }
+            let (is_lent, lends) = (matches!(segment, Segment::Lent(_)), matches!(way, Way::Lent));
+            if count == 0 && is_lent {
+                way = Way::Lent;
+            } else if is_lent != lends {
+                // What is copied and what is lent go by calls of their own.
+                way = if lends { Way::Lent } else { Way::CopiedMore };
+                return false;
             }
             let mut push = |bytes| {
                 slices[count] = IoSlice::new(bytes);
@@ -352,7 +392,7 @@ impl Connection {
             match segment {
                 Segment::Head(bytes) => push(bytes),
                 Segment::Descriptor(_) => unreachable!("seen above"),
-                Segment::Pool(range) => push(core.store.pool.bytes(range)),
+                Segment::Pool(range) | Segment::Lent(range) => push(core.store.pool.bytes(range)),
                 Segment::Zeros(mut bytes) => {
                     while bytes > 0 {
                         let now = bytes.min(ZEROS.len());
@@ -365,15 +405,33 @@ impl Connection {
                 }
             }
         });
-        let sent = write(&slices[..count], passed)?;
+        let mut is_lent = matches!(way, Way::Lent);
+        let mut written = write(&slices[..count], way);
+        if is_lent && written.as_ref().is_err_and(|error| !is_passing(error)) {
+            is_lent = false;
+            written = write(&slices[..count], Way::Copied);
+            self.handle_refused(core);
+        }
+        let sent = written?;
+        if is_lent {
+            core.zero_copy.sends.add();
+        }
         let now_ms = core.now.monotonic_ms;
         core.counters.sent_bytes += sent as u64;
         self.active_ms = now_ms;
         self.sent_bytes += sent as u64;
         self.outgoing.moved(sent, now_ms);
-        self.outbox.sent(sent, &mut core.store, &mut core.buffers);
+        self.outbox.sent(sent, is_lent, &mut core.store, &mut core.buffers);
         self.handle_woken(core);
         Ok((sent, sent == given))
+    }
+
+    /// The system did not take what it was to be lent.
+    fn handle_refused(&mut self, core: &Core) {
+        core.zero_copy.refused.add();
+        if let Some(lent) = &mut self.outbox.lent {
+            lent.refused();
+        }
     }
 
     /// Judges the connection by the clock.
@@ -392,7 +450,8 @@ impl Connection {
         let stalled_in = takes_payload
             && (self.incoming.has_stalled(now_ms)
                 || hurries && self.incoming.has_rested(AWAITED_WINDOW_MS, now_ms));
-        let stalled_out = self.has_output() && self.outgoing.has_stalled(now_ms);
+        let stalled_out = self.has_output() && self.outgoing.has_stalled(now_ms)
+            || self.outbox.lent.as_deref().is_some_and(|lent| lent.has_stalled(now_ms));
         let crawls = self.crawls(core);
         let idle = self.is_at_rest() && now_ms - self.active_ms >= IDLE_CONNECTION_MS;
         if handshake_over || head_over || stalled_in || stalled_out || crawls {
@@ -447,10 +506,13 @@ impl Connection {
         self.end_head();
     }
 
-    /// Lets go of everything: the socket is gone.
-    pub(crate) fn release(mut self, core: &mut Core) {
+    /// Lets go of everything, but for what is lent, which is returned: whoever has
+    /// the socket must keep it until the system is done.
+    #[must_use = "what is lent stays pinned until the system is done with it"]
+    pub(crate) fn release(mut self, core: &mut Core) -> Option<Box<Lent>> {
         self.close(Over::Done, core);
         self.outbox.clear(&mut core.store, &mut core.buffers);
+        self.outbox.lent.take().filter(|lent| lent.is_outstanding())
     }
 
     /// Begins no request any more. The one under way goes on, and answers leave.
@@ -759,6 +821,11 @@ impl Connection {
         }
         self.close(Over::Framing, core);
     }
+}
+
+/// Whether a call may succeed as it is when it is made again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Stretches of the pool for one receive call.

@@ -8,6 +8,7 @@ use rampuddle_protocol::{Header, Status};
 
 use super::buffer::{Buffer, Buffers};
 use super::draft::write_status;
+use super::lent::Lent;
 use crate::pool::{Piece, PoolRange};
 use crate::store::{ReadPlace, Store};
 
@@ -31,14 +32,16 @@ const STEPS_MAX: u64 = 256;
 
 const _: () = assert!(OWN_ANSWER_BYTES < RING_BYTES);
 
-/// Something to send. Bytes that wait for a disk, and zero-copy sends that are not
-/// released yet would each be a variant here.
+/// Something to send. Bytes that wait for a disk would be a variant here.
 #[derive(Debug)]
 pub(super) enum Segment<'a> {
     /// Bytes of an answer's head.
     Head(&'a [u8]),
     /// Bytes of the pool.
     Pool(PoolRange),
+    /// Bytes of the pool that the system may send from where they lie: nobody
+    /// writes there until it is done with them.
+    Lent(PoolRange),
     /// Zeros.
     Zeros(usize),
     /// A descriptor, to go with the first byte of the next segment.
@@ -87,6 +90,8 @@ pub(super) struct Outbox {
     payload_bytes: u64,
     /// Waits to leave with an answer.
     descriptor: Option<OwnedFd>,
+    /// What was lent to the system; `None` = all is copied.
+    pub(super) lent: Option<Box<Lent>>,
 }
 
 impl Outbox {
@@ -97,6 +102,7 @@ impl Outbox {
             reads: VecDeque::new(),
             payload_bytes: 0,
             descriptor: None,
+            lent: None,
         }
     }
 
@@ -254,8 +260,11 @@ impl Outbox {
         mut budget: u64,
         mut out: impl FnMut(Segment<'a>) -> bool,
     ) {
-        let Self { ring, answers, reads, descriptor, .. } = self;
+        let Self { ring, answers, reads, descriptor, lent, .. } = self;
         let (ring, steps_before) = (&*ring, store.steps());
+        let lent = lent.as_deref().filter(|lent| lent.is_open());
+        // Of the first read; of all others nothing has left.
+        let mut begun = lent.map_or(0, Lent::begun);
         let mut next_read = 0;
         for answer in answers.iter() {
             let head_left = answer.head_bytes - answer.head_sent;
@@ -274,6 +283,10 @@ impl Outbox {
             }
             for read in reads.range_mut(next_read..next_read + answer.reads as usize) {
                 let mut ahead = *read;
+                let bytes = begun + u64::from(read.end - read.offset);
+                let is_lent = read.offset < read.end
+                    && lent.is_some_and(|lent| lent.wants(bytes) && store.is_sealed(read.entry));
+                begun = 0;
                 while ahead.offset < ahead.end {
                     if budget == 0 || store.steps() - steps_before > STEPS_MAX {
                         return;
@@ -285,6 +298,7 @@ impl Outbox {
                     }
                     let bytes = piece.len();
                     let segment = match piece {
+                        Piece::Pool(range) if is_lent => Segment::Lent(range),
                         Piece::Pool(range) => Segment::Pool(range),
                         Piece::Zeros(bytes) => Segment::Zeros(bytes as usize),
                     };
@@ -299,8 +313,20 @@ impl Outbox {
         }
     }
 
-    /// Notes that the first `bytes` of what [`Outbox::poll`] gave were sent.
-    pub(super) fn sent(&mut self, mut bytes: usize, store: &mut Store, buffers: &mut Buffers) {
+    /// Notes that the first `bytes` of what [`Outbox::poll`] gave were sent, lent if
+    /// that is so.
+    pub(super) fn sent(
+        &mut self,
+        mut bytes: usize,
+        is_lent: bool,
+        store: &mut Store,
+        buffers: &mut Buffers,
+    ) {
+        let mut lent = self.lent.as_deref_mut();
+        let send = lent.as_deref_mut().and_then(|lent| {
+            lent.sent(bytes);
+            is_lent.then(|| lent.begin())
+        });
         while let Some(answer) = self.answers.front_mut() {
             let of_head = bytes.min(answer.head_bytes - answer.head_sent);
             answer.head_sent += of_head;
@@ -321,11 +347,16 @@ impl Outbox {
                 answer.payload_left -= of_read as u64;
                 self.payload_bytes -= of_read as u64;
                 bytes -= of_read;
+                if let Some(lent) = lent.as_deref_mut() {
+                    lent.left(of_read, send);
+                }
                 if read.offset < read.end {
                     return;
                 }
-                if read.entry != CANCELLED {
-                    store.unpin(read.entry);
+                match lent.as_deref_mut() {
+                    _ if read.entry == CANCELLED => {}
+                    Some(lent) => lent.end_read(read.entry, store),
+                    None => store.unpin(read.entry),
                 }
                 self.reads.pop_front();
                 answer.reads -= 1;
@@ -339,10 +370,14 @@ impl Outbox {
         assert_eq!(bytes, 0, "no more is sent than was given");
     }
 
-    /// Lets go of everything: the connection is gone.
+    /// Lets go of everything but what is lent: the connection is gone.
     pub(super) fn clear(&mut self, store: &mut Store, buffers: &mut Buffers) {
         for read in self.reads.drain(..).filter(|read| read.entry != CANCELLED) {
-            store.unpin(read.entry);
+            match &mut self.lent {
+                // Of the first one bytes may have left.
+                Some(lent) => lent.end_read(read.entry, store),
+                None => store.unpin(read.entry),
+            }
         }
         for answer in self.answers.drain(..) {
             if let Place::Borrowed(buffer) = answer.place {

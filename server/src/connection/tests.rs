@@ -17,6 +17,7 @@ use crate::session::Sessions;
 use crate::store::{Now, Store};
 use crate::testing::Seeded;
 
+mod lent;
 mod share;
 
 const UNIX_MS: u64 = 1_700_000_000_000;
@@ -393,7 +394,7 @@ fn a_connection_that_ends_anywhere_gives_everything_back() {
         joined.wire = whole[..cut].to_vec();
         joined.run(1 + random.below(20_000) as usize, 1 + random.below(9_000) as usize);
         let Joined { mut core, connection, .. } = joined;
-        connection.release(&mut core);
+        assert!(connection.release(&mut core).is_none(), "nothing is lent");
         assert_eq!(core.store.reserved_bytes(), 0, "cut at {cut}");
         assert_eq!(core.buffers.free_count(), BUFFERS, "cut at {cut}");
         core.store.check_invariants();

@@ -108,7 +108,7 @@ impl Pool {
 
     /// The same memory with all pages free. What lay in them still does: no
     /// reader may ever see it.
-    #[cfg(feature = "simulation")]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn emptied(self) -> Self {
         let runs = Runs::new(self.total_pages());
         Self { runs, ..self }

@@ -376,7 +376,7 @@ impl Store {
     }
 
     /// Whether a request uses a value. Costs a walk over all entries.
-    #[cfg(feature = "simulation")]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn has_pins(&self) -> bool {
         (0..self.slab.extent()).any(|id| self.slab[id].pins > 0)
     }

@@ -83,6 +83,11 @@ impl Store {
         self.pool.piece(body, &mut place.cursor, offset, end.min(offset.saturating_add(max)))
     }
 
+    /// Whether nobody ever writes into a value again.
+    pub(crate) fn is_sealed(&self, id: EntryId) -> bool {
+        self.slab[id].flags.has(RowFlags::SEALED)
+    }
+
     /// A cursor for writing into a value.
     pub(crate) fn write_cursor(&self, id: EntryId) -> Cursor {
         self.slab[id].body.begin()

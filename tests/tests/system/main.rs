@@ -37,6 +37,7 @@ mod strategies;
 mod trees;
 mod ttl;
 mod verification;
+mod zero_copy;
 
 /// Runs each test over TCP and over the unix socket, as two tests.
 macro_rules! over_both {

@@ -115,6 +115,8 @@ impl Shared {
                 pages,
                 unix_ms: UNIX_MS - CLOCK_OFF_MS + draws.below(2 * CLOCK_OFF_MS),
                 connections_max: 64,
+                // Every other one lends its values to the system.
+                zero_copy_from: (index % 2 == 0).then_some(1),
                 ..Settings::default()
             };
             let server = SimulatedServer::new(settings).expect("memory for a small pool");

@@ -25,10 +25,13 @@ fn ask<R: rampuddle_protocol::Row>(joined: &mut Joined, opcode: Opcode, id: u64,
 /// went along.
 fn send(joined: &mut Joined, most: usize) -> (Vec<u8>, Option<OwnedFd>) {
     let (mut bytes, mut descriptor) = (Vec::new(), None);
-    let sent = joined.connection.send_with(&mut joined.core, u64::MAX, |slices, passed| {
+    let sent = joined.connection.send_with(&mut joined.core, u64::MAX, |slices, way| {
         slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
         bytes.truncate(most);
-        descriptor = passed.map(|passed| passed.try_clone_to_owned().unwrap());
+        descriptor = match way {
+            Way::Passing(passed) => Some(passed.try_clone_to_owned().unwrap()),
+            _ => None,
+        };
         Ok(bytes.len())
     });
     assert!(sent.is_ok());
@@ -93,7 +96,8 @@ fn a_descriptor_that_never_left_ends_its_mapping() {
             assert_eq!(statuses(&bytes), [(1, Status::Cancelled), (2, Status::Ok)]);
         } else {
             let Joined { core, connection, .. } = &mut joined;
-            std::mem::replace(connection, Connection::new(1, 0)).release(core);
+            let ended = std::mem::replace(connection, Connection::new(1, 0));
+            assert!(ended.release(core).is_none(), "nothing is lent");
         }
         joined.core.sharing.forget_the_gone(&mut joined.core.store);
         assert_eq!(joined.core.sharing.len(), 0);
