@@ -405,11 +405,17 @@ impl Connection {
                 }
             }
         });
-        let mut is_lent = matches!(way, Way::Lent);
-        let mut written = write(&slices[..count], way);
-        if is_lent && written.as_ref().is_err_and(|error| !is_passing(error)) {
-            is_lent = false;
-            written = write(&slices[..count], Way::Copied);
+        let mut is_refused = false;
+        let written = loop {
+            match write(&slices[..count], way) {
+                Err(error) if matches!(way, Way::Lent) && !is_passing(&error) => {
+                    (way, is_refused) = (Way::Copied, true);
+                }
+                written => break written,
+            }
+        };
+        let is_lent = matches!(way, Way::Lent);
+        if is_refused {
             self.handle_refused(core);
         }
         let sent = written?;
@@ -427,6 +433,7 @@ impl Connection {
     }
 
     /// The system did not take what it was to be lent.
+    #[cold]
     fn handle_refused(&mut self, core: &Core) {
         core.zero_copy.refused.add();
         if let Some(lent) = &mut self.outbox.lent {
