@@ -185,11 +185,12 @@ pub(super) async fn write(
 /// Shakes hands with servers that this client has not met yet: a version may
 /// only be drawn when the clock was compared with theirs.
 pub(super) async fn meet(operation: &Operation, servers: &[Arc<str>]) {
-    let each = servers.iter().filter(|server| answers(operation, server)).map(|name| async move {
-        if let Ok(server) = operation.servers.server(name) {
-            // One that cannot be met says so again when it is written to.
-            let _ = server.grants(operation.deadline()).await;
-        }
+    let found = servers.iter().filter(|server| answers(operation, server));
+    let found = found.filter_map(|name| operation.servers.server(name).ok());
+    let strangers = found.filter(|server| server.is_stranger());
+    let each = strangers.map(|server| async move {
+        // One that cannot be met says so again when it is written to.
+        let _ = server.grants(operation.deadline()).await;
     });
     join_all(each).await;
 }

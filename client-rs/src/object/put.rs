@@ -173,9 +173,10 @@ impl Put {
     async fn look_first(&mut self) -> Result<(), Error> {
         match self.condition {
             PutCondition::Always => Ok(()),
-            PutCondition::IfAbsent => self.look_for_none().await,
+            // Far larger than what puts without a condition need.
+            PutCondition::IfAbsent => Box::pin(self.look_for_none()).await,
             PutCondition::IfVersion(version) => {
-                self.replaced = self.look_for(version).await?;
+                self.replaced = Box::pin(self.look_for(version)).await?;
                 Ok(())
             }
         }

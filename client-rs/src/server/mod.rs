@@ -177,6 +177,11 @@ impl Server {
         Ok(grants)
     }
 
+    /// Whether it has not shaken hands with this client yet, or is another one since.
+    pub(crate) fn is_stranger(&self) -> bool {
+        self.state().greeting.is_none()
+    }
+
     /// Operations under way, to choose the less busy of two.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
