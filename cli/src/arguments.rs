@@ -330,7 +330,7 @@ pub(crate) struct ServeArguments {
     )]
     pub(crate) no_share_pool: Option<bool>,
     /// Let the network device read answers of this size and more where they lie in
-    /// the pool, from 64KiB on; over loopback and unix sockets nothing is gained
+    /// the pool, 64KiB to 1MiB (large objects are asked for by the MiB); over loopback and unix sockets nothing is gained
     /// [default: all are copied]
     #[arg(
         long,

@@ -282,8 +282,8 @@ fn servers_that_cannot_work_are_refused() {
     let serve = |more: &[&str]| run(lab.serve_command("a", more)).expect(2);
     serve(&["--pool", "20TiB"]).says("make the pool smaller than --pool 20TiB");
     serve(&["--pool", "65537"]).says("multiple of 65536");
-    for nonsense in ["0", "65535", "1025MiB"] {
-        serve(&["--zero-copy-from", nonsense]).says("choose 65536 to 1073741824 bytes");
+    for nonsense in ["0", "65535", "1025KiB"] {
+        serve(&["--zero-copy-from", nonsense]).says("choose 65536 to 1048576 bytes");
     }
     serve(&["--zero-copy-from", "-1"]).says("such as 64KiB");
     serve(&["--listen", "0.0.0.0:0"]).says("--advertise");

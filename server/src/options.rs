@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rampuddle_protocol::limits::{KIB, MIB, PAGE_BYTES, SERVER_NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use rampuddle_protocol::limits::{KIB, MIB, PAGE_BYTES, SERVER_NAME_BYTES_MAX};
 
 use crate::connection::{BUFFERS_BYTES, CONNECTION_BYTES, LENDING_BYTES};
 use crate::core::{Token, ToldSettings};
@@ -55,7 +55,7 @@ pub struct Options {
     pub share_pool: bool,
     /// Rows of a Gather of so many bytes and more leave over TCP from where they lie
     /// (MSG_ZEROCOPY), if their values are SEALED; `None` = all are copied. 64 KiB to
-    /// 1 GiB. Worth it only where a network device can read the pool: over the
+    /// 1 MiB, which is what clients ask for at once at most. Worth it only where a network device can read the pool: over the
     /// loopback interface the system copies all the same.
     pub zero_copy_from: Option<u64>,
     /// Tokens of which clients must show one; none = everybody may do all.
@@ -120,7 +120,8 @@ impl Options {
             let (bytes, max) = (self.pool_bytes, POOL_BYTES_MAX);
             return Err(StartError::PoolSize { bytes, unit, max });
         }
-        let (least, most) = (PAGE_BYTES, VALUE_BYTES_MAX);
+        // Clients ask for objects in pieces of a MiB.
+        let (least, most) = (PAGE_BYTES, MIB);
         if let Some(bytes) = self.zero_copy_from.filter(|bytes| !(least..=most).contains(bytes)) {
             return Err(StartError::ZeroCopy { bytes, least, most });
         }

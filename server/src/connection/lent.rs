@@ -79,10 +79,9 @@ impl Sends {
         true
     }
 
-    /// Whether a send that was begun is done.
-    fn is_done(&self, number: u32) -> bool {
-        let at = number.wrapping_sub(self.oldest);
-        at >= self.window() || self.done >> at & 1 == 1
+    /// Whether a send that was begun, and all before it, are done.
+    fn are_done_to(&self, number: u32) -> bool {
+        number.wrapping_sub(self.oldest) >= self.window()
     }
 }
 
@@ -90,13 +89,15 @@ impl Sends {
 #[derive(Debug, Clone, Copy)]
 struct Kept {
     entry: EntryId,
-    /// The last send with bytes of it.
+    /// The last send with bytes of it. Others may be done later than this one: it is
+    /// kept until all up to it are.
     send: u32,
 }
 
 /// What one connection has lent.
 ///
-/// Invariant: every value in `kept` is pinned once for it, and its send is not done.
+/// Invariant: every value in `kept` is pinned once for it, and its send, or one before
+/// that, is not done.
 #[derive(Debug)]
 pub(crate) struct Lent {
     /// Rows of so many bytes and more are lent.
@@ -177,11 +178,11 @@ impl Lent {
         self.latest = send.filter(|_| bytes > 0).or(self.latest);
     }
 
-    /// The read under way ends: its value is unpinned, now or when its last send is
-    /// done.
+    /// The read under way ends: its value is unpinned, now or when all sends up to its
+    /// last one are done.
     pub(super) fn end_read(&mut self, entry: EntryId, store: &mut Store) {
         self.begun = 0;
-        match self.latest.take().filter(|send| !self.sends.is_done(*send)) {
+        match self.latest.take().filter(|send| !self.sends.are_done_to(*send)) {
             Some(send) => self.kept.push(Kept { entry, send }),
             None => store.unpin(entry),
         }
@@ -197,7 +198,7 @@ impl Lent {
         self.vain = if done.was_copied { self.vain.saturating_add(1) } else { 0 };
         let sends = &self.sends;
         self.kept.retain(|kept| {
-            let is_done = sends.is_done(kept.send);
+            let is_done = sends.are_done_to(kept.send);
             if is_done {
                 store.unpin(kept.entry);
             }
@@ -273,8 +274,9 @@ mod tests {
                     open.retain(|number| !(first..=last).contains(number));
                 }
                 assert_eq!(u64::from(sends.outstanding()), open.len() as u64);
-                for number in begun.saturating_sub(100).max(u64::from(begin))..begun {
-                    assert_eq!(sends.is_done(number as u32), !open.contains(&number));
+                for number in begun.saturating_sub(60).max(u64::from(begin))..begun {
+                    let are_done = open.first().is_none_or(|oldest| number < *oldest);
+                    assert_eq!(sends.are_done_to(number as u32), are_done);
                 }
             }
         }
