@@ -35,7 +35,7 @@ use crate::work::Work;
 /// Length of a stripe unless told otherwise.
 const STRIPE_BYTES: u64 = 4 << 20;
 /// The shortest inline object whose checksum is computed while it leaves.
-const LATE_BYTES_MIN: u64 = 128 << 10;
+const LATE_BYTES_MIN: u64 = 64 << 10;
 
 impl Client {
     /// Writes an object, replacing one of that name unless told otherwise. Visible
