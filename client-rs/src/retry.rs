@@ -6,7 +6,7 @@
 //! | of nothing, because no connection can be made | nothing: no server has work with it |
 //! | of the same request to the same server, after it failed there or was answered BUSY | a retry: taken from the budget, three attempts at most, full jitter before each |
 //! | of a read to a second server while the first still works on it | a hedge: taken from the budget |
-//! | of a piece of a stripe to the *next* replica, after one failed, or in a stream was outrun while it had this piece to give, and is given up | a failover: free, and pays nothing in |
+//! | of a piece of a stripe to the *next* replica, after one failed, or in a stream was outrun by another while it had this piece to give, and is given up | a failover: free, and pays nothing in |
 //! | of a look at a head or a set to the next server | a request of its own: free, and pays in |
 //!
 //! A failover is what replicas are for, and must not be refused by an empty
@@ -62,6 +62,12 @@ impl RetryBudget {
     /// Counts the attempts at a request from now on. It pays in when it is noted.
     pub(crate) fn first_attempt(&self) -> Attempts {
         Attempts { made: 1, is_noted: false }
+    }
+
+    /// As [`RetryBudget::first_attempt`], at a request in the place of one that was given
+    /// up: it pays nothing in.
+    pub(crate) fn failover(&self) -> Attempts {
+        Attempts { made: 1, is_noted: true }
     }
 
     /// Notes that there is a connection to send the request over. It pays in once,
@@ -143,6 +149,14 @@ mod tests {
         let budget = RetryBudget::default();
         while budget.try_spend() {}
         (0..1_000).for_each(|_| drop(budget.first_attempt()));
+        assert!(!budget.try_spend());
+    }
+
+    #[test]
+    fn failovers_pay_nothing_in() {
+        let budget = RetryBudget::default();
+        while budget.try_spend() {}
+        (0..1_000).for_each(|_| budget.note(&mut budget.failover()));
         assert!(!budget.try_spend());
     }
 

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::operation::Operation;
 use super::ranks::answers;
 use super::read::{Piece, Reading, Unread};
+use crate::retry::Attempts;
 use crate::server::Server;
 
 /// A server that gave no answer to a small request for so long is slow.
@@ -44,6 +45,8 @@ pub(super) struct Course {
     /// Those that were outrun lately behind others: who reads in order is held up by a
     /// slow one, and who does not has use for it.
     is_in_order: bool,
+    /// In the place of a read that was given up.
+    is_failover: bool,
     asked: Mutex<Option<Asked>>,
 }
 
@@ -63,6 +66,14 @@ impl Course {
     /// Notes who is asked now.
     pub(super) fn asks(&self, operation: &Operation, server: &str) {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Asked::now(operation, server);
+    }
+
+    /// The attempts at its requests.
+    pub(super) fn first_attempt(&self, operation: &Operation) -> Attempts {
+        match self.is_failover {
+            true => operation.retries.failover(),
+            false => operation.retries.first_attempt(),
+        }
     }
 
     fn take_asked(&self) -> Option<Asked> {
@@ -145,7 +156,7 @@ impl Hedging {
             reading.piece(piece, &mut buffer, &course).await?;
             Ok(Some(buffer))
         };
-        if let Some(buffer) = self.first_of(reading, (0, course), first, second).await? {
+        if let Some(buffer) = self.first_of(reading, (piece, 0, course), first, second).await? {
             out.copy_from_slice(&buffer);
         }
         Ok(())
@@ -162,23 +173,23 @@ impl Hedging {
         let course = &self.course(None);
         let first = reading.new_piece(piece, course);
         let second = |course| async move { reading.new_piece(piece, &course).await };
-        self.first_of(reading, (number, course), first, second).await
+        self.first_of(reading, (piece, number, course), first, second).await
     }
 
     fn course(&self, avoids: Option<Arc<str>>) -> Course {
-        Course { avoids, is_in_order: self.is_in_order(), asked: Mutex::default() }
+        let is_in_order = self.is_in_order();
+        Course { avoids, is_in_order, is_failover: false, asked: Mutex::default() }
     }
 
     /// Waits for the first read of a piece, and for a second one, too, when that is slow.
     async fn first_of<T, S: Future<Output = Result<T, Unread>>>(
         &self,
         reading: &Reading<'_>,
-        (number, course): (u64, &Course),
+        (piece, number, course): (&Piece, u64, &Course),
         first: impl Future<Output = Result<T, Unread>>,
-        second: impl FnOnce(Course) -> S,
+        second: impl Fn(Course) -> S,
     ) -> Result<T, Unread> {
-        // The second is boxed: those that are not slow need not have room for it.
-        let instead = {
+        let slow = {
             let (began, mut first) = (Instant::now(), pin!(first));
             tokio::select! {
                 biased;
@@ -189,8 +200,9 @@ impl Hedging {
                 () = self.is_slow(began, number), if reading.has_choice() => {}
             }
             let Some(slow) = course.take_asked() else { return first.await };
-            let mut second = Box::pin(second(self.course(Some(Arc::clone(slow.server.name())))));
             if reading.operation.retries.try_spend() {
+                // Boxed: those that are not slow need not have room for it.
+                let mut second = Box::pin(second(self.course(Some(slow.name()))));
                 return tokio::select! {
                     biased;
                     read = &mut first => match read {
@@ -207,13 +219,21 @@ impl Hedging {
                     },
                 };
             }
-            if !self.is_in_order() || !slow.server.is_outrun() {
+            let is_given_up = self.is_in_order()
+                && slow.server.was_outrun_after(slow.since)
+                && reading.has_a_better_owner(piece, &slow.server);
+            if !is_given_up {
                 return first.await;
             }
-            second
+            slow
         };
-        // What was asked of a server before it was outrun is given up there: a failover.
-        instead.await
+        // The first read is gone by now: asking elsewhere is a failover, no hedge.
+        let failover = |avoids| Course { is_failover: true, ..self.course(avoids) };
+        match Box::pin(second(failover(Some(slow.name())))).await {
+            // Memory may be short for a moment, or the better server has failed.
+            Err(Unread::Failed(_)) => Box::pin(second(failover(None))).await,
+            read => read,
+        }
     }
 
     fn is_in_order(&self) -> bool {
@@ -259,6 +279,10 @@ impl Asked {
     pub(super) fn now(operation: &Operation, server: &str) -> Option<Self> {
         let server = operation.servers.server(server).ok()?;
         Some(Self { received_before: server.received_bytes(), since: Instant::now(), server })
+    }
+
+    fn name(&self) -> Arc<str> {
+        Arc::clone(self.server.name())
     }
 
     /// Others were asked later and have answered. A server that has sent nothing at
@@ -314,3 +338,6 @@ pub(super) async fn not_long<T>(
     }
     answer
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use super::codec::unpack;
 use super::format::{BLOCK_BYTES, Tag, stripe_key};
 use super::hedge::Course;
 use super::operation::Operation;
-use super::ranks::{Places, prefer};
+use super::ranks::{Places, answers, prefer};
 use super::report::Progress;
 use super::variable::BlockEntry;
 use super::verifier::Verifier;
@@ -20,7 +20,7 @@ use crate::buffers::Buffer;
 use crate::connection::Connection;
 use crate::error::{Error, Misbehaviour};
 use crate::retry::Attempts;
-use crate::server::Class;
+use crate::server::{Class, Server};
 
 /// Blocks of a piece at most. Longer ones are no faster, and the last ones of a read
 /// would keep it waiting for longer.
@@ -165,6 +165,19 @@ impl Reading<'_> {
         self.tag.replicas > 1
     }
 
+    /// Whether a piece has an owner that answers and was not outrun lately, besides this
+    /// one.
+    pub(super) fn has_a_better_owner(&self, piece: &Piece, than: &Server) -> bool {
+        let key = stripe_key(self.tag.upload, piece.stripe);
+        let places = Places::of_copies(&self.operation.views.current(), &key, self.tag.replicas);
+        let mut others = places.owners(self.tag.replicas).iter().filter(|it| *it != than.name());
+        others.any(|name| {
+            let server = self.operation.servers.server(name);
+            let is_good = server.is_ok_and(|server| !server.is_slow() && !server.is_outrun());
+            is_good && answers(self.operation, name)
+        })
+    }
+
     /// Reads a piece into memory of its own.
     pub(super) async fn new_piece(&self, piece: &Piece, course: &Course) -> Result<Bytes, Unread> {
         if !self.is_stored_as_it_is(piece) {
@@ -221,7 +234,7 @@ impl Reading<'_> {
             Verifier::new(self.tag.upload, piece.stripe, first_block, blocks, self.verify);
         let stripe = piece.stripe;
         let mut problems: Vec<String> = Vec::new();
-        let mut attempts = self.operation.retries.first_attempt();
+        let mut attempts = course.first_attempt(self.operation);
         let mut has_failed = false;
         for round in 1..=ROUNDS {
             let (mut missing, mut gave_way) = (0, false);

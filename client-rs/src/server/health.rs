@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Purpose, Server, State};
 use crate::connection::Connection;
@@ -94,12 +94,19 @@ impl Server {
     /// streams ask others first for the next ones. One slow piece holds a stream up,
     /// and asking twice costs what ten requests pay in.
     pub(crate) fn pass_over(&self) {
+        self.state().outrun = Some(Instant::now());
         self.passes_left.store(PASSES, Ordering::Relaxed);
     }
 
     /// Whether another server was faster lately.
     pub(crate) fn is_outrun(&self) -> bool {
         self.passes_left.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether another server was faster lately, and not yet when this one was asked for
+    /// something at that time.
+    pub(crate) fn was_outrun_after(&self, asked: Instant) -> bool {
+        self.is_outrun() && self.state().outrun.is_some_and(|outrun| asked < outrun)
     }
 
     /// Whether others are to be asked first for one more piece of a stream.
@@ -177,7 +184,7 @@ impl Server {
         if self.unreachable().is_none() {
             return;
         }
-        let patient = tokio::time::Instant::now() + VERDICT_PATIENCE;
+        let patient = Instant::now() + VERDICT_PATIENCE;
         let until = deadline.map_or(patient, |deadline| deadline.min(patient));
         let _ = timeout_at(until, verdict).await;
     }

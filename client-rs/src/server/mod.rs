@@ -55,6 +55,8 @@ pub(crate) struct Server {
 #[derive(Default)]
 struct State {
     living: Option<Living>,
+    /// When another server was faster last.
+    outrun: Option<Instant>,
     /// The one used last is at the end, and used next.
     idle: Vec<Connection>,
     greeting: Option<Greeting>,

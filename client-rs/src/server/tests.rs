@@ -504,3 +504,20 @@ async fn streams_pass_over_a_server_that_was_outrun_and_come_back_to_it() {
         assert!((100..1_000).contains(&passed_over()), "it is asked again, and not at once");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_of_a_server_after_it_was_outrun_is_not_given_up() {
+    let server = Server::new("a".into(), access(1));
+    let now = async || {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        Instant::now()
+    };
+    let before = now().await;
+    assert!(!server.was_outrun_after(before), "nobody was faster");
+    now().await;
+    server.pass_over();
+    let after = now().await;
+    assert!(server.was_outrun_after(before) && !server.was_outrun_after(after));
+    while server.is_passed_over() {}
+    assert!(!server.was_outrun_after(before), "it is asked again as any other");
+}

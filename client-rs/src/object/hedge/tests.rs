@@ -1,0 +1,100 @@
+//! When a piece is asked for a second time, and of whom.
+
+use rampuddle_protocol::{SetId, Version};
+
+use super::*;
+use crate::client::Client;
+use crate::object::Codec;
+use crate::object::format::Tag;
+use crate::object::read::Served;
+use crate::options::Options;
+
+/// Longer than any wait that ends by itself.
+const LONG: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_millis(1);
+const PIECE: Piece = Piece { stripe: 0, blocks: 0..1, bytes: 1 << 20 };
+
+/// A client of servers that nobody connects to.
+async fn operation() -> Operation {
+    let options = Options::new("static:s0=127.0.0.1:1,s1=127.0.0.1:2");
+    Operation::begin(Client::connect(options).await.unwrap().core())
+}
+
+fn reading(operation: &Operation) -> Reading<'_> {
+    let tag = Tag {
+        replicas: 2,
+        codec: Codec::None,
+        stripe_bytes: 4 << 20,
+        object_bytes: 1 << 20,
+        upload: SetId([1; 16]),
+        version: Version { time: 1, writer: 1 },
+        variable_bytes: 0,
+        crc32c: 0,
+        inline_stored_bytes: 0,
+        ends: false,
+    };
+    let served = Served::default();
+    Reading { operation, tag, table: &[], verify: true, progress: None, served }
+}
+
+/// The courses of second reads: of whom they were not to ask first, and whether they pay
+/// nothing in.
+type Courses = Mutex<Vec<(Option<Arc<str>>, bool)>>;
+
+fn notes(courses: &Courses, course: &Course) -> usize {
+    let mut courses = courses.lock().unwrap();
+    courses.push((course.avoids.clone(), course.is_failover));
+    courses.len()
+}
+
+/// Reads a piece of a stream without a budget, first from `s0`, which others outrun so
+/// long after it was asked, and which takes long; and whether `s1` was outrun, too.
+async fn read_beside(outrun: Duration, is_other_outrun: bool, courses: &Courses) -> &'static str {
+    let operation = operation().await;
+    while operation.retries.try_spend() {}
+    let server = |name| operation.servers.server(name).unwrap();
+    let (reading, hedging) = (reading(&operation), Hedging::in_order());
+    hedging.note(SHORT);
+    server("s0").pass_over();
+    if is_other_outrun {
+        server("s1").pass_over();
+    }
+    sleep(SHORT).await;
+    let course = hedging.course(None);
+    let first = async {
+        course.asks(&operation, "s0");
+        sleep(outrun).await;
+        server("s0").pass_over();
+        sleep(LONG).await;
+        Ok("first")
+    };
+    let second = |course: Course| async move {
+        match notes(courses, &course) {
+            1 => Err(Unread::Failed(Vec::new())),
+            _ => Ok("second"),
+        }
+    };
+    hedging.first_of(&reading, (&PIECE, 0, &course), first, second).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_of_a_server_before_it_was_outrun_is_given_up_and_read_all_the_same() {
+    let courses = Courses::default();
+    assert_eq!(read_beside(SHORT, false, &courses).await, "second");
+    // The other failed at once, too; nothing of it pays into the budget.
+    assert_eq!(courses.into_inner().unwrap(), [(Some("s0".into()), true), (None, true)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_of_a_server_that_others_had_outrun_already_is_waited_for() {
+    let courses = Courses::default();
+    assert_eq!(read_beside(LONG, false, &courses).await, "first");
+    assert!(courses.into_inner().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_given_up_when_all_servers_were_outrun() {
+    let courses = Courses::default();
+    assert_eq!(read_beside(SHORT, true, &courses).await, "first");
+    assert!(courses.into_inner().unwrap().is_empty());
+}
