@@ -86,6 +86,14 @@ impl Frame {
         self.asks_for_a_stripe() && self.gathers().iter().any(|(_, key, _)| is_later(key))
     }
 
+    /// Whether it reads the first bytes of an object's stripes.
+    pub(crate) fn asks_for_the_first_bytes(&self) -> bool {
+        let is_first = |row: &GatherRow| row.offset == 0;
+        self.asks_for_a_stripe()
+            && !self.asks_for_a_later_stripe()
+            && self.gathers().iter().any(|(row, ..)| is_first(&row))
+    }
+
     /// How many of its rows read heads.
     pub(crate) fn heads_asked_for(&self) -> usize {
         self.rows_that_read(HEAD)

@@ -11,7 +11,7 @@ use crate::doors::{Doors, Frame, bytes, holding, open, until_used, used_bytes};
 use futures_util::future::BoxFuture;
 use rampuddle_client::{Client, GetOptions, PutOptions};
 use tokio::io::AsyncWrite;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 const MIB: usize = 1 << 20;
 /// How long the client would wait for a server that moves no byte.
@@ -96,6 +96,8 @@ async fn an_object_with_two_copies_is_streamed_at_once_beside_a_silent_server() 
 
 /// Takes what comes, and nothing more until it is let.
 struct Closed {
+    /// Told when there is something to take.
+    offered: Arc<Notify>,
     taken: Arc<AtomicU64>,
     may_go: Arc<Semaphore>,
     waits: Option<BoxFuture<'static, ()>>,
@@ -107,6 +109,7 @@ impl AsyncWrite for Closed {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.offered.notify_one();
         let may_go = Arc::clone(&self.may_go);
         let wait = async move { may_go.acquire().await.map_or((), SemaphorePermit::forget) };
         let waits = self.waits.get_or_insert_with(|| Box::pin(wait));
@@ -131,29 +134,38 @@ async fn nothing_is_asked_twice_for_a_writer_that_has_enough_to_do() {
     let client = patient(&doors).await;
     let content = bytes(24 * MIB, 1);
     client.put(b"o", content.clone(), &PutOptions::default()).await.unwrap();
-    // Seven requests for bytes of a stripe pass, so that there is something to compare
-    // with. The eighth, and all that follow, stand at the door.
+    // The first piece, which the writer waits for until it is in, passes however often
+    // it is asked for. Of the others six pass, so that there is something to compare
+    // with; all that follow stand at the door.
     let asked = Arc::new(AtomicU64::new(0));
     let (came, may_go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let counted = Arc::clone(&asked);
     let is_late = move |frame: &Frame| {
-        frame.asks_for_a_stripe() && counted.fetch_add(1, Ordering::SeqCst) >= 7
+        let is_other = frame.asks_for_a_stripe() && !frame.asks_for_the_first_bytes();
+        is_other && counted.fetch_add(1, Ordering::SeqCst) >= 6
     };
     doors.set(holding(is_late, &came, &may_go));
     let (taken, may_write) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
-    let writer = Closed { taken: Arc::clone(&taken), may_go: Arc::clone(&may_write), waits: None };
+    let (offered, may_take) = (Arc::new(Notify::new()), Arc::clone(&may_write));
+    let writer = Closed {
+        offered: Arc::clone(&offered),
+        taken: Arc::clone(&taken),
+        may_go: may_take,
+        waits: None,
+    };
     let reader = client.clone();
     let stream = tokio::spawn(async move {
         let mut writer = writer;
         reader.get_to(b"o", &mut writer, None, &GetOptions::default()).await
     });
     came.acquire().await.unwrap().forget();
-    // The writer has taken nothing yet: however long that one takes, it waits for none.
+    offered.notified().await;
+    // The writer has taken nothing yet: however long the others take, it waits for none.
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(300) {
         used_bytes(&client).await;
     }
-    assert_eq!(asked.load(Ordering::SeqCst), 8, "as many as are read at once");
+    assert_eq!(asked.load(Ordering::SeqCst), 7, "as many as are read at once, but for the first");
     may_write.close();
     may_go.close();
     assert_eq!(stream.await.unwrap().unwrap().unwrap().bytes, content.len() as u64);
