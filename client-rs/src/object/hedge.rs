@@ -11,16 +11,19 @@
 //! |---|---|
 //! | into memory, in any order | nothing else is left to ask for |
 //! | a stream, in order | it is the one that the writer waits for: nothing can take its place, and all others wait for it, too |
+//!
+//! Before the first piece is in nobody knows how long one takes: one that has taken
+//! 500 ms is slow, and if they come in any order, the turn of one of them has come.
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::operation::Operation;
 use super::ranks::answers;
@@ -88,6 +91,8 @@ pub(super) struct Hedging {
     /// How long pieces take, in nanoseconds; 0 = none is done yet.
     usual_ns: AtomicU64,
     is_known: Notify,
+    /// None was done when the first was slow.
+    is_late: AtomicBool,
 }
 
 /// Whose turn it is.
@@ -125,7 +130,8 @@ impl Hedging {
     }
 
     fn new(turns: Turns) -> Self {
-        Self { turns, usual_ns: AtomicU64::new(0), is_known: Notify::new() }
+        let (is_known, is_late) = (Notify::new(), AtomicBool::new(false));
+        Self { turns, usual_ns: AtomicU64::new(0), is_known, is_late }
     }
 
     /// A connection is free, and nothing else is left to ask for.
@@ -248,11 +254,20 @@ impl Hedging {
         self.is_known.notify_waiters();
     }
 
-    /// Waits until it is a piece's turn, and it is slow: by what others take.
+    /// Waits until it is a piece's turn, and it is slow: by what others take, or for
+    /// whoever waits for an answer while none is in.
     async fn is_slow(&self, began: Instant, number: u64) {
+        if timeout_at(began + LONG_ANSWER, self.usual_ns()).await.is_err()
+            && !self.is_late.swap(true, Ordering::Relaxed)
+        {
+            self.spares();
+        }
         self.turns.of(number).await;
-        let usual = Duration::from_nanos(self.usual_ns().await);
-        sleep_until(began + SLOW_PIECE_MIN.max(usual * SLOW_PIECE_TIMES)).await;
+        let slow_after = match self.usual_ns.load(Ordering::Relaxed) {
+            0 => LONG_ANSWER,
+            usual_ns => SLOW_PIECE_MIN.max(Duration::from_nanos(usual_ns) * SLOW_PIECE_TIMES),
+        };
+        sleep_until(began + slow_after).await;
     }
 
     async fn usual_ns(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! When a piece is asked for a second time, and of whom.
 
+use futures_util::future::select_all;
 use rampuddle_protocol::{SetId, Version};
 
 use super::*;
@@ -97,4 +98,39 @@ async fn nothing_is_given_up_when_all_servers_were_outrun() {
     let courses = Courses::default();
     assert_eq!(read_beside(SHORT, true, &courses).await, "first");
     assert!(courses.into_inner().unwrap().is_empty());
+}
+
+/// How long the first of some pieces takes that are asked of a server that says nothing.
+async fn first_beside_a_silent_server(hedging: &Hedging, pieces: u64) -> Duration {
+    let operation = operation().await;
+    let (reading, began, asked) = (reading(&operation), Instant::now(), &AtomicU64::new(0));
+    let reads = (0..pieces).map(|number| {
+        let (reading, course) = (&reading, hedging.course(None));
+        async move {
+            let first = async {
+                course.asks(reading.operation, "s0");
+                sleep(LONG).await;
+                Ok(())
+            };
+            let second = |_| async {
+                asked.fetch_add(1, Ordering::Relaxed);
+                sleep(SHORT).await;
+                Ok(())
+            };
+            hedging.first_of(reading, (&PIECE, number, &course), first, second).await.unwrap();
+        }
+    });
+    select_all(reads.map(Box::pin)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the others are not asked for twice yet");
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piece_with_which_nothing_can_be_compared_is_slow_after_half_a_second() {
+    for pieces in [1, 8] {
+        for hedging in [Hedging::in_order(), Hedging::in_any_order()] {
+            let took = first_beside_a_silent_server(&hedging, pieces).await;
+            assert!((LONG_ANSWER..LONG_ANSWER * 2).contains(&took), "{took:?}: {hedging:?}");
+        }
+    }
 }
