@@ -15,10 +15,11 @@
 //! Before the first piece is in nobody knows how long one takes: one that has taken
 //! 500 ms is slow, and if they come in any order, the turn of one of them has come.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -346,12 +347,58 @@ pub(super) async fn not_long<T>(
     server: &str,
     answer: impl Future<Output = T>,
 ) -> Option<T> {
+    not_longer(LONG_ANSWER, operation, server, answer).await
+}
+
+async fn not_longer<T>(
+    patience: Duration,
+    operation: &Operation,
+    server: &str,
+    answer: impl Future<Output = T>,
+) -> Option<T> {
     let asked = Asked::now(operation, server);
-    let answer = timeout(LONG_ANSWER, answer).await.ok();
+    let answer = timeout(patience, answer).await.ok();
     if answer.is_none() {
         asked.iter().for_each(Asked::was_outrun);
     }
     answer
+}
+
+/// How long each server has been waited for over many questions: for all of them
+/// together no longer than for one. Questions that are asked of it at once must begin
+/// together.
+#[derive(Debug, Default)]
+pub(super) struct Patience(Mutex<BTreeMap<Arc<str>, Duration>>);
+
+impl Patience {
+    /// Waits for an answer, as long as patience with this server lasts. `None` = it came
+    /// to its end, or had before.
+    pub(super) async fn wait<T>(
+        &self,
+        operation: &Operation,
+        server: &Arc<str>,
+        answer: impl Future<Output = T>,
+    ) -> Option<T> {
+        let before = self.waited().get(server).copied().unwrap_or_default();
+        let left = LONG_ANSWER.checked_sub(before).filter(|left| !left.is_zero())?;
+        let began = Instant::now();
+        let answer = not_longer(left, operation, server, answer).await;
+        let after = before + began.elapsed();
+        let mut waited = self.waited();
+        let waited = waited.entry(Arc::clone(server)).or_default();
+        *waited = after.max(*waited);
+        answer
+    }
+
+    /// From here on all servers are waited for anew, but for those with which patience
+    /// has come to its end.
+    pub(super) fn renew(&self) {
+        self.waited().retain(|_, waited| *waited >= LONG_ANSWER);
+    }
+
+    fn waited(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Duration>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]

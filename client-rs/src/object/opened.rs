@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::format::Tag;
 use super::head::{Head, Part, Wanted, find, find_greatest, find_wanted};
-use super::hedge::Hedging;
+use super::hedge::{Hedging, Patience};
 use super::hold::Hold;
 use super::in_place::InPlace;
 use super::operation::Operation;
@@ -67,7 +67,9 @@ impl Opened {
         let mut in_place = in_place.unwrap_or_default();
         let found = head.clone();
         let settled = Self::settle(operation, key, Some(head), 0);
-        let (settled, ()) = join(settled, in_place.find_more(operation, &found)).await;
+        let patience = Patience::default();
+        let more = in_place.find_more(operation, &found, &patience);
+        let (settled, ()) = join(settled, more).await;
         let is_same = |opened: &Self| opened.head.tag.upload == found.tag.upload;
         Ok(settled?.map(|opened| match is_same(&opened) {
             true => Self { in_place: Some(in_place), ..opened },

@@ -1,6 +1,6 @@
 //! When a piece is asked for a second time, and of whom.
 
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all};
 use rampuddle_protocol::{SetId, Version};
 
 use super::*;
@@ -132,5 +132,29 @@ async fn a_piece_with_which_nothing_can_be_compared_is_slow_after_half_a_second(
             let took = first_beside_a_silent_server(&hedging, pieces).await;
             assert!((LONG_ANSWER..LONG_ANSWER * 2).contains(&took), "{took:?}: {hedging:?}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_questions_wait_no_longer_for_a_server_than_one() {
+    let (operation, patience) = (&operation().await, &Patience::default());
+    let ask = |server: &'static str, takes: Duration| async move {
+        patience.wait(operation, &server.into(), sleep(takes)).await.is_some()
+    };
+    let began = Instant::now();
+    // Eight at once are waited for as one.
+    let nearly = LONG_ANSWER * 9 / 10;
+    assert_eq!(join_all((0..8).map(|_| ask("s0", nearly))).await, [true; 8]);
+    for _ in 0..100 {
+        assert_eq!(join_all((0..8).map(|_| ask("s0", nearly))).await, [false; 8]);
+        patience.renew();
+    }
+    assert!(began.elapsed() < LONG_ANSWER + 10 * SHORT, "{:?}", began.elapsed());
+    // One that answers is asked all the time, and the other never again.
+    for _ in 0..100 {
+        for _ in 0..100 {
+            assert_eq!((ask("s0", SHORT).await, ask("s1", SHORT).await), (false, true));
+        }
+        patience.renew();
     }
 }

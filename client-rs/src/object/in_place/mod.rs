@@ -15,7 +15,7 @@ use self::places::{Assembly, Places};
 pub(super) use self::read::cut_parts;
 use super::format::{STRIPE_KIND, Tag};
 use super::head::{Head, first_owners};
-use super::hedge::not_long;
+use super::hedge::{Patience, not_long};
 use super::operation::Operation;
 use super::ranks::{Places as ServersOf, answers};
 use super::read::{blocks_per_stripe, stored_bytes};
@@ -163,8 +163,14 @@ impl InPlace {
         Some((head, Some(in_place)))
     }
 
-    /// Looks for values of an upload on servers of this machine: those not asked yet.
-    pub(super) async fn find_more(&mut self, operation: &Operation, head: &Head) {
+    /// Looks for values of an upload on servers of this machine: those not asked yet, and
+    /// with which there is patience.
+    pub(super) async fn find_more(
+        &mut self,
+        operation: &Operation,
+        head: &Head,
+        patience: &Patience,
+    ) {
         let view = operation.views.current();
         let known = |name: &Arc<str>| self.servers.iter().any(|server| server.name == *name);
         let mut others = Vec::new();
@@ -174,7 +180,7 @@ impl InPlace {
             let is_slow = server.is_ok_and(|server| server.is_slow());
             if !known(&member.name) && !is_slow && answers(operation, &member.name) {
                 let found = OfServer::find(operation, &member.name, head);
-                others.push(not_long(operation, &member.name, found));
+                others.push(patience.wait(operation, &member.name, found));
             }
         }
         let found = join_all(others).await;

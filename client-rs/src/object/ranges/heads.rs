@@ -9,11 +9,13 @@ use rampuddle_protocol::limits::PAYLOAD_BYTES_MAX;
 use rampuddle_protocol::{RowFlags, Status};
 
 use super::super::head::{FIRST_BYTES, Head};
+use super::super::hedge::Patience;
 use super::super::operation::Operation;
 use super::super::ranks::{Places, prefer};
+use super::Asked;
 use super::assembly::Assembly;
 use super::blocks::BYTES_AT_ONCE;
-use super::{Asked, here};
+use super::here::{self, Needed};
 use crate::error::Error;
 use crate::raw::{Answer, GatherItem, Target};
 
@@ -49,7 +51,12 @@ impl Partial<'_> {
 
 /// Looks for the heads of these objects, and begins their ranges. An object whose
 /// head is not with an owner, or makes no sense, is left.
-pub(super) async fn find(operation: &Operation, objects: &[Asked], assembly: &mut Assembly<'_>) {
+pub(super) async fn find(
+    operation: &Operation,
+    objects: &[Asked],
+    patience: &Patience,
+    assembly: &mut Assembly<'_>,
+) {
     let view = operation.views.current();
     let sought = objects.iter().map(|object| {
         let places = Places::of(&view, &object.key);
@@ -61,7 +68,7 @@ pub(super) async fn find(operation: &Operation, objects: &[Asked], assembly: &mu
     let mut sought: Vec<_> = sought.collect();
     while !sought.is_empty() {
         let (begun, silent) = ask(operation, sought).await;
-        complete(operation, begun, assembly).await;
+        complete(operation, begun, patience, assembly).await;
         sought = silent;
     }
 }
@@ -121,7 +128,12 @@ fn begin<'o>(
 
 /// Reads what is missing of the heads, so much at once, and begins the ranges of
 /// each object whose head is whole.
-async fn complete(operation: &Operation, begun: Vec<Partial<'_>>, assembly: &mut Assembly<'_>) {
+async fn complete(
+    operation: &Operation,
+    begun: Vec<Partial<'_>>,
+    patience: &Patience,
+    assembly: &mut Assembly<'_>,
+) {
     let (mut batch, mut batch_bytes) = (Vec::new(), 0);
     for partial in begun {
         let missing = partial.missing();
@@ -130,18 +142,19 @@ async fn complete(operation: &Operation, begun: Vec<Partial<'_>>, assembly: &mut
             continue;
         }
         if batch_bytes + missing > BYTES_AT_ONCE {
-            complete_batch(operation, std::mem::take(&mut batch), assembly).await;
+            complete_batch(operation, std::mem::take(&mut batch), patience, assembly).await;
             batch_bytes = 0;
         }
         batch_bytes += missing;
         batch.push(partial);
     }
-    complete_batch(operation, batch, assembly).await;
+    complete_batch(operation, batch, patience, assembly).await;
 }
 
 async fn complete_batch(
     operation: &Operation,
     batch: Vec<Partial<'_>>,
+    patience: &Patience,
     assembly: &mut Assembly<'_>,
 ) {
     let (mut whole, mut by_server) = (Vec::new(), ByServer::new());
@@ -163,16 +176,17 @@ async fn complete_batch(
             .collect::<Vec<_>>()
     }));
     whole.extend(read.await.into_iter().flatten());
+    let mut needed = Vec::with_capacity(whole.len());
     for Partial { object, mut head, bytes } in whole {
         let is_filled =
             head.fill(bytes, true).is_ok() && head.unpack_inline(operation).await.is_ok();
         // What is over is left: another server may have a later one.
         if is_filled && !head.life().is_over(operation.clocks().now_ms()) {
-            let wanted = assembly.begin(&object.ranges, &head);
-            let left = here::copy(operation, &head, wanted, assembly).await;
-            assembly.wanted.extend(left);
+            let blocks = assembly.begin(&object.ranges, &head);
+            needed.push(Needed { head, blocks });
         }
     }
+    here::copy(operation, needed, patience, assembly).await;
 }
 
 fn join<'o>(partial: Partial<'o>, rest: Result<Answer, Error>) -> Option<Partial<'o>> {

@@ -33,6 +33,7 @@ use tracing::Instrument as _;
 
 use self::assembly::Assembly;
 use super::head::check_name;
+use super::hedge::Patience;
 use super::observed::{Judged as _, Observation};
 use super::operation::Operation;
 use super::report::{GetOptions, Value};
@@ -82,7 +83,10 @@ impl Client {
     ///
     /// Blocks that lie in the memory of a server on this machine are compared and
     /// copied there, not sent: the server keeps all that it has of the object
-    /// meanwhile, and nothing afterwards. Compressed ones are sent.
+    /// meanwhile, of up to 8 objects at once, and nothing afterwards. Compressed ones
+    /// are sent, and all of a server that is slow to say where they lie: it is waited
+    /// for no longer than 500 ms in all for each 1,024 objects, and once that was not
+    /// enough it is not asked for that again.
     ///
     /// Each range is of one version of its object, which its report names. Ranges
     /// of one object are of the same version unless it was replaced meanwhile.
@@ -115,11 +119,12 @@ impl Client {
         options: &'a GetOptions,
     ) -> Work<'a, Vec<Result<Option<Value>, Error>>> {
         Box::pin(async move {
-            let operation = Operation::begin(self.core());
+            let (operation, patience) = (Operation::begin(self.core()), Patience::default());
             let mut assembly = Assembly::new(asked, options, &operation.servers.access().buffers);
             let objects = by_object(asked, &mut assembly);
             for objects in objects.chunks(OBJECTS_AT_ONCE) {
-                heads::find(&operation, objects, &mut assembly).await;
+                patience.renew();
+                heads::find(&operation, objects, &patience, &mut assembly).await;
                 assembly = blocks::read(&operation, assembly).await;
                 read_the_rest(&operation, objects, &mut assembly).await;
             }
