@@ -32,12 +32,16 @@ fn the_bench_of_metrics_prints_what_an_operation_and_a_snapshot_cost() {
 }
 
 #[test]
-fn the_bench_of_the_same_host_prints_a_row_for_each_length() {
+fn the_bench_of_the_same_host_prints_a_row_for_each_length_and_each_kind_of_ranges() {
     let (code, table) = run(&["same-host", "--tiny"]);
     assert_eq!(code, Some(0), "{table}");
-    let rows: Vec<&str> = table.lines().filter(|line| line.contains(" KiB |")).collect();
+    let (objects, ranges) = table.split_once("| ranges, ").expect("two tables");
+    let rows: Vec<&str> = objects.lines().filter(|line| line.contains(" KiB |")).collect();
     assert_eq!(rows.len(), 2, "{table}");
     assert!(rows.iter().all(|row| row.matches(" us |").count() == 5), "{table}");
+    let rows: Vec<&str> = ranges.lines().filter(|line| line.contains(" KiB |")).collect();
+    assert_eq!(rows.len(), 5, "{table}");
+    assert!(rows.iter().all(|row| row.matches(" us |").count() == 2), "{table}");
 }
 
 /// Rows of all tables in `text` whose first cell is `who`.
