@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::case::{Case, Operation, Path, Size, Who};
-use crate::child::{Child, first_line, free_address};
+use crate::child::{Child, first_line, free_address, words};
 use crate::memory::{Memory, read_all};
 use crate::subject::{Processes, Reader, Subject, repeated};
 use crate::wire::Address;
@@ -107,12 +107,24 @@ fn command(
 ) -> Result<Vec<String>> {
     // The largest object, its successor, and the smaller ones. A fourth of it may be
     // held by views, of which some are of a value that was replaced since.
-    let pool = (12 * largest).max(POOL_BYTES).next_multiple_of(1 << 20).to_string();
-    let socket = socket.display().to_string();
+    let pool = (12 * largest).max(POOL_BYTES);
+    let socket = words(["--socket", &socket.display().to_string()]);
+    Ok([serve(CLUSTER, discovery, SERVER, listen, pool)?, socket].concat())
+}
+
+/// The words that start a server with a pool of so many bytes, in whole MiB.
+pub(crate) fn serve(
+    cluster: &str,
+    discovery: &str,
+    name: &str,
+    listen: &str,
+    pool: usize,
+) -> Result<Vec<String>> {
+    let pool = pool.next_multiple_of(1 << 20).to_string();
     let binary = binary()?.display().to_string();
-    let cluster = [&binary, "--cluster", CLUSTER, "--discovery", discovery, "serve"];
-    let server = ["--name", SERVER, "--listen", listen, "--socket", &socket, "--pool", &pool];
-    Ok(cluster.into_iter().chain(server).map(str::to_owned).collect())
+    let cluster = [&binary, "--cluster", cluster, "--discovery", discovery, "serve"];
+    let server = ["--name", name, "--listen", listen, "--pool", &pool];
+    Ok([words(cluster), words(server)].concat())
 }
 
 fn name(size: Size) -> Vec<u8> {

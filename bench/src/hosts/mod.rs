@@ -11,8 +11,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use self::network::{Network, address};
-use crate::child::Child;
-use crate::puddle::binary;
+use crate::child::{Child, words};
+use crate::puddle;
 
 /// The cluster of all servers.
 pub(crate) const CLUSTER: &str = "hosts";
@@ -51,12 +51,8 @@ fn name(host: usize) -> String {
 
 /// The words that start a server.
 pub(crate) fn command(url: &str, name: &str, listen: &str, pool: usize) -> Result<Vec<String>> {
-    let pool = pool.next_multiple_of(1 << 20).to_string();
-    let binary = binary()?.display().to_string();
-    let cluster = [&binary, "--cluster", CLUSTER, "--discovery", url, "serve"];
-    let server = ["--name", name, "--listen", listen, "--pool", &pool];
-    let words = cluster.into_iter().chain(server).chain(["--insecure-public", "--no-prefault"]);
-    Ok(words.map(str::to_owned).collect())
+    let more = words(["--insecure-public", "--no-prefault"]);
+    Ok([puddle::serve(CLUSTER, url, name, listen, pool)?, more].concat())
 }
 
 /// Waits until somebody listens on a host.
