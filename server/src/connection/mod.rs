@@ -408,7 +408,7 @@ impl Connection {
         let mut is_refused = false;
         let written = loop {
             match write(&slices[..count], way) {
-                Err(error) if matches!(way, Way::Lent) && !is_passing(&error) => {
+                Err(error) if matches!(way, Way::Lent) && !is_not_ready(&error) => {
                     (way, is_refused) = (Way::Copied, true);
                 }
                 written => break written,
@@ -831,7 +831,7 @@ impl Connection {
 }
 
 /// Whether a call may succeed as it is when it is made again.
-fn is_passing(error: &io::Error) -> bool {
+fn is_not_ready(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
