@@ -43,7 +43,7 @@ impl Servers {
         let fine = by_name.values().filter(|server| !server.is_suspect());
         let mut fine: Vec<Arc<Server>> = fine.cloned().collect();
         drop(by_name);
-        fine.sort_by_key(|server| server.greeting().is_none());
+        fine.sort_by_key(|server| server.is_stranger());
         fine.truncate(most);
         fine
     }

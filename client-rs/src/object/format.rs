@@ -237,6 +237,23 @@ impl Seed {
     }
 }
 
+/// A tag of an object of stripes of 4 MiB, in one copy, for tests.
+#[cfg(test)]
+pub(super) fn plain_tag(object_bytes: u64) -> Tag {
+    Tag {
+        replicas: 1,
+        codec: Codec::None,
+        stripe_bytes: 4 << 20,
+        object_bytes,
+        upload: SetId([1; 16]),
+        version: Version { time: 1, writer: 1 },
+        variable_bytes: 0,
+        crc32c: 0,
+        inline_stored_bytes: 0,
+        ends: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -258,7 +258,7 @@ impl Hedging {
     /// Waits until it is a piece's turn, and it is slow: by what others take, or for
     /// whoever waits for an answer while none is in.
     async fn is_slow(&self, began: Instant, number: u64) {
-        if timeout_at(began + LONG_ANSWER, self.usual_ns()).await.is_err()
+        if timeout_at(began + LONG_ANSWER, self.one_is_in()).await.is_err()
             && !self.is_late.swap(true, Ordering::Relaxed)
         {
             self.spares();
@@ -271,13 +271,11 @@ impl Hedging {
         sleep_until(began + slow_after).await;
     }
 
-    async fn usual_ns(&self) -> u64 {
-        loop {
-            let known = self.is_known.notified();
-            match self.usual_ns.load(Ordering::Relaxed) {
-                0 => known.await,
-                usual_ns => return usual_ns,
-            }
+    /// Waits until it is known how long a piece takes.
+    async fn one_is_in(&self) {
+        let known = self.is_known.notified();
+        if self.usual_ns.load(Ordering::Relaxed) == 0 {
+            known.await;
         }
     }
 }

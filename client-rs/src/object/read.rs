@@ -401,25 +401,8 @@ pub(super) async fn gather(
 
 #[cfg(test)]
 mod tests {
-    use rampuddle_protocol::Version;
-
     use super::*;
-    use crate::object::Codec;
-
-    fn tag(object_bytes: u64) -> Tag {
-        Tag {
-            replicas: 1,
-            codec: Codec::None,
-            stripe_bytes: 4 << 20,
-            object_bytes,
-            upload: SetId([1; 16]),
-            version: Version { time: 1, writer: 1 },
-            variable_bytes: 0,
-            crc32c: 0,
-            inline_stored_bytes: 0,
-            ends: false,
-        }
-    }
+    use crate::object::format::plain_tag;
 
     #[test]
     fn pieces_cover_a_range_in_whole_blocks_and_within_stripes() {
@@ -427,7 +410,7 @@ mod tests {
         for range in [0..length, 0..1, 5..6, (4 << 20) - 1..(4 << 20) + 1, length - 1..length, 7..7]
         {
             let begin = begin_of(&range);
-            let pieces: Vec<Piece> = pieces(&tag(length), &range).collect();
+            let pieces: Vec<Piece> = pieces(&plain_tag(length), &range).collect();
             let bytes: u64 = pieces.iter().map(|piece| piece.bytes).sum();
             if range.is_empty() {
                 assert_eq!(bytes, 0);
@@ -441,6 +424,6 @@ mod tests {
             };
             assert!(pieces.iter().all(is_within));
         }
-        assert_eq!(pieces(&tag(length), &(0..length)).count(), 10, "a block each");
+        assert_eq!(pieces(&plain_tag(length), &(0..length)).count(), 10, "a block each");
     }
 }

@@ -1,12 +1,10 @@
 //! When a piece is asked for a second time, and of whom.
 
 use futures_util::future::{join_all, select_all};
-use rampuddle_protocol::{SetId, Version};
 
 use super::*;
 use crate::client::Client;
-use crate::object::Codec;
-use crate::object::format::Tag;
+use crate::object::format::{Tag, plain_tag};
 use crate::object::read::Served;
 use crate::options::Options;
 
@@ -22,18 +20,7 @@ async fn operation() -> Operation {
 }
 
 fn reading(operation: &Operation) -> Reading<'_> {
-    let tag = Tag {
-        replicas: 2,
-        codec: Codec::None,
-        stripe_bytes: 4 << 20,
-        object_bytes: 1 << 20,
-        upload: SetId([1; 16]),
-        version: Version { time: 1, writer: 1 },
-        variable_bytes: 0,
-        crc32c: 0,
-        inline_stored_bytes: 0,
-        ends: false,
-    };
+    let tag = Tag { replicas: 2, ..plain_tag(1 << 20) };
     let served = Served::default();
     Reading { operation, tag, table: &[], verify: true, progress: None, served }
 }
