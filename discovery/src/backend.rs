@@ -70,6 +70,14 @@ pub trait Backend: Send + Sync + Debug {
     ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
         async { listed::announce(&self.snapshot().await?, living, &self.url()) }.boxed()
     }
+
+    /// Takes the entry of a server that was asked and gave no answer from among the
+    /// living, if it is still that one; then its name is free at once, not when its
+    /// lease ends. Where the service itself knows who lives (locks of one machine) or
+    /// a list says it, nothing is done.
+    fn free_name<'a>(&'a self, _silent: &'a Living) -> BoxFuture<'a, Result<(), DiscoveryError>> {
+        ready(Ok(())).boxed()
+    }
 }
 
 fn read_only(url: &str) -> DiscoveryError {

@@ -41,7 +41,7 @@ pub enum DiscoveryError {
         /// The part of the URL before the colon.
         scheme: String,
         /// The names that this build has.
-        built_in: &'static str,
+        built_in: String,
     },
     /// A call to the operating system failed.
     #[error("cannot {what} {}", shown(&.path.to_string_lossy()))]
@@ -141,6 +141,20 @@ pub enum DiscoveryError {
         /// Who the other one is, when known.
         incarnation: Option<Id>,
     },
+    /// A member that was to be forgotten answers: stop it first.
+    #[error("\"{}\" answers at {}: stop it first, else it would become a member again", shown(.name), shown(.address))]
+    StillAlive {
+        /// The name.
+        name: String,
+        /// Where it answers.
+        address: String,
+    },
+    /// There is no member, and no living server, of that name.
+    #[error("there is no member \"{}\": `puddle nodes` lists them", shown(.name))]
+    NoSuchMember {
+        /// The name.
+        name: String,
+    },
     /// A written list of members does not have that name in it.
     #[error("member \"{}\" is not listed in {}: add it there", shown(.name), shown(.backend))]
     UnknownMember {
@@ -185,6 +199,58 @@ pub enum DiscoveryError {
         backend: String,
         /// The time given.
         waited: Duration,
+    },
+    /// The service cannot be reached, or the connection to it broke.
+    #[error("cannot {what} {}", shown(.backend))]
+    Unreachable {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// The back end's URL, or one of its hosts.
+        backend: String,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The service answered that it will not.
+    #[error("{} does not {what}: it answers {code}{}", shown(.backend), said(.message))]
+    Refused {
+        /// What was asked of it, as a verb.
+        what: &'static str,
+        /// The back end's URL.
+        backend: String,
+        /// Its own code for the refusal.
+        code: i64,
+        /// What it said, cut, without our secrets; may be empty.
+        message: String,
+    },
+    /// The service does not let us in: give other credentials, or more rights.
+    #[error("{} does not let us {what}{}: check the token, or the user and the password, and their rights", shown(.backend), said(.message))]
+    NotAllowed {
+        /// What was asked of it, as a verb.
+        what: &'static str,
+        /// The back end's URL.
+        backend: String,
+        /// What it said, cut, without our secrets; may be empty.
+        message: String,
+    },
+    /// What the service answered is no answer to what it was asked.
+    #[error("the answer of {} to {what} makes no sense: is it the right service?", shown(.backend))]
+    BadAnswer {
+        /// What was asked of it.
+        what: &'static str,
+        /// The back end's URL.
+        backend: String,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The service answered with more bytes than anything sensible has.
+    #[error("the answer of {} to {what} has more than {bytes_max} bytes: expected at most that", shown(.backend))]
+    AnswerTooLarge {
+        /// What was asked of it.
+        what: &'static str,
+        /// The back end's URL.
+        backend: String,
+        /// The limit.
+        bytes_max: u64,
     },
     /// The async runtime is being shut down.
     #[error("the runtime stops")]
@@ -258,6 +324,11 @@ fn one_line(error: &dyn Error) -> String {
     let text = error.to_string();
     let words: Vec<_> = text.split_whitespace().collect();
     words.join(" ")
+}
+
+/// What a service said beside its refusal.
+fn said(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" \"{}\"", shown(message)) }
 }
 
 fn incarnation_text(incarnation: Option<&Id>) -> String {

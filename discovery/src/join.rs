@@ -50,14 +50,31 @@ pub struct Joined {
     pub notes: Vec<String>,
 }
 
+/// Writes the settings of the cluster and the server's record as a member, unless they
+/// are there: for a server that is announced, and whose registry lost them. Returns what
+/// there is then.
+///
+/// # Errors
+/// When the service does not answer, or holds another cluster.
+pub async fn record(
+    backend: &dyn Backend,
+    request: &JoinRequest,
+) -> Result<Settings, DiscoveryError> {
+    check(request)?;
+    let settings = settle_settings(backend, request, &mut Vec::new()).await?;
+    settle_member(backend, request, &mut Vec::new()).await?;
+    Ok(settings)
+}
+
 /// Makes a server a member and announces it.
 ///
 /// A new member is born ready; one that exists keeps its state, and its weight
 /// and zone unless others were chosen. Fails with
 /// [`DiscoveryError::NameTaken`] when another server lives under the name: it
 /// holds the name in the back end, or answers at its registered address with
-/// another incarnation. A registered server that is silent is taken over,
-/// where the back end cannot tell by itself that it lives. A server that is
+/// another incarnation. A registered server that is silent, or whose address now is
+/// this server's own, is taken over, where the back end cannot tell by itself that
+/// it lives. A server that is
 /// refused has changed nothing but, as the first of its cluster, the settings;
 /// hence the announcement comes before the record.
 pub async fn join(
@@ -68,7 +85,9 @@ pub async fn join(
     check(request)?;
     let mut notes = Vec::new();
     let settings = settle_settings(backend, request, &mut notes).await?;
-    refuse_if_taken(&backend.snapshot().await?, request, probe).await?;
+    if let Some(silent) = registered_but_silent(&backend.snapshot().await?, request, probe).await? {
+        backend.free_name(&silent).await?;
+    }
     let announcement = backend.announce(&request.living).await?;
     let member = settle_member(backend, request, &mut notes).await?;
     note_state(&member, &mut notes);
@@ -105,17 +124,19 @@ async fn settle_settings(
     Ok(found)
 }
 
-async fn refuse_if_taken(
+/// The entry under the server's name behind which nobody answers, or the server
+/// itself. Fails when somebody else does.
+async fn registered_but_silent(
     snapshot: &Snapshot,
     request: &JoinRequest,
     probe: &Probe<'_>,
-) -> Result<(), DiscoveryError> {
+) -> Result<Option<Living>, DiscoveryError> {
     let Some(registered) = snapshot.alive(&request.living.name) else {
-        return Ok(());
+        return Ok(None);
     };
     let answering = probe(registered.address()).await;
     if answering.is_none() || answering == request.living.incarnation {
-        return Ok(());
+        return Ok(Some(registered.clone()));
     }
     Err(DiscoveryError::NameTaken {
         name: registered.name.clone(),

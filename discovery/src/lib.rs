@@ -12,6 +12,11 @@
 //! | `static:NAME=HOST:PORT*WEIGHT,...?strategy=WORD` | a list on the command line; the strategy `rendezvous` unless given | no |
 //! | `file:PATH` | a list in TOML, watched | no |
 //! | `dir:PATH` | a directory of one machine, locks for the living | yes |
+//! | `consul://TOKEN@HOST:PORT/SERVICE` | keys of Consul; services of the local agent for the living | yes |
+//! | `etcd://USER:PASSWORD@HOST:PORT,.../PREFIX` | keys of etcd; those with a lease for the living | yes |
+//! | `zk://HOST:PORT,HOST:PORT/PATH` | ZooKeeper 3.6 or later; feature `zookeeper` | yes |
+//! | `srv:NAME?server=ADDRESS:PORT&strategy=WORD` | SRV records in DNS; feature `dns` | no |
+//! | `dns:NAME?members=FILE&server=ADDRESS:PORT` | a list in TOML, and the addresses that a name in DNS has for the living; feature `dns` | no |
 //!
 //! ```text
 //!   server: join() ----> Backend <---- snapshot(), changed() ---- Watch :client
@@ -67,36 +72,59 @@ mod assemble;
 mod backend;
 mod blocking;
 pub mod conformance;
+#[cfg(feature = "consul")]
+mod consul;
 mod default_directory;
 mod dir;
+#[cfg(feature = "dns")]
+mod dns;
 mod document;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod events;
 mod file;
+mod forget;
 mod host;
 mod id;
 mod join;
+mod kept_view;
 mod listed;
 mod model;
+mod records;
+#[cfg(feature = "service")]
+mod remote;
 mod resolve;
 mod static_list;
 mod text;
 mod url;
 pub mod validate;
 mod watch;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 pub use backend::{Announcement, Backend, Withdraw};
+#[cfg(feature = "consul")]
+pub use consul::ConsulBackend;
 pub use default_directory::{create_default_directory, default_url, has_default_directory};
 pub use dir::DirBackend;
+#[cfg(feature = "dns")]
+pub use dns::{DnsBackend, SrvBackend};
 pub use error::DiscoveryError;
+#[cfg(feature = "etcd")]
+pub use etcd::EtcdBackend;
 pub use file::FileBackend;
+pub use forget::forget;
 pub use host::host_id;
 pub use id::{BadId, Id};
-pub use join::{JoinRequest, Joined, Probe, join};
+pub use join::{JoinRequest, Joined, Probe, join, record};
+pub use kept_view::KeptView;
 pub use model::{
     Living, Member, MemberState, Recorded, Revision, Settings, Snapshot, Strategy, UnknownWord,
 };
 pub use resolve::resolve;
 pub use static_list::StaticBackend;
-pub use url::{UrlProblem, open, place_of};
+pub use url::{UrlProblem, masked, open, place_of};
 pub use watch::Watch;
+#[cfg(feature = "zookeeper")]
+pub use zookeeper::ZooKeeperBackend;

@@ -11,7 +11,6 @@ use crate::model::UnknownWord;
 use crate::static_list::StaticBackend;
 use crate::validate;
 
-const BUILT_IN: &str = "dir, file, static";
 const KNOWN: &str = "dir, file, static, consul, zk, etcd, srv, dns";
 
 /// What is wrong with a discovery URL.
@@ -30,6 +29,64 @@ pub enum UrlProblem {
     /// The current directory, to which the path is relative, is not known.
     #[error("its path is relative, and the current directory is not known")]
     NoCurrentDirectory(#[source] std::io::Error),
+    /// There is no host in it.
+    #[error("no host follows the scheme: expected {scheme}://HOST:PORT/PATH")]
+    NoHost {
+        /// The scheme.
+        scheme: &'static str,
+    },
+    /// A host does not have the form of one.
+    #[error(
+        "its host number {number} is not HOST:PORT: expected a name or an address, IPv6 in brackets, and a port from 1 to 65535 or none; at most 100 of them"
+    )]
+    Host {
+        /// Which one, counted from 1.
+        number: usize,
+    },
+    /// Its service is one process, not a group of them.
+    #[error("it has several hosts: expected one, that of the {expected}")]
+    SeveralHosts {
+        /// Whose host is expected.
+        expected: &'static str,
+    },
+    /// What stands before the `@` makes no sense.
+    #[error(
+        "what stands before its @ makes no sense: expected a token, or USER:PASSWORD, with special characters as %40"
+    )]
+    Credentials,
+    /// There is a user, and no password.
+    #[error(
+        "it has a user and no password: expected one in the url, in a password-file, or in PUDDLE_DISCOVERY_PASSWORD"
+    )]
+    NoPassword,
+    /// The path has parts that are no names.
+    #[error("its path is not allowed: expected names of A-Z a-z 0-9 . _ - between slashes")]
+    Path,
+    /// There is no name for a name server in it.
+    #[error("no name of DNS follows the colon: expected {scheme}:NAME")]
+    NoDnsName {
+        /// The scheme.
+        scheme: &'static str,
+    },
+    /// A percent sign stands before something else than two digits.
+    #[error("behind a % in it are not two hexadecimal digits of a text in utf-8")]
+    Escape,
+    /// An option has no meaning for this back end.
+    #[error("\"{}\" is no option here: expected some of {known}", crate::text::shown(.option))]
+    UnknownOption {
+        /// The option.
+        option: String,
+        /// Those that have a meaning.
+        known: String,
+    },
+    /// The value of an option makes no sense.
+    #[error("its option {option}: expected {expected}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What was expected.
+        expected: &'static str,
+    },
     /// It is not UTF-8.
     #[error("it is not utf-8")]
     NotText,
@@ -54,7 +111,7 @@ pub enum UrlProblem {
 /// or the cluster's name makes no sense; reads and creates nothing yet.
 pub fn open(url: &str, cluster: &str) -> Result<Arc<dyn Backend>, DiscoveryError> {
     validate::name(cluster)?;
-    let bad = |reason| DiscoveryError::BadUrl { url: url.to_owned(), reason };
+    let bad = |reason| DiscoveryError::BadUrl { url: masked(url), reason };
     let Some((scheme, rest)) = url.split_once(':') else {
         return Err(bad(UrlProblem::NoScheme));
     };
@@ -62,16 +119,54 @@ pub fn open(url: &str, cluster: &str) -> Result<Arc<dyn Backend>, DiscoveryError
         "static" => Arc::new(StaticBackend::new(rest, cluster)?),
         "file" => Arc::new(FileBackend::new(path("file", rest).map_err(bad)?, cluster)?),
         "dir" => Arc::new(DirBackend::new(path("dir", rest).map_err(bad)?, cluster)?),
-        "consul" | "zk" | "etcd" | "srv" | "dns" => {
-            return Err(DiscoveryError::NotInThisBuild {
-                scheme: scheme.to_owned(),
-                built_in: BUILT_IN,
-            });
+        #[cfg(feature = "consul")]
+        "consul" => Arc::new(crate::consul::ConsulBackend::new(url, cluster)?),
+        #[cfg(feature = "etcd")]
+        "etcd" => Arc::new(crate::etcd::EtcdBackend::new(url, cluster)?),
+        #[cfg(feature = "zookeeper")]
+        "zk" => Arc::new(crate::zookeeper::ZooKeeperBackend::new(url, cluster)?),
+        #[cfg(feature = "dns")]
+        "srv" => Arc::new(crate::dns::SrvBackend::new(rest, cluster)?),
+        #[cfg(feature = "dns")]
+        "dns" => Arc::new(crate::dns::DnsBackend::new(rest, cluster)?),
+        _ if KNOWN.split(", ").any(|known| known == scheme) => {
+            let (scheme, built_in) = (scheme.to_owned(), built_in());
+            return Err(DiscoveryError::NotInThisBuild { scheme, built_in });
         }
         _ => {
             return Err(DiscoveryError::UnknownScheme { scheme: scheme.to_owned(), known: KNOWN });
         }
     })
+}
+
+/// The names of the back ends that this build has.
+fn built_in() -> String {
+    [
+        "dir",
+        "file",
+        "static",
+        #[cfg(feature = "consul")]
+        "consul",
+        #[cfg(feature = "etcd")]
+        "etcd",
+        #[cfg(feature = "zookeeper")]
+        "zk",
+        #[cfg(feature = "dns")]
+        "srv",
+        #[cfg(feature = "dns")]
+        "dns",
+    ]
+    .join(", ")
+}
+
+/// `url` as it may be shown: without what stands before an `@`, which is a token or a
+/// user with a password.
+pub fn masked(url: &str) -> String {
+    let hidden = url.split_once("://").and_then(|(scheme, rest)| {
+        let (_secret, after) = rest.rsplit_once('@')?;
+        Some(format!("{scheme}://...@{after}"))
+    });
+    hidden.unwrap_or_else(|| url.to_owned())
 }
 
 /// The file or the folder of this machine that `url` names, if it names one. It
@@ -102,9 +197,25 @@ mod tests {
         assert!(told("nonsense").contains("expected SCHEME:..."));
         assert!(told("file:").contains("expected file:PATH"));
         assert!(told("http://x").contains("expected one of dir, file, static, consul"));
-        for later in ["consul://h:8500", "zk://h", "etcd://h", "srv:name", "dns:name"] {
-            assert!(told(later).contains("use one of dir, file, static"), "{later}");
+        #[cfg(not(feature = "zookeeper"))]
+        assert!(told("zk://h").contains("use one of dir, file, static"));
+        #[cfg(not(feature = "dns"))]
+        assert!(told("srv:name").contains("use one of dir, file, static"));
+    }
+
+    #[test]
+    fn what_stands_before_an_at_sign_is_never_shown() {
+        for (url, shown) in [
+            ("consul://sesame@h:8500/x", "consul://...@h:8500/x"),
+            ("etcd://root:se/s?m@e@h", "etcd://...@h"),
+            ("etcd://h/x?ca=/a@b.pem", "etcd://...@b.pem"),
+            ("dir:/run/a@b", "dir:/run/a@b"),
+            ("etcd://h", "etcd://h"),
+        ] {
+            assert_eq!(masked(url), shown);
         }
+        let told = open("nonsense://root:sesame@h", "lab").unwrap_err().explained();
+        assert!(!told.contains("sesame"), "{told}");
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub const MEMBERS_MAX: usize = 10_000;
 /// The largest document that discovery reads. What a parser makes of one can take
 /// seventy times as much memory.
 pub const DOCUMENT_BYTES_MAX: u64 = 2 << 20;
+/// The largest answer of a service that is read: all records, with what the service
+/// adds to each.
+pub const ANSWER_BYTES_MAX: u64 = DOCUMENT_BYTES_MAX * 8;
 /// The largest record of one member or server that discovery reads.
 pub const RECORD_BYTES_MAX: u64 = 64 << 10;
 
@@ -184,7 +187,8 @@ pub fn address(address: &str) -> Result<(), Invalid> {
     Err(bad())
 }
 
-fn is_host_name(host: &str) -> bool {
+/// Whether a text has the form of a host's name.
+pub(crate) fn is_host_name(host: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=HOST_BYTES_MAX).contains(&host.len())
         && host.bytes().all(allowed)

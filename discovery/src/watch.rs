@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -12,13 +12,18 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::backend::Backend;
+use crate::blocking::blocking;
 use crate::error::DiscoveryError;
+use crate::kept_view::{Kept, KeptView};
 use crate::model::{Recorded, Snapshot};
 
 /// The shortest pause after a failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest pause after a failure.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The longest pause after a failure: whoever watches is to be back within two seconds
+/// of the service.
+const BACKOFF_MAX: Duration = Duration::from_millis(1_500);
+/// How long the first reading may take where a kept view can take its place.
+const KEPT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long one reading may take before it counts as failed.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,10 +48,45 @@ impl Watch {
         backend: Arc<dyn Backend>,
         patience: Duration,
     ) -> Result<Self, DiscoveryError> {
-        let first = first_snapshot(&*backend, patience).await?;
-        log_complaints(&Snapshot::default(), &first);
+        Self::start_from(backend, patience, None).await
+    }
+
+    /// As [`Watch::start`], and keeps each good view in a file. Where the service gives
+    /// no answer within a second (or `patience`, if that is less), begins with the view
+    /// that is in it. That the file cannot be read or written is logged, and no failure.
+    pub async fn start_from(
+        backend: Arc<dyn Backend>,
+        patience: Duration,
+        file: Option<KeptView>,
+    ) -> Result<Self, DiscoveryError> {
+        let mut keeper = Keeper::load(file).await;
+        let kept = keeper.kept.take();
+        let patience = if kept.is_some() { patience.min(KEPT_PATIENCE) } else { patience };
+        let mut failures = Failures::default();
+        let first = match (first_snapshot(&*backend, patience).await, kept) {
+            // A service that was wiped knows less than it did, also of where servers are.
+            (Ok(answer), Some(kept)) if answer.is_empty() => kept.view,
+            (Ok(answer), kept) => {
+                let kept = kept.map(|kept| kept.view).unwrap_or_default();
+                log_complaints(&kept, &answer);
+                let first = merge(&kept, answer);
+                if first != kept {
+                    keeper.keep(&first).await;
+                }
+                first
+            }
+            (Err(error), Some(Kept { view, saved_unix_ms })) => {
+                failures.count = 1;
+                failures.logged.insert(discriminant(&error));
+                let age = since(saved_unix_ms).as_secs();
+                let (url, error) = (backend.url(), error.explained());
+                warn!("discovery by {url} fails, going on with a view {age} s old: {error}");
+                view
+            }
+            (Err(error), None) => return Err(error),
+        };
         let (sender, view) = watch::channel(Arc::new(first));
-        let task = tokio::spawn(async move { follow(&*backend, &sender).await });
+        let task = tokio::spawn(async move { follow(&*backend, &sender, failures, keeper).await });
         Ok(Self { view, task })
     }
 
@@ -95,13 +135,20 @@ async fn first_snapshot(
     Err(last)
 }
 
-async fn follow(backend: &dyn Backend, sender: &watch::Sender<Arc<Snapshot>>) {
-    let mut failures = Failures::default();
+async fn follow(
+    backend: &dyn Backend,
+    sender: &watch::Sender<Arc<Snapshot>>,
+    mut failures: Failures,
+    mut keeper: Keeper,
+) {
     loop {
         match next_snapshot(backend, failures.any()).await {
             Ok(snapshot) => {
                 failures.end(backend);
-                publish(sender, snapshot);
+                if publish(sender, snapshot) {
+                    let view = sender.borrow().clone();
+                    keeper.keep(&view).await;
+                }
             }
             Err(error) => {
                 failures.log(backend, &error);
@@ -135,7 +182,8 @@ fn timed_out(backend: &dyn Backend, waited: Duration) -> DiscoveryError {
     DiscoveryError::TimedOut { backend, waited }
 }
 
-fn publish(sender: &watch::Sender<Arc<Snapshot>>, answer: Snapshot) {
+/// Whether there is a new view.
+fn publish(sender: &watch::Sender<Arc<Snapshot>>, answer: Snapshot) -> bool {
     sender.send_if_modified(|view| {
         log_complaints(view, &answer);
         let next = merge(view, answer);
@@ -144,7 +192,7 @@ fn publish(sender: &watch::Sender<Arc<Snapshot>>, answer: Snapshot) {
             *view = Arc::new(next);
         }
         is_new
-    });
+    })
 }
 
 /// The view after an answer: never less than the answer justifies.
@@ -169,6 +217,49 @@ fn log_complaints(view: &Snapshot, answer: &Snapshot) {
     for complaint in answer.complaints.iter().filter(new) {
         warn!("discovery: {complaint}");
     }
+}
+
+/// Keeps views in a file, if there is one.
+#[derive(Debug, Default)]
+struct Keeper {
+    file: Option<KeptView>,
+    /// What was in it at first.
+    kept: Option<Kept>,
+    has_failed: bool,
+}
+
+impl Keeper {
+    async fn load(file: Option<KeptView>) -> Self {
+        let Some(file) = file else { return Self::default() };
+        let kept = {
+            let file = file.clone();
+            blocking(move || file.load()).await
+        };
+        let kept = kept.unwrap_or_else(|error| {
+            warn!("the kept view cannot be used: {}", error.explained());
+            None
+        });
+        Self { file: Some(file), kept, has_failed: false }
+    }
+
+    /// A view without the living, as after a wipe, helps nobody who starts: it has no
+    /// address. Logs only the first failure: nothing depends on it now.
+    async fn keep(&mut self, view: &Snapshot) {
+        let Some(file) = self.file.clone().filter(|_| !view.living.is_empty()) else { return };
+        let view = view.clone();
+        let saved = blocking(move || file.save(&view)).await;
+        if let Err(error) = saved
+            && !std::mem::replace(&mut self.has_failed, true)
+        {
+            info!("the view is not kept for the next start: {}", error.explained());
+        }
+    }
+}
+
+/// How long ago a moment is; nothing when it lies ahead.
+fn since(unix_ms: u64) -> Duration {
+    let moment = UNIX_EPOCH + Duration::from_millis(unix_ms);
+    SystemTime::now().duration_since(moment).unwrap_or_default()
 }
 
 /// The failures since the last good answer.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rampuddle_discovery::{
-    Backend, DiscoveryError, Id, Living, Member, MemberState, Recorded, Revision, Settings,
-    Snapshot, Watch, open,
+    Backend, DiscoveryError, Id, KeptView, Living, Member, MemberState, Recorded, Revision,
+    Settings, Snapshot, Watch, open,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -198,6 +198,53 @@ async fn a_failing_service_keeps_the_last_view_and_is_asked_again() {
     *service.answer.lock().unwrap() = Some(later.clone());
     let view = timeout(PATIENCE, watch.changed()).await.unwrap();
     assert_eq!(*view, later);
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_the_view_that_was_kept_while_the_service_is_down_or_wiped() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = KeptView::new(folder.path().join("view.json"), "scripted:", "lab");
+    let start = async |answer| {
+        let service = Scripted::with(answer);
+        let watch = Watch::start_from(service.clone(), PATIENCE, Some(file.clone())).await;
+        (service, watch)
+    };
+    let (_, watch) = start(Some(good_answer())).await;
+    assert_eq!(*watch.unwrap().current(), good_answer());
+
+    let begun = std::time::Instant::now();
+    let (service, watch) = start(None).await;
+    let mut watch = watch.unwrap();
+    assert_eq!(*watch.current(), good_answer());
+    assert!(begun.elapsed() < PATIENCE / 2, "a kept view is not waited long for");
+    // It is back: what it says counts, and is kept in turn.
+    let mut later = good_answer();
+    later.living.push(Living::at("b", "127.0.0.1:2", Id([2; 16])));
+    *service.answer.lock().unwrap() = Some(later.clone());
+    assert_eq!(*timeout(PATIENCE, watch.changed()).await.unwrap(), later);
+    service.answer(Some(later.clone())).await;
+    drop(watch);
+
+    let (service, watch) = start(Some(Snapshot::default())).await;
+    let watch = watch.unwrap();
+    assert_eq!(*watch.current(), later, "wiped, it knows nobody's address");
+    service.answer(Some(Snapshot::default())).await;
+    let (_, watch) = start(None).await;
+    assert_eq!(*watch.unwrap().current(), later, "nothing is not kept");
+}
+
+#[tokio::test]
+async fn a_view_file_that_cannot_be_used_is_no_hindrance() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("view.json");
+    std::fs::write(&path, "rubbish").unwrap();
+    let below_a_file = path.join("view.json");
+    for path in [path, below_a_file] {
+        let file = KeptView::new(path, "scripted:", "lab");
+        let service = Scripted::with(Some(good_answer()));
+        let watch = Watch::start_from(service, PATIENCE, Some(file)).await.unwrap();
+        assert_eq!(*watch.current(), good_answer());
+    }
 }
 
 #[tokio::test]

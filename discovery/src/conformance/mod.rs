@@ -45,6 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Service {
     open: Box<Open>,
     plant: Option<Box<Plant>>,
+    planted_bytes_max: usize,
 }
 
 type Open = dyn Fn(&str) -> Arc<dyn Backend> + Send + Sync;
@@ -65,7 +66,7 @@ pub enum Record<'a> {
 impl Service {
     /// Takes the function that opens a back end for a cluster of that name.
     pub fn new(open: impl Fn(&str) -> Arc<dyn Backend> + Send + Sync + 'static) -> Self {
-        Self { open: Box::new(open), plant: None }
+        Self { open: Box::new(open), plant: None, planted_bytes_max: usize::MAX }
     }
 
     /// Takes the function that puts any text in the place of a record, as a broken
@@ -77,9 +78,17 @@ impl Service {
         Self { plant: Some(Box::new(plant)), ..self }
     }
 
+    /// The longest text that the service itself takes: longer ones are cut before they
+    /// are planted.
+    #[must_use]
+    pub fn planting_at_most(self, bytes: usize) -> Self {
+        Self { planted_bytes_max: bytes, ..self }
+    }
+
     fn plant(&self, record: Record<'_>, text: &str) {
         let plant = self.plant.as_ref().expect("only a service that can is asked to");
-        plant(record, text);
+        let end = text.floor_char_boundary(self.planted_bytes_max);
+        plant(record, &text[..end]);
     }
 
     /// A back end object of its own for a cluster.

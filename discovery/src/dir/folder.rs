@@ -17,6 +17,7 @@ use crate::assemble::Assembly;
 use crate::document;
 use crate::error::DiscoveryError;
 use crate::model::{Living, Member, Recorded, Revision, Settings, Snapshot};
+use crate::records;
 use crate::validate::{self, MEMBERS_MAX, RECORD_BYTES_MAX};
 
 /// The kernel says that a dying process closed its entry a moment before it
@@ -100,34 +101,23 @@ impl Folder {
     }
 
     fn collect_member(&self, name: &str, assembly: &mut Assembly) -> Result<(), DiscoveryError> {
-        match self.member(name) {
-            Ok(Some(record)) => {
-                assembly.add_member(record);
-            }
+        match self.member(name).transpose() {
+            Some(found) => records::take_member(assembly, name, found)?,
             // A link to nothing is there, and will be; no program of ours made it.
-            Ok(None) if self.member_path(name).is_symlink() => {
+            None if self.member_path(name).is_symlink() => {
                 assembly.unreadable(name, "its file is a link to nothing; remove it");
             }
             // Removed since the directory was listed.
-            Ok(None) => {}
-            Err(error) if error.spoils_one_entry_only() => {
-                assembly.unreadable(name, error.explained());
-            }
-            Err(error) => return Err(error),
+            None => {}
         }
         Ok(())
     }
 
     fn collect_living(&self, name: &str, assembly: &mut Assembly) -> Result<(), DiscoveryError> {
-        match self.living(name) {
-            Ok(Some(living)) => assembly.add_living(living),
-            Ok(None) => {}
-            Err(error) if error.spoils_one_entry_only() => {
-                assembly.complain(format_args!("server \"{name}\" ignored: {}", error.explained()));
-            }
-            Err(error) => return Err(error),
+        match self.living(name).transpose() {
+            Some(found) => records::take_living(assembly, name, found),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn settings(&self) -> Result<Option<Settings>, DiscoveryError> {
@@ -137,12 +127,7 @@ impl Folder {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
-        validate::settings(&settings)
-            .map_err(|error| DiscoveryError::malformed(path.to_string_lossy(), error))?;
-        if settings.cluster == self.cluster {
-            return Ok(Some(settings));
-        }
-        Err(DiscoveryError::WrongCluster { wanted: self.cluster.clone(), found: settings.cluster })
+        records::checked_settings(&path.to_string_lossy(), &self.cluster, settings).map(Some)
     }
 
     fn member(&self, name: &str) -> Result<Option<Recorded<Member>>, DiscoveryError> {
@@ -152,11 +137,8 @@ impl Folder {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let MemberRecord { member, revision } = record;
-        validate::same_name(name, &member.name)
-            .and_then(|()| validate::member(&member))
-            .map_err(|error| DiscoveryError::malformed(path.to_string_lossy(), error))?;
-        Ok(Some(Recorded { value: member, revision: Revision(revision.get()) }))
+        let value = records::checked_member(&path.to_string_lossy(), name, record.member)?;
+        Ok(Some(Recorded { value, revision: Revision(record.revision.get()) }))
     }
 
     fn living(&self, name: &str) -> Result<Option<Living>, DiscoveryError> {
@@ -169,7 +151,7 @@ impl Folder {
 
     pub(super) fn create_settings(&self, settings: &Settings) -> Result<Settings, DiscoveryError> {
         validate::settings(settings)?;
-        self.check_cluster(&settings.cluster)?;
+        records::check_cluster(&self.cluster, &settings.cluster)?;
         let _lock = self.lock()?;
         if let Some(existing) = self.settings()? {
             return Ok(existing);
@@ -213,13 +195,6 @@ impl Folder {
             return Ok(found);
         }
         Err(DiscoveryError::Conflict { name: name.to_owned(), expected, found })
-    }
-
-    fn check_cluster(&self, found: &str) -> Result<(), DiscoveryError> {
-        if found == self.cluster {
-            return Ok(());
-        }
-        Err(DiscoveryError::WrongCluster { wanted: self.cluster.clone(), found: found.to_owned() })
     }
 
     pub(super) fn announce(&self, living: &Living) -> Result<Entry, DiscoveryError> {

@@ -1,0 +1,248 @@
+//! The last good view of a cluster in a file, for clients that start while the service
+//! is down.
+//!
+//! ```json
+//! {"format": 1, "url": "consul://...", "cluster": "lab", "saved_unix_ms": 1767225600000,
+//!  "settings": {...}, "members": [{"value": {...}, "revision": 7}], "living": [...]}
+//! ```
+//!
+//! What is in it is checked like the answer of a service. Where it is wrong the client
+//! finds out: servers say in the handshake who they are.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::assemble::Assembly;
+use crate::document;
+use crate::error::DiscoveryError;
+use crate::model::{Living, Member, Recorded, Settings, Snapshot};
+use crate::validate::{self, DOCUMENT_BYTES_MAX, RECORD_FORMAT};
+
+/// The largest file: as many members as there may be, with all that is known of them.
+const BYTES_MAX: u64 = 8 * DOCUMENT_BYTES_MAX;
+
+/// The file of one client's view of one cluster. Many clients may share it: each
+/// replaces it whole.
+#[derive(Clone, Debug)]
+pub struct KeptView {
+    path: PathBuf,
+    url: String,
+    cluster: String,
+}
+
+/// A view as it was saved.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) view: Snapshot,
+    /// When.
+    pub(crate) saved_unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    format: u64,
+    url: String,
+    cluster: String,
+    saved_unix_ms: u64,
+    settings: Option<Settings>,
+    members: Vec<Recorded<Member>>,
+    living: Vec<Living>,
+}
+
+impl KeptView {
+    /// The file at `path`, for views of a cluster by the back end with this URL (without
+    /// secrets, see [`Backend::url`](crate::Backend::url)). Looks at nothing.
+    pub fn new(path: impl Into<PathBuf>, url: impl Into<String>, cluster: &str) -> Self {
+        Self { path: path.into(), url: url.into(), cluster: cluster.to_owned() }
+    }
+
+    /// The usual file of this user: `$XDG_CACHE_HOME/rampuddle`, else
+    /// `$HOME/.cache/rampuddle`, and in it `CLUSTER-` and a number made of the URL.
+    /// `None` where there is neither, and for lists, files and directories, which do
+    /// not go away as services do.
+    pub fn usual(url: &str, cluster: &str) -> Option<Self> {
+        let has_network = |scheme: &str| !matches!(scheme, "static" | "file" | "dir");
+        url.split_once(':').filter(|(scheme, _)| has_network(scheme))?;
+        let absolute =
+            |name| std::env::var_os(name).map(PathBuf::from).filter(|it| it.is_absolute());
+        let home = || absolute("HOME").map(|home| home.join(".cache"));
+        let folder = absolute("XDG_CACHE_HOME").or_else(home)?.join("rampuddle");
+        let name = format!("{cluster}-{:016x}.json", number_of(url));
+        Some(Self::new(folder.join(name), url, cluster))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was saved; `None` when nothing was. Fails when the file is not the user's
+    /// own, makes no sense, or is of another cluster or service.
+    pub(crate) fn load(&self) -> Result<Option<Kept>, DiscoveryError> {
+        let file = match document::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata();
+        let metadata =
+            metadata.map_err(|error| DiscoveryError::io("look at", &self.path, error))?;
+        let (path, user) = (self.path.clone(), rustix::process::geteuid().as_raw());
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o777);
+        if owner != user {
+            return Err(DiscoveryError::NotOurs { path, owner, user });
+        }
+        if mode & 0o022 != 0 {
+            return Err(DiscoveryError::OpenToOthers { path, mode });
+        }
+        self.checked(document::read_open_json(&file, &self.path, BYTES_MAX)?).map(Some)
+    }
+
+    fn checked(&self, document: Document) -> Result<Kept, DiscoveryError> {
+        for (wanted, found) in [(&self.cluster, &document.cluster), (&self.url, &document.url)] {
+            if wanted != found {
+                let (wanted, found) = (wanted.clone(), found.clone());
+                return Err(DiscoveryError::WrongCluster { wanted, found });
+            }
+        }
+        let malformed = |error| DiscoveryError::malformed(self.path.to_string_lossy(), error);
+        document.settings.as_ref().map_or(Ok(()), validate::settings).map_err(malformed)?;
+        let mut assembly = Assembly::default();
+        for member in document.members {
+            assembly.add_member(member);
+        }
+        document.living.into_iter().for_each(|living| assembly.add_living(living));
+        let view = assembly.finish(document.settings);
+        Ok(Kept { view, saved_unix_ms: document.saved_unix_ms })
+    }
+
+    /// Saves a view. Creates the folder, for this user only.
+    pub(crate) fn save(&self, view: &Snapshot) -> Result<(), DiscoveryError> {
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        created.map_err(|error| DiscoveryError::io("create", folder, error))?;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let document = Document {
+            format: RECORD_FORMAT,
+            url: self.url.clone(),
+            cluster: self.cluster.clone(),
+            saved_unix_ms: since_1970.as_millis() as u64,
+            settings: view.settings.clone(),
+            members: view.members.clone(),
+            living: view.living.clone(),
+        };
+        let temporary = self.temporary();
+        let saved = write_new(&temporary, &document)
+            .and_then(|()| document::rename(&temporary, &self.path));
+        if saved.is_err() {
+            // The failure is told already.
+            let _ = document::remove_if_there(&temporary);
+        }
+        saved
+    }
+
+    /// A name of its own for each save of each process.
+    fn temporary(&self) -> PathBuf {
+        static SAVES: AtomicU64 = AtomicU64::new(0);
+        let (process, number) = (std::process::id(), SAVES.fetch_add(1, Ordering::Relaxed));
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.path.with_file_name(format!(".{name}.{process}-{number}.tmp"))
+    }
+}
+
+/// FNV-1a of 64 bits (Fowler, Noll, Vo). The file says itself what it is of.
+fn number_of(url: &str) -> u64 {
+    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    url.bytes().fold(0xCBF2_9CE4_8422_2325, add)
+}
+
+fn write_new(path: &Path, document: &Document) -> Result<(), DiscoveryError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let file = file.map_err(|error| DiscoveryError::io("create", path, error))?;
+    document::write_json(&file, path, document)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::{Id, Revision};
+
+    fn view() -> Snapshot {
+        let recorded = Recorded { value: Member::ready("a", 2.0), revision: Revision(7) };
+        Snapshot {
+            settings: Some(Settings::new("lab", 1_000)),
+            members: vec![recorded],
+            living: vec![Living::at("a", "127.0.0.1:7", Id([1; 16]))],
+            ..Snapshot::default()
+        }
+    }
+
+    fn kept_in(folder: &Path) -> KeptView {
+        KeptView::new(folder.join("views/lab.json"), "consul://h:8500/x", "lab")
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_by_its_user_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = kept_in(folder.path());
+        assert_eq!(kept.load().unwrap(), None);
+        kept.save(&view()).unwrap();
+        kept.save(&view()).unwrap();
+        let loaded = kept.load().unwrap().unwrap();
+        assert_eq!(loaded.view, view());
+        assert!(loaded.saved_unix_ms > 1_600_000_000_000);
+        assert_eq!(kept.path().metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(kept.path().parent().unwrap().read_dir().unwrap().count(), 1);
+        std::fs::set_permissions(kept.path(), Permissions::from_mode(0o666)).unwrap();
+        let refused = kept.load().unwrap_err();
+        assert!(matches!(refused, DiscoveryError::OpenToOthers { .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn only_services_have_a_usual_file() {
+        for url in ["static:a=h:1", "file:/x", "dir:/x", "nonsense"] {
+            assert!(KeptView::usual(url, "lab").is_none(), "{url}");
+        }
+        // The published value for "foobar".
+        assert_eq!(number_of("foobar"), 0x8594_4171_F739_67E8);
+    }
+
+    #[test]
+    fn a_view_of_another_cluster_or_service_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = kept_in(folder.path());
+        kept.save(&view()).unwrap();
+        for other in [
+            KeptView::new(kept.path(), "consul://h:8500/x", "other"),
+            KeptView::new(kept.path(), "consul://h:8500/y", "lab"),
+        ] {
+            let refused = other.load().unwrap_err();
+            assert!(matches!(refused, DiscoveryError::WrongCluster { .. }), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn rubbish_is_refused_and_what_makes_no_sense_in_it_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = kept_in(folder.path());
+        kept.save(&view()).unwrap();
+        let whole = std::fs::read_to_string(kept.path()).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(kept.path(), &whole[..length]).unwrap();
+            kept.load().unwrap_err();
+        }
+        std::fs::write(kept.path(), whole.replace("127.0.0.1:7", "0.0.0.0:7")).unwrap();
+        let loaded = kept.load().unwrap().unwrap().view;
+        assert_eq!((loaded.members.len(), loaded.living.len()), (1, 0));
+        std::fs::write(kept.path(), whole.replace("\"weight\": 2.0", "\"weight\": -1")).unwrap();
+        assert!(kept.load().unwrap().unwrap().view.members.is_empty());
+    }
+}

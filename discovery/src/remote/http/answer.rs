@@ -1,0 +1,156 @@
+//! What a service answers: read with limits, and checked.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use hyper::Response;
+use hyper::body::{Body, Incoming};
+use serde::de::DeserializeOwned;
+
+use super::connection::Connection;
+use crate::error::DiscoveryError;
+use crate::validate::ANSWER_BYTES_MAX;
+
+/// The most characters of a message that are kept.
+const MESSAGE_BYTES_MAX: usize = 300;
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: hyper::HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) async fn read(
+        response: Response<Incoming>,
+        what: &'static str,
+        service: &str,
+    ) -> Result<Self, DiscoveryError> {
+        let mut answer = Self::head_of(&response);
+        let mut incoming = response.into_body();
+        while let Some(part) = next_part(&mut incoming, service).await? {
+            if (answer.body.len() + part.len()) as u64 > ANSWER_BYTES_MAX {
+                return Err(too_large(what, service));
+            }
+            answer.body.extend_from_slice(&part);
+        }
+        Ok(answer)
+    }
+
+    /// The head of an answer, without its body.
+    pub(super) fn head_of(response: &Response<Incoming>) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self { status, headers, body: Vec::new() }
+    }
+
+    /// The number in a header.
+    pub(crate) fn number(&self, header: &str) -> Option<u64> {
+        self.headers.get(header)?.to_str().ok()?.parse().ok()
+    }
+
+    /// The body as a short message.
+    pub(crate) fn message(&self) -> String {
+        let end = self.body.len().min(MESSAGE_BYTES_MAX);
+        String::from_utf8_lossy(&self.body[..end]).trim().to_owned()
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        service: &str,
+    ) -> Result<T, DiscoveryError> {
+        serde_json::from_slice(&self.body).map_err(|error| bad(what, service, error))
+    }
+}
+
+/// An answer that comes line by line, for as long as somebody reads.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    pub(crate) status: u16,
+    incoming: Incoming,
+    buffer: Vec<u8>,
+    what: &'static str,
+    service: String,
+    _connection: Connection,
+}
+
+impl Lines {
+    pub(super) fn new(
+        response: Response<Incoming>,
+        connection: Connection,
+        what: &'static str,
+        service: &str,
+    ) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            incoming: response.into_body(),
+            buffer: Vec::new(),
+            what,
+            service: service.to_owned(),
+            _connection: connection,
+        }
+    }
+
+    /// The next line as JSON; waits for it for ever. Fails at the end.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, DiscoveryError> {
+        let mut seen = 0;
+        loop {
+            if let Some(at) = self.buffer[seen..].iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=seen + at).collect();
+                seen = 0;
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                let parsed = serde_json::from_slice(&line);
+                return parsed.map_err(|error| bad(self.what, &self.service, error));
+            }
+            seen = self.buffer.len();
+            let part = next_part(&mut self.incoming, &self.service).await?;
+            let part = part.ok_or_else(|| bad(self.what, &self.service, "it ended early"))?;
+            if (seen + part.len()) as u64 > ANSWER_BYTES_MAX {
+                return Err(too_large(self.what, &self.service));
+            }
+            self.buffer.extend_from_slice(&part);
+        }
+    }
+}
+
+/// The next bytes of a body; nothing at its end.
+async fn next_part(
+    incoming: &mut Incoming,
+    service: &str,
+) -> Result<Option<Bytes>, DiscoveryError> {
+    loop {
+        let frame = poll_fn(|context| Pin::new(&mut *incoming).poll_frame(context)).await;
+        match frame {
+            None => return Ok(None),
+            Some(Ok(frame)) => {
+                if let Ok(bytes) = frame.into_data() {
+                    return Ok(Some(bytes));
+                }
+            }
+            Some(Err(error)) => {
+                let (what, backend) = ("read an answer of", service.to_owned());
+                return Err(DiscoveryError::Unreachable { what, backend, source: error.into() });
+            }
+        }
+    }
+}
+
+/// An answer that is none.
+pub(crate) fn bad(
+    what: &'static str,
+    service: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> DiscoveryError {
+    DiscoveryError::BadAnswer { what, backend: service.to_owned(), source: source.into() }
+}
+
+fn too_large(what: &'static str, service: &str) -> DiscoveryError {
+    let (backend, bytes_max) = (service.to_owned(), ANSWER_BYTES_MAX);
+    DiscoveryError::AnswerTooLarge { what, backend, bytes_max }
+}

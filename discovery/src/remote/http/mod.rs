@@ -1,0 +1,287 @@
+//! A small HTTP client for services: few calls at once, each with a time limit, answers
+//! of limited size, several hosts.
+//!
+//! ```text
+//!   call --> an idle connection, else connect to the host that answered last,
+//!     |      else to the next one ...
+//!     +----> the answer, read up to ANSWER_BYTES_MAX
+//! ```
+//!
+//! Redirects are answers like any other: nothing is followed.
+
+mod answer;
+mod connection;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, Response};
+use tokio::time::{Instant, timeout, timeout_at};
+
+pub(crate) use answer::{Answer, Lines, bad};
+use connection::Connection;
+
+use super::secret::Secret;
+use super::tls::Tls;
+use super::url::{HostPort, ServiceUrl};
+use crate::error::DiscoveryError;
+
+/// How long a call may take in all, unless it says otherwise.
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long it may take to connect to one host.
+const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
+/// The most connections that are kept without being used.
+const IDLE_MAX: usize = 4;
+
+/// A client of one service.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// The service's URL, for messages.
+    service: String,
+    hosts: Vec<HostPort>,
+    /// The host that answered last.
+    preferred: AtomicUsize,
+    tls: Option<Tls>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// What a service is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// What it is about, as a verb, for messages.
+    pub(crate) what: &'static str,
+    pub(crate) method: Method,
+    /// The path, and what follows its question mark.
+    pub(crate) target: String,
+    pub(crate) header: Option<(HeaderName, Secret)>,
+    /// May have secrets in it.
+    pub(crate) body: Secret,
+    /// Whether asking twice is as good as asking once.
+    pub(crate) is_repeatable: bool,
+    /// How long it may take in all.
+    pub(crate) limit: Duration,
+}
+
+impl Call {
+    /// A call that only looks.
+    pub(crate) fn get(what: &'static str, target: String) -> Self {
+        Self {
+            what,
+            method: Method::GET,
+            target,
+            header: None,
+            body: Secret::new(""),
+            is_repeatable: true,
+            limit: CALL_LIMIT,
+        }
+    }
+
+    /// A call that changes something.
+    pub(crate) fn put(what: &'static str, target: String, body: impl Into<String>) -> Self {
+        let body = Secret::new(body);
+        Self { method: Method::PUT, body, is_repeatable: false, ..Self::get(what, target) }
+    }
+
+    /// A call by POST.
+    pub(crate) fn post(what: &'static str, target: String, body: impl Into<String>) -> Self {
+        Self { method: Method::POST, ..Self::put(what, target, body) }
+    }
+
+    /// The same call, which may be made twice.
+    pub(crate) fn repeatable(self) -> Self {
+        Self { is_repeatable: true, ..self }
+    }
+
+    /// The same call with another time limit.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+}
+
+impl Client {
+    /// A client of the service that `url` names. Connects at the first call. Of several
+    /// hosts a random one is asked first, so that many clients spread.
+    pub(crate) fn new(url: &ServiceUrl, tls: Option<Tls>) -> Self {
+        let first = super::pace::random_fraction() * url.hosts.len() as f64;
+        Self {
+            service: url.to_string(),
+            hosts: url.hosts.clone(),
+            preferred: AtomicUsize::new(first as usize % url.hosts.len()),
+            tls,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// The service's URL, without secrets.
+    pub(crate) fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// Asks, and reads the answer. Fails when none comes in time; whatever the service
+    /// says is an answer. A repeatable call of a service with several hosts is tried at
+    /// a second one, when the first does not answer in half of the time.
+    pub(crate) async fn call(&self, call: &Call) -> Result<Answer, DiscoveryError> {
+        let began = Instant::now();
+        if call.is_repeatable && self.hosts.len() > 1 {
+            let first = self.call_until(began + call.limit / 2, call).await;
+            if first.as_ref().is_ok_and(|answer| answer.status < 500) {
+                return first;
+            }
+        }
+        self.call_until(began + call.limit, call).await
+    }
+
+    async fn call_until(&self, deadline: Instant, call: &Call) -> Result<Answer, DiscoveryError> {
+        let asked = self.asked();
+        let answered = timeout_at(deadline, async {
+            let (response, connection) = self.send(call, &asked).await?;
+            let answer = Answer::read(response, call.what, &self.service).await?;
+            self.keep(connection);
+            Ok(answer)
+        });
+        let answered = answered.await.unwrap_or_else(|_| Err(self.timed_out(call.limit)));
+        if answered.as_ref().map_or(true, |answer| answer.status >= 500) {
+            self.avoid(&asked);
+        }
+        answered
+    }
+
+    /// Asks, and returns the head of the answer; the connection ends with it. For
+    /// answers that are long in coming, or whose body does not matter.
+    pub(crate) async fn head(&self, call: &Call) -> Result<Answer, DiscoveryError> {
+        let asked = self.asked();
+        let answered = timeout(call.limit, self.send(call, &asked)).await;
+        let answered = answered.unwrap_or_else(|_| Err(self.timed_out(call.limit)));
+        let answered = answered.map(|(response, _connection)| Answer::head_of(&response));
+        if answered.is_err() {
+            self.avoid(&asked);
+        }
+        answered
+    }
+
+    /// Asks, and returns an answer that comes line by line, without an end. The limit is
+    /// that of its begin.
+    pub(crate) async fn lines(&self, call: &Call) -> Result<Lines, DiscoveryError> {
+        let asked = self.asked();
+        let answered = timeout(call.limit, self.send(call, &asked)).await;
+        let answered = answered.unwrap_or_else(|_| Err(self.timed_out(call.limit)));
+        if answered.is_err() {
+            self.avoid(&asked);
+        }
+        let (response, connection) = answered?;
+        Ok(Lines::new(response, connection, call.what, &self.service))
+    }
+
+    /// Where the host that a call went to is noted.
+    fn asked(&self) -> AtomicUsize {
+        AtomicUsize::new(self.preferred())
+    }
+
+    /// The host `asked` is not asked first any more.
+    fn avoid(&self, asked: &AtomicUsize) {
+        let asked = asked.load(Ordering::Relaxed);
+        let next = (asked + 1) % self.hosts.len();
+        let _ = self.preferred.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn preferred(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
+    /// An idle connection may have ended unseen: what can be asked again is then asked
+    /// over a new one, and so is what was not sent.
+    async fn send(
+        &self,
+        call: &Call,
+        asked: &AtomicUsize,
+    ) -> Result<(Response<hyper::body::Incoming>, Connection), DiscoveryError> {
+        if let Some(mut connection) = self.idle_connection().await {
+            asked.store(connection.host, Ordering::Relaxed);
+            let request = self.request(call, connection.host)?;
+            match connection.send(request).await {
+                Ok(response) => return Ok((response, connection)),
+                Err(failure) if failure.was_sent && !call.is_repeatable => {
+                    return Err(self.unreachable("speak with", failure.error));
+                }
+                Err(_) => {}
+            }
+        }
+        let mut connection = self.connect().await?;
+        asked.store(connection.host, Ordering::Relaxed);
+        let request = self.request(call, connection.host)?;
+        let sent = connection.send(request).await;
+        let response = sent.map_err(|failure| self.unreachable("speak with", failure.error))?;
+        Ok((response, connection))
+    }
+
+    fn request(&self, call: &Call, host: usize) -> Result<hyper::Request<String>, DiscoveryError> {
+        let unusable = |error: hyper::http::Error| self.unreachable("ask", error);
+        let mut request = hyper::Request::builder()
+            .method(call.method.clone())
+            .uri(&call.target)
+            .header(HOST, self.hosts[host].to_string())
+            .header(USER_AGENT, "rampuddle");
+        if let Some((name, secret)) = &call.header {
+            let mut value = HeaderValue::from_str(secret.expose())
+                .map_err(|error| self.unreachable("ask", error))?;
+            value.set_sensitive(true);
+            request = request.header(name, value);
+        }
+        request.body(call.body.expose().to_owned()).map_err(unusable)
+    }
+
+    /// An idle connection to the preferred host; others are let go.
+    async fn idle_connection(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.idle().pop()?;
+            if connection.host == self.preferred() && connection.is_ready().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.idle();
+        if idle.len() < IDLE_MAX {
+            idle.push(connection);
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects to the preferred host, or else to the next that can be connected to.
+    async fn connect(&self) -> Result<Connection, DiscoveryError> {
+        let first = self.preferred();
+        let mut failures = Vec::new();
+        for step in 0..self.hosts.len() {
+            let at = (first + step) % self.hosts.len();
+            let host = &self.hosts[at];
+            let opened = timeout(CONNECT_LIMIT, Connection::open(at, host, self.tls.as_ref()));
+            match opened.await {
+                Ok(Ok(connection)) => {
+                    self.preferred.store(at, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Ok(Err(error)) => failures.push(format!("{host}: {error}")),
+                Err(_) => failures.push(format!("{host}: not within {CONNECT_LIMIT:?}")),
+            }
+        }
+        Err(self.unreachable("connect to", failures.join("; ")))
+    }
+
+    fn unreachable(
+        &self,
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> DiscoveryError {
+        DiscoveryError::Unreachable { what, backend: self.service.clone(), source: source.into() }
+    }
+
+    fn timed_out(&self, waited: Duration) -> DiscoveryError {
+        DiscoveryError::TimedOut { backend: self.service.clone(), waited }
+    }
+}

@@ -1,0 +1,305 @@
+//! One connection to a ZooKeeper server, which carries a session.
+//!
+//! A task owns the stream and ends with it: then whoever waits for an answer hears that
+//! the connection was lost. A session outlives its connection, for as long as was agreed:
+//! another connection can go on with it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, interval_at, sleep, timeout};
+
+use super::failure::Failure;
+use super::wire::{Fields, Garbled, Message, digest, number, operation};
+use crate::validate::{ANSWER_BYTES_MAX, RECORD_BYTES_MAX};
+
+/// How long a session is asked to live without a sign of life: the least that a server
+/// with the usual settings gives.
+const SESSION_MS: i32 = 4_000;
+/// How often a sign of life is sent at the latest.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The largest answer that is about one record, with what ZooKeeper says beside it.
+const ABOUT_ONE_BYTES_MAX: u64 = RECORD_BYTES_MAX + 256;
+/// The largest answer to a greeting.
+const GREETING_BYTES_MAX: usize = 1 << 10;
+/// How long a closed session may take to be over.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// How many requests wait to be sent before the next has to wait.
+const QUEUE: usize = 256;
+/// What is known of an answer before it is read whole: its length, number, moment and
+/// result.
+const HEAD_BYTES: u64 = 20;
+
+/// What a session goes over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// What is needed to go on with a session.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub(super) id: i64,
+    password: Vec<u8>,
+    /// It ends after so long without a sign of life.
+    pub(super) life: Duration,
+}
+
+/// Its password is nobody's business.
+impl fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Session({:#x}, {:?})", self.id, self.life)
+    }
+}
+
+/// An answer of the server.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The place of the last write that it knows in the order of all writes; after a
+    /// write, of that.
+    pub(super) moment: u64,
+    pub(super) body: Vec<u8>,
+}
+
+type Answered = Result<Answer, Failure>;
+
+struct Request {
+    operation: i32,
+    message: Message,
+    bytes_max: u64,
+    answer: oneshot::Sender<Answered>,
+}
+
+/// What was asked, in the order in which the answers come.
+struct Waiter {
+    number: i32,
+    bytes_max: u64,
+    answer: oneshot::Sender<Answered>,
+}
+
+type Waiters = Mutex<VecDeque<Waiter>>;
+
+/// Dropping it closes the session, as far as that goes without waiting.
+#[derive(Debug)]
+pub(super) struct Connection {
+    requests: mpsc::Sender<Request>,
+    events: watch::Receiver<u64>,
+    pub(super) session: Session,
+}
+
+impl Connection {
+    /// Greets the server: with a session to go on with, or for a new one.
+    pub(super) async fn open(
+        mut stream: Box<dyn Stream>,
+        session: Option<&Session>,
+        user_and_password: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let session = greet(&mut *stream, session).await?;
+        if let Some(user_and_password) = user_and_password {
+            authenticate(&mut *stream, user_and_password).await?;
+        }
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let (seen, events) = watch::channel(0);
+        tokio::spawn(serve(stream, queue, seen, session.life));
+        Ok(Self { requests, events, session })
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.requests.is_closed()
+    }
+
+    /// How many changes were told so far; closed with the connection.
+    pub(super) fn events(&self) -> watch::Receiver<u64> {
+        self.events.clone()
+    }
+
+    /// Asks for something with a short answer.
+    pub(super) async fn ask(&self, operation: i32, message: Message) -> Answered {
+        self.ask_for(operation, message, ABOUT_ONE_BYTES_MAX).await
+    }
+
+    /// Asks for something; an answer of more than `bytes_max` bytes is read over.
+    pub(super) async fn ask_for(
+        &self,
+        operation: i32,
+        message: Message,
+        bytes_max: u64,
+    ) -> Answered {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { operation, message, bytes_max, answer };
+        self.requests.send(request).await.map_err(|_| Failure::Lost)?;
+        answered.await.unwrap_or(Err(Failure::Lost))
+    }
+
+    /// Ends the session and with it its nodes, and waits until it is over.
+    pub(super) async fn close(self) -> Result<(), Failure> {
+        self.ask(operation::CLOSE_SESSION, Message::default()).await.map(drop)
+    }
+}
+
+async fn greet(stream: &mut dyn Stream, session: Option<&Session>) -> Result<Session, Failure> {
+    let (id, password) = session.map_or((0, vec![0; 16]), |old| (old.id, old.password.clone()));
+    // No moment that was seen is told: a server whose data was wiped would turn us away
+    // for ever.
+    let hello = Message::default().int(0).long(0).int(SESSION_MS).long(id).bytes(&password);
+    write(stream, &hello.boolean(false).into_frame()).await?;
+    let answer = read_frame(stream).await?;
+    let mut fields = Fields::of(&answer);
+    let (_version, life_ms, id) = (fields.int()?, fields.int()?, fields.long()?);
+    let password = fields.bytes()?.to_vec();
+    match u64::try_from(life_ms) {
+        Ok(life_ms @ 1..) => Ok(Session { id, password, life: Duration::from_millis(life_ms) }),
+        _ => Err(Failure::Expired),
+    }
+}
+
+async fn authenticate(stream: &mut dyn Stream, user_and_password: &str) -> Result<(), Failure> {
+    let head = Message::default().int(number::AUTH).int(operation::AUTH);
+    write(stream, &head.part(&digest(user_and_password)).into_frame()).await?;
+    let answer = read_frame(stream).await?;
+    let mut fields = Fields::of(&answer);
+    match (fields.int()?, fields.long()?, fields.int()?) {
+        (number::AUTH, _, 0) => Ok(()),
+        (number::AUTH, _, code) => Err(Failure::refused(code)),
+        _ => Err(Garbled.into()),
+    }
+}
+
+async fn write(stream: &mut dyn Stream, frame: &[u8]) -> Result<(), Failure> {
+    stream.write_all(frame).await.map_err(|_| Failure::Lost)?;
+    stream.flush().await.map_err(|_| Failure::Lost)
+}
+
+async fn read_frame(stream: &mut dyn Stream) -> Result<Vec<u8>, Failure> {
+    let length = stream.read_i32().await.map_err(|_| Failure::Lost)?;
+    let length = usize::try_from(length).ok().filter(|length| *length <= GREETING_BYTES_MAX);
+    let mut frame = vec![0; length.ok_or(Garbled)?];
+    stream.read_exact(&mut frame).await.map_err(|_| Failure::Lost)?;
+    Ok(frame)
+}
+
+/// Ends with the stream, or when nobody is left who could ask.
+async fn serve(
+    stream: Box<dyn Stream>,
+    mut queue: mpsc::Receiver<Request>,
+    events: watch::Sender<u64>,
+    life: Duration,
+) {
+    let (reader, writer) = tokio::io::split(stream);
+    let waiters = Waiters::default();
+    // The session lives on for another third: time to find another server.
+    let silence = life * 2 / 3;
+    let ended = tokio::select! {
+        ended = receive(reader, &waiters, &events, silence) => ended,
+        ended = send(writer, &mut queue, &waiters, HEARTBEAT.min(life / 3)) => ended,
+    };
+    if let Err(failure) = ended {
+        tracing::debug!("a connection to ZooKeeper ended: {failure}");
+    }
+}
+
+async fn send(
+    mut writer: impl AsyncWrite + Unpin,
+    queue: &mut mpsc::Receiver<Request>,
+    waiters: &Waiters,
+    heartbeat: Duration,
+) -> Result<(), Failure> {
+    let mut beats = interval_at(Instant::now() + heartbeat, heartbeat);
+    let mut numbers = (1..=i32::MAX).cycle();
+    loop {
+        let frame = tokio::select! {
+            request = queue.recv() => match request {
+                Some(request) => frame(request, numbers.next().unwrap_or(1), waiters),
+                None => break,
+            },
+            _ = beats.tick() => {
+                Message::default().int(number::PING).int(operation::PING).into_frame()
+            }
+        };
+        writer.write_all(&frame).await.map_err(|_| Failure::Lost)?;
+        if queue.is_empty() {
+            writer.flush().await.map_err(|_| Failure::Lost)?;
+        }
+    }
+    let (answer, _nobody) = oneshot::channel();
+    let (operation, message) = (operation::CLOSE_SESSION, Message::default());
+    let request = Request { operation, message, bytes_max: 0, answer };
+    let frame = frame(request, numbers.next().unwrap_or(1), waiters);
+    writer.write_all(&frame).await.map_err(|_| Failure::Lost)?;
+    writer.flush().await.map_err(|_| Failure::Lost)?;
+    // The server closes the stream, which ends the other side of it.
+    sleep(CLOSE_PATIENCE).await;
+    Ok(())
+}
+
+fn frame(request: Request, number: i32, waiters: &Waiters) -> Vec<u8> {
+    let Request { operation, message, bytes_max, answer } = request;
+    let waiter = Waiter { number, bytes_max, answer };
+    waiters.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiter);
+    Message::default().int(number).int(operation).part(&message).into_frame()
+}
+
+async fn receive(
+    mut reader: impl AsyncRead + Unpin,
+    waiters: &Waiters,
+    events: &watch::Sender<u64>,
+    silence: Duration,
+) -> Result<(), Failure> {
+    loop {
+        let mut head = [0; HEAD_BYTES as usize];
+        let read = timeout(silence, reader.read_exact(&mut head)).await;
+        read.map_err(|_| Failure::Silent(silence))?.map_err(|_| Failure::Lost)?;
+        let mut fields = Fields::of(&head);
+        let (length, number) = (fields.int()?, fields.int()?);
+        let (moment, code) = (fields.long()?.cast_unsigned(), fields.int()?);
+        let bytes =
+            u64::try_from(length).ok().and_then(|length| (length + 4).checked_sub(HEAD_BYTES));
+        let bytes = bytes.filter(|bytes| *bytes <= ANSWER_BYTES_MAX).ok_or(Garbled)?;
+        let waiter = match number {
+            number::PING | number::AUTH | number::EVENT => None,
+            _ => Some(next_waiter(waiters, number)?),
+        };
+        let bytes_max = waiter.as_ref().map_or(0, |waiter| waiter.bytes_max);
+        let body = timeout(silence, read_body(&mut reader, bytes, bytes_max)).await;
+        let body = body.map_err(|_| Failure::Silent(silence))?.map_err(|_| Failure::Lost)?;
+        match waiter {
+            None if number == number::EVENT => events.send_modify(|count| *count += 1),
+            None => {}
+            Some(waiter) => {
+                let answered = match body {
+                    _ if code != 0 => Err(Failure::refused(code)),
+                    Some(body) => Ok(Answer { moment, body }),
+                    None => Err(Failure::TooLarge { bytes, bytes_max }),
+                };
+                // Whoever asked may have gone.
+                let _ = waiter.answer.send(answered);
+            }
+        }
+    }
+}
+
+fn next_waiter(waiters: &Waiters, number: i32) -> Result<Waiter, Garbled> {
+    let waiter = waiters.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    waiter.filter(|waiter| waiter.number == number).ok_or(Garbled)
+}
+
+/// The next `bytes`; none when they are more than wanted: then they are read over.
+async fn read_body(
+    reader: &mut (impl AsyncRead + Unpin),
+    bytes: u64,
+    bytes_max: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    if bytes > bytes_max {
+        let mut rest = reader.take(bytes);
+        let skipped = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+        let is_whole = skipped == bytes;
+        return if is_whole { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+    }
+    let mut body = vec![0; bytes as usize];
+    reader.read_exact(&mut body).await?;
+    Ok(Some(body))
+}
