@@ -142,7 +142,9 @@ wire_layout! {
     /// What is known of a server: the answer to Info. Its name stands behind the row.
     pub struct InfoRow {
         /// Length of the server's name.
-        name_bytes: u16,
+        name_bytes: u8,
+        /// Whether discovery has the server: see [`Announced`].
+        announced: u8,
         /// Mappings of the pool that live.
         mappings: u16,
         /// Pages of values that are kept for them.
@@ -208,3 +210,34 @@ wire_layout! {
     }
 }
 impl_row!(InfoRow, key = name_bytes);
+
+/// Whether discovery has a server, as far as that knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Announced {
+    /// Nobody told the server.
+    #[default]
+    Unknown = 0,
+    /// It is announced.
+    Yes = 1,
+    /// Discovery fails, or lost it, and it is not announced again yet.
+    No = 2,
+}
+
+impl Announced {
+    /// From its number; one of a newer peer reads as [`Announced::Unknown`].
+    pub fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Yes,
+            2 => Self::No,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl InfoRow {
+    /// Whether discovery has the server.
+    pub fn announced(&self) -> Announced {
+        Announced::from_number(self.announced)
+    }
+}

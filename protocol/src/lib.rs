@@ -53,7 +53,7 @@ mod table;
 mod trailer;
 mod version;
 
-pub use answer::{InfoRow, MappedRow, Outcome, SharedRow, StatRow};
+pub use answer::{Announced, InfoRow, MappedRow, Outcome, SharedRow, StatRow};
 pub use burst::burst_bytes;
 pub use checksum::{Checksum, crc32c, crc32c_combine, self_test};
 pub use field::{Field, Layout};

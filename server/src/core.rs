@@ -1,9 +1,9 @@
 //! What all connections of a server share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use rampuddle_protocol::{Incarnation, InfoRow, Nonce, Role, StoreId};
+use rampuddle_protocol::{Announced, Incarnation, InfoRow, Nonce, Role, StoreId};
 
 use crate::connection::{Buffers, Done, Lent};
 use crate::session::Sessions;
@@ -33,21 +33,32 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// What the server was told of its cluster's settings: their fingerprint. It
-/// may come, or change, while the server runs; clones share it.
+/// What the server is told from outside while it runs: the fingerprint of its
+/// cluster's settings, and whether discovery has it. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct ToldSettings(Arc<AtomicU64>);
+pub struct Told(Arc<Facts>);
 
-impl ToldSettings {
+#[derive(Debug, Default)]
+struct Facts {
+    fingerprint: AtomicU64,
+    announced: AtomicU8,
+}
+
+impl Told {
     /// Takes the fingerprint that connections which begin from now on must have,
     /// or none: `rampuddle_protocol::PlacementSettings::fingerprint`.
-    pub fn tell(&self, fingerprint: u64) {
-        self.0.store(fingerprint, Ordering::Relaxed);
+    pub fn settings(&self, fingerprint: u64) {
+        self.0.fingerprint.store(fingerprint, Ordering::Relaxed);
+    }
+
+    /// Takes what Info answers from now on.
+    pub fn announced(&self, announced: Announced) {
+        self.0.announced.store(announced as u8, Ordering::Relaxed);
     }
 
     /// The latest fingerprint, 0 = none yet.
     pub(crate) fn fingerprint(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.fingerprint.load(Ordering::Relaxed)
     }
 }
 
@@ -110,7 +121,7 @@ pub(crate) struct Identity {
     pub(crate) incarnation: Incarnation,
     pub(crate) store_id: StoreId,
     pub(crate) tokens: Vec<Token>,
-    pub(crate) settings: ToldSettings,
+    pub(crate) told: Told,
 }
 
 /// What the loop and the connections count, for Info.
@@ -204,6 +215,7 @@ impl Core {
         let (store, counters) = (&self.store, &self.counters);
         InfoRow {
             name_bytes: 0,
+            announced: self.identity.told.0.announced.load(Ordering::Relaxed),
             mappings: self.sharing.len() as u16,
             mapped_pages: store.mapped_pages(),
             incarnation: self.identity.incarnation,

@@ -50,7 +50,7 @@ mod testing;
 #[expect(unsafe_code, reason = "calls of the system that no library has with types")]
 mod zero_copy;
 
-pub use core::{Token, ToldSettings, ZeroCopyCounts};
+pub use core::{Token, Told, ZeroCopyCounts};
 pub use error::StartError;
 pub use event_loop::Stopper;
 pub use options::{MemorySum, Options};

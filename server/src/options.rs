@@ -7,7 +7,7 @@ use std::time::Duration;
 use rampuddle_protocol::limits::{KIB, MIB, PAGE_BYTES, SERVER_NAME_BYTES_MAX};
 
 use crate::connection::{BUFFERS_BYTES, CONNECTION_BYTES, LENDING_BYTES};
-use crate::core::{Token, ToldSettings};
+use crate::core::{Token, Told};
 use crate::error::StartError;
 use crate::machine::{HUGE_PAGE_BYTES, Machine};
 use crate::store::index_bytes;
@@ -64,9 +64,9 @@ pub struct Options {
     pub insecure_public: bool,
     /// How long requests under way may take after a stop.
     pub stop_grace: Duration,
-    /// Keep a clone to tell the server its cluster's settings; clients that
-    /// place keys by others are refused then.
-    pub settings: ToldSettings,
+    /// Keep a clone to tell the server its cluster's settings (clients that place
+    /// keys by others are refused then), and whether discovery has it.
+    pub told: Told,
 }
 
 impl Options {
@@ -89,7 +89,7 @@ impl Options {
             tokens: Vec::new(),
             insecure_public: false,
             stop_grace: Duration::from_secs(10),
-            settings: ToldSettings::default(),
+            told: Told::default(),
         }
     }
 

@@ -60,7 +60,7 @@ impl Server {
             incarnation,
             store_id,
             tokens: options.tokens.clone(),
-            settings: options.settings.clone(),
+            told: options.told.clone(),
         };
         let clock = Clock::new();
         let connections_max = options.connections_max as usize;

@@ -14,7 +14,7 @@ use rampuddle_protocol::limits::PAGE_BYTES;
 use rampuddle_protocol::{Incarnation, InfoRow, StoreId};
 
 use crate::connection::{BUFFERS, Connection, Lent, Over, Way};
-use crate::core::{Core, Identity, Token, ToldSettings, ZeroCopyCounts};
+use crate::core::{Core, Identity, Token, Told, ZeroCopyCounts};
 use crate::pool::Pool;
 use crate::session::Sessions;
 use crate::store::{Now, Store};
@@ -86,7 +86,7 @@ impl SimulatedServer {
             incarnation: Incarnation([1; 16]),
             store_id: StoreId([1; 16]),
             tokens: settings.tokens.clone(),
-            settings: ToldSettings::default(),
+            told: Told::default(),
         };
         let now = Now { monotonic_ms: 0, unix_ms: settings.unix_ms };
         let sessions = Sessions::new(settings.connections_max);

@@ -54,7 +54,7 @@ pub(super) fn greet(core: &mut Core, header: &Header, table: &[u8]) -> Step {
     let speaks = (hello.version_min..=hello.version_max).contains(&Header::VERSION);
     let is_meant = server.is_empty() || server == identity.name.as_bytes();
     let is_ours = cluster == identity.cluster.as_bytes();
-    let told = if is_ours { identity.settings.fingerprint() } else { 0 };
+    let told = if is_ours { identity.told.fingerprint() } else { 0 };
     let agrees = hello.settings == 0 || told == 0 || hello.settings == told;
     let status = if !speaks {
         Status::Unsupported
@@ -145,19 +145,19 @@ mod tests {
     use rampuddle_protocol::{Incarnation, StoreId};
 
     use super::*;
-    use crate::core::{Identity, ToldSettings};
+    use crate::core::{Identity, Told};
     use crate::pool::Pool;
     use crate::session::Sessions;
     use crate::store::{Now, Store};
 
-    fn core(settings: ToldSettings) -> Core {
+    fn core(told: Told) -> Core {
         let identity = Identity {
             name: "a".into(),
             cluster: "lab".into(),
             incarnation: Incarnation([1; 16]),
             store_id: StoreId([2; 16]),
             tokens: Vec::new(),
-            settings,
+            told,
         };
         let store = Store::new(Pool::new(PAGE_BYTES, false).unwrap());
         Core::new(identity, store, Sessions::new(64), Now { monotonic_ms: 0, unix_ms: 1 })
@@ -187,14 +187,14 @@ mod tests {
 
     #[test]
     fn who_places_by_other_settings_than_the_server_was_told_is_refused() {
-        let told = ToldSettings::default();
+        let told = Told::default();
         let core = &mut core(told.clone());
         assert_eq!(answer(core, "lab", 7), (Status::Ok, 0), "nobody told the server yet");
-        told.tell(9);
+        told.settings(9);
         assert_eq!(answer(core, "lab", 7), (Status::Mismatch, 9));
         assert_eq!(answer(core, "lab", 9), (Status::Ok, 9));
         assert_eq!(answer(core, "lab", 0), (Status::Ok, 9), "it places nothing");
-        told.tell(7);
+        told.settings(7);
         assert_eq!(answer(core, "lab", 7), (Status::Ok, 7));
         assert_eq!(answer(core, "other", 7), (Status::Mismatch, 0), "not for strangers");
     }

@@ -278,7 +278,7 @@ impl Request<'_> {
 
     fn info(&self, core: &Core, out: &mut [u8]) -> Written {
         let name = core.identity.name.as_bytes();
-        let row = InfoRow { name_bytes: name.len() as u16, ..core.info() };
+        let row = InfoRow { name_bytes: name.len() as u8, ..core.info() };
         row.encode(&mut out[Header::BYTES..]);
         out[Header::BYTES + InfoRow::BYTES..][..name.len()].copy_from_slice(name);
         let header = answer_header(self.header, 1, InfoRow::BYTES, InfoRow::BYTES + name.len());

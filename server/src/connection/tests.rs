@@ -40,7 +40,7 @@ impl Joined {
             incarnation: Incarnation([1; 16]),
             store_id: StoreId([2; 16]),
             tokens: Vec::new(),
-            settings: Default::default(),
+            told: Default::default(),
         };
         let now = Now { monotonic_ms: 0, unix_ms: UNIX_MS };
         let store = Store::new(Pool::new(pages * PAGE_BYTES, false).unwrap());
