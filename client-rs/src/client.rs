@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rampuddle_discovery::{MemberState, Snapshot, Watch, host_id, open};
+use rampuddle_discovery::{Living, MemberState, Snapshot, Watch, host_id, open};
 use rampuddle_protocol::{Incarnation, SessionId};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -68,8 +68,12 @@ pub struct Node {
     pub error: Option<Error>,
     /// Its weight among the members.
     pub weight: Option<f64>,
-    /// Its address, as discovery has it.
+    /// What discovery says of it now; `None` when it does not see it alive.
+    pub seen: Option<Living>,
+    /// Where it was asked: as discovery has it, or had it last.
     pub address: Option<String>,
+    /// How long it took to answer a question on a connection that was there.
+    pub latency: Option<Duration>,
     /// Its incarnation, when it does not refuse.
     pub incarnation: Option<Incarnation>,
     /// What it says of itself, when it does not refuse: `pool_bytes`, `used_bytes`,
@@ -98,7 +102,9 @@ impl Client {
                 DiscoverySource::Url(url) => open(url, &options.cluster)?,
                 DiscoverySource::Backend(backend) => Arc::clone(backend),
             };
-            let discovery = Watch::start(backend, options.discovery_patience).await?;
+            let file = options.view_file.of(backend.url(), &options.cluster);
+            let patience = options.discovery_patience;
+            let discovery = Watch::start_from(backend, patience, file).await?;
             let first = discovery.current();
             let view = Arc::new(View::new(&first, &options.cluster, None)?);
             let servers = Arc::new(Servers::new(Arc::new(access(&options))));
@@ -170,8 +176,17 @@ impl Client {
     fn node<'a>(&'a self, view: &'a View, name: &'a Arc<str>) -> Work<'a, Node> {
         Box::pin(async move {
             let deadline = Instant::now() + NODES_PATIENCE;
-            let info = self.raw().until(Some(deadline)).info(name).await;
+            let raw = self.raw().until(Some(deadline));
+            // The first one connects.
+            let (mut info, mut latency) = (raw.info(name).await, None);
+            if info.is_ok() {
+                let asked = Instant::now();
+                info = raw.info(name).await;
+                latency = info.as_ref().ok().map(|_| asked.elapsed());
+            }
             let member = view.member(name);
+            let seen = view.living(name).cloned();
+            let server = self.core.servers.server(name).ok();
             let (info, error) = match info {
                 Ok(info) => (Some(info), None),
                 Err(error) => (None, Some(error)),
@@ -182,7 +197,9 @@ impl Client {
                 is_alive: error.as_ref().is_none_or(Error::is_from_server),
                 error,
                 weight: member.map(|member| member.weight),
-                address: view.living(name).map(rampuddle_discovery::Living::address),
+                address: server.and_then(|server| server.address()),
+                seen,
+                latency,
                 incarnation: info.as_ref().map(|info| info.row.incarnation),
                 info,
             }

@@ -8,6 +8,7 @@
 //! | `replicas` | `PUDDLE_REPLICAS` | [`Options::replicas`](crate::Options::replicas) |
 //! | `write` | `PUDDLE_WRITE` | [`Options::write`](crate::Options::write) |
 //! | `token_file` | `PUDDLE_TOKEN_FILE` | [`Options::token`](crate::Options::token) |
+//! | `view_file` | `PUDDLE_VIEW_FILE` | [`Options::view_file`](crate::Options::view_file); `none` = nowhere |
 //! | `no_map` | `PUDDLE_NO_MAP` | [`Options::map`](crate::Options::map), turned round |
 //! | | `PUDDLE_CONFIG` | names the file |
 //!
@@ -16,16 +17,17 @@
 //! known ones. Other variables are not looked at: programs have their own.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use rampuddle_discovery::{DiscoveryError, default_url, has_default_directory};
+use rampuddle_discovery::{DiscoveryError, default_url, has_default_directory, masked};
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::options::{Options, WritePolicy};
+use crate::options::{Options, ViewFile, WritePolicy};
 use crate::token::{Token, TokenError};
 
 /// The longest config file that is read.
@@ -43,6 +45,8 @@ pub mod variables {
     pub const WRITE: &str = "PUDDLE_WRITE";
     /// The file with the token.
     pub const TOKEN_FILE: &str = "PUDDLE_TOKEN_FILE";
+    /// The file that keeps the last good view, or `none`.
+    pub const VIEW_FILE: &str = "PUDDLE_VIEW_FILE";
     /// Read nothing where it lies, in the memory of servers on this machine: `yes` or
     /// `no`.
     pub const NO_MAP: &str = "PUDDLE_NO_MAP";
@@ -50,8 +54,9 @@ pub mod variables {
     pub const CONFIG: &str = "PUDDLE_CONFIG";
 }
 
-/// What somebody outside of the program said of its client; `None` = nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What somebody outside of the program said of its client; `None` = nothing. Shown
+/// without the secrets that a URL may have.
+#[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Configuration {
     /// Where the members are kept.
@@ -64,6 +69,8 @@ pub struct Configuration {
     pub write: Option<WritePolicy>,
     /// The file with the token.
     pub token_file: Option<PathBuf>,
+    /// The file that keeps the last good view; `none` = nowhere.
+    pub view_file: Option<PathBuf>,
     /// Whether nothing is read where it lies, in the memory of servers on this machine.
     pub no_map: Option<bool>,
 }
@@ -98,6 +105,7 @@ struct Keys<S> {
     json: Option<bool>,
     quiet: Option<bool>,
     token_file: Option<PathBuf>,
+    view_file: Option<PathBuf>,
     no_map: Option<bool>,
     #[serde(default)]
     serve: S,
@@ -153,6 +161,22 @@ pub enum ConfigurationError {
     },
 }
 
+impl fmt::Debug for Configuration {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { discovery, cluster, replicas, write, token_file, view_file, no_map } = self;
+        formatter
+            .debug_struct("Configuration")
+            .field("discovery", &discovery.as_deref().map(masked))
+            .field("cluster", cluster)
+            .field("replicas", replicas)
+            .field("write", write)
+            .field("token_file", token_file)
+            .field("view_file", view_file)
+            .field("no_map", no_map)
+            .finish()
+    }
+}
+
 impl Configuration {
     /// What the environment says, [`variables::CONFIG`] left out.
     ///
@@ -172,6 +196,7 @@ impl Configuration {
             replicas: parsed(variables::REPLICAS, text(variables::REPLICAS)?, replicas_of_text)?,
             write: parsed(variables::WRITE, text(variables::WRITE)?, WritePolicy::from_str)?,
             token_file: look(variables::TOKEN_FILE).map(PathBuf::from),
+            view_file: look(variables::VIEW_FILE).map(PathBuf::from),
             no_map: parsed(variables::NO_MAP, text(variables::NO_MAP)?, yes_or_no_of_text)?,
         })
     }
@@ -185,6 +210,7 @@ impl Configuration {
             replicas: self.replicas.or(other.replicas),
             write: self.write.or(other.write),
             token_file: self.token_file.or(other.token_file),
+            view_file: self.view_file.or(other.view_file),
             no_map: self.no_map.or(other.no_map),
         }
     }
@@ -216,6 +242,11 @@ impl Configuration {
             options.cluster.clone_from(cluster);
         }
         options.token = self.token_file.as_deref().map(Token::read).transpose()?;
+        options.view_file = match &self.view_file {
+            None => ViewFile::Usual,
+            Some(path) if path.as_os_str() == "none" => ViewFile::None,
+            Some(path) => ViewFile::At(path.clone()),
+        };
         options.replicas = self.replicas;
         options.write = self.write.unwrap_or(options.write);
         options.map = !self.no_map.unwrap_or(!options.map);
@@ -277,9 +308,10 @@ impl<S> ConfigFile<S> {
 
 impl<S> From<Keys<S>> for ConfigFile<S> {
     fn from(keys: Keys<S>) -> Self {
-        let Keys { discovery, cluster, replicas, write, json, quiet, token_file, no_map, serve } =
-            keys;
-        let client = Configuration { discovery, cluster, replicas, write, token_file, no_map };
+        let Keys { discovery, cluster, replicas, write, token_file, view_file, no_map, .. } = keys;
+        let client =
+            Configuration { discovery, cluster, replicas, write, token_file, view_file, no_map };
+        let Keys { json, quiet, serve, .. } = keys;
         Self { client, json, quiet, serve }
     }
 }
@@ -287,8 +319,20 @@ impl<S> From<Keys<S>> for ConfigFile<S> {
 impl<S> From<ConfigFile<S>> for Keys<S> {
     fn from(file: ConfigFile<S>) -> Self {
         let ConfigFile { client, json, quiet, serve } = file;
-        let Configuration { discovery, cluster, replicas, write, token_file, no_map } = client;
-        Self { discovery, cluster, replicas, write, json, quiet, token_file, no_map, serve }
+        let Configuration { discovery, cluster, replicas, write, token_file, view_file, no_map } =
+            client;
+        Self {
+            discovery,
+            cluster,
+            replicas,
+            write,
+            json,
+            quiet,
+            token_file,
+            view_file,
+            no_map,
+            serve,
+        }
     }
 }
 
@@ -418,6 +462,7 @@ mod tests {
             ("PUDDLE_REPLICAS", "255"),
             ("PUDDLE_WRITE", "one"),
             ("PUDDLE_TOKEN_FILE", "/etc/token"),
+            ("PUDDLE_VIEW_FILE", "/var/cache/view"),
             ("PUDDLE_NO_MAP", "yes"),
         ];
         let wanted = Configuration {
@@ -426,6 +471,7 @@ mod tests {
             replicas: Some(255),
             write: Some(WritePolicy::One),
             token_file: Some("/etc/token".into()),
+            view_file: Some("/var/cache/view".into()),
             no_map: Some(true),
         };
         assert_eq!(from(&all).unwrap(), wanted);
@@ -445,6 +491,15 @@ mod tests {
             let refused = from(&[(name, value)]).unwrap_err().to_string();
             assert!(refused.contains(name) && refused.contains(expected), "{refused}");
         }
+    }
+
+    #[test]
+    fn secrets_of_a_url_are_not_shown() {
+        let url = "consul://topsecret@h:8500/x";
+        let configuration =
+            Configuration { discovery: Some(url.to_owned()), ..Configuration::default() };
+        let shown = format!("{configuration:?} {:?}", configuration.options_at(url).unwrap());
+        assert!(shown.contains("...@h:8500/x") && !shown.contains("topsecret"), "{shown}");
     }
 
     #[test]

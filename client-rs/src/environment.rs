@@ -113,24 +113,53 @@ fn up() -> Duration {
     Duration::new(up.tv_sec as u64, up.tv_nsec as u32)
 }
 
-/// The kernel's randomness. Bits for load balancing come from a splitmix64
-/// counter that the kernel seeds, so that they cost no system call.
-#[derive(Debug)]
+/// The kernel's randomness, asked for some ids ahead: a process that is forked has the
+/// same ids ahead of it, but it also shares the client's connections, and so must not use
+/// it. Bits for load balancing come from a splitmix64 counter that the kernel seeds, so
+/// that they cost no system call.
 pub struct SystemRandom {
     state: AtomicU64,
+    ahead: Mutex<Ahead>,
+}
+
+/// Random bytes that nobody was given yet: the last `left` of them.
+struct Ahead {
+    bytes: [u8; 256],
+    left: usize,
 }
 
 impl Default for SystemRandom {
     fn default() -> Self {
         let mut seed = [0; 8];
         kernel_fill(&mut seed);
-        Self { state: AtomicU64::new(u64::from_le_bytes(seed)) }
+        let ahead = Mutex::new(Ahead { bytes: [0; 256], left: 0 });
+        Self { state: AtomicU64::new(u64::from_le_bytes(seed)), ahead }
+    }
+}
+
+impl fmt::Debug for SystemRandom {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SystemRandom").finish_non_exhaustive()
     }
 }
 
 impl Random for SystemRandom {
     fn fill(&self, bytes: &mut [u8]) {
-        kernel_fill(bytes);
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ahead { bytes: drawn, left } = &mut *ahead;
+        if bytes.len() > drawn.len() {
+            return kernel_fill(bytes);
+        }
+        if bytes.len() > *left {
+            kernel_fill(drawn);
+            *left = drawn.len();
+        }
+        let next = drawn.len() - *left;
+        let given = &mut drawn[next..next + bytes.len()];
+        bytes.copy_from_slice(given);
+        // Who looks at this memory later finds no id.
+        given.fill(0);
+        *left -= bytes.len();
     }
 
     fn next_u64(&self) -> u64 {
@@ -202,6 +231,22 @@ mod tests {
         let random = SeededRandom::new(0);
         assert_eq!(random.next_u64(), 0xE220_A839_7B1D_CDAF);
         assert_eq!(random.next_u64(), 0x6E78_9E6A_A1B9_65F4);
+    }
+
+    #[test]
+    fn ids_drawn_ahead_are_given_once_each_in_any_length() {
+        let random = SystemRandom::default();
+        let mut ids = std::collections::HashSet::new();
+        let lengths = [16, 16, 16, 200, 256, 257, 16, 1_000, 31].iter().cycle();
+        for length in lengths.take(900) {
+            let mut bytes = vec![0; *length];
+            random.fill(&mut bytes);
+            // Sixteen at the least, so that none is there twice by chance.
+            for part in bytes.windows(16).step_by(16) {
+                assert!(ids.insert(part.to_owned()), "{part:?} was given twice");
+            }
+        }
+        assert!(ids.len() > 9_000);
     }
 
     #[test]

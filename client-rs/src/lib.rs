@@ -116,7 +116,7 @@ pub use object::{
     Listing, Located, Metadata, ObjectStat, Orphans, Progress, PutCondition, PutOptions, PutReport,
     RangeOf, Source, Unreadable, Value, Verification, Verified, VerifyOptions, VerifyState,
 };
-pub use options::{DiscoverySource, Options, UnknownPolicy, WritePolicy};
+pub use options::{DiscoverySource, Options, UnknownPolicy, ViewFile, WritePolicy};
 pub use placement::{Slot, settings_fingerprint};
 pub use raw::{
     Answer, CreateItem, DeleteItem, DropItem, GatherItem, Info, ListPage, ListQuery, RawClient,

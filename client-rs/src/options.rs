@@ -1,11 +1,12 @@
 //! How a client finds its cluster and behaves.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rampuddle_discovery::Backend;
+use rampuddle_discovery::{Backend, KeptView, masked};
 use rampuddle_protocol::limits::{HEAD_LEASE_MS, UPLOAD_LEASE_MS};
 use serde::{Deserialize, Serialize};
 
@@ -25,8 +26,31 @@ pub enum DiscoverySource {
 impl fmt::Debug for DiscoverySource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url(url) => write!(formatter, "Url({url:?})"),
+            Self::Url(url) => write!(formatter, "Url({:?})", masked(url)),
             Self::Backend(backend) => write!(formatter, "Backend({:?})", backend.url()),
+        }
+    }
+}
+
+/// Where a client keeps the last good view of its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ViewFile {
+    /// Nowhere.
+    None,
+    /// In the user's cache, for services that can be down: see
+    /// [`KeptView::usual`](rampuddle_discovery::KeptView::usual).
+    #[default]
+    Usual,
+    /// There.
+    At(PathBuf),
+}
+
+impl ViewFile {
+    pub(crate) fn of(&self, url: String, cluster: &str) -> Option<KeptView> {
+        match self {
+            Self::None => None,
+            Self::Usual => KeptView::usual(&url, cluster),
+            Self::At(path) => Some(KeptView::new(path, url, cluster)),
         }
     }
 }
@@ -99,6 +123,9 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// How long discovery may take for its first answer.
     pub discovery_patience: Duration,
+    /// Where the last good view is kept, for a start while discovery is down: then the
+    /// client begins with it after a second.
+    pub view_file: ViewFile,
     /// Copies of each object, 1 to 255; 255 = one on every member. `None` = the
     /// usual: 2, or one on every member where the cluster's strategy is `clone`,
     /// which has no other number.
@@ -139,6 +166,7 @@ impl Options {
             patience: Duration::from_secs(5),
             deadline: None,
             discovery_patience: Duration::from_secs(10),
+            view_file: ViewFile::Usual,
             replicas: None,
             write: WritePolicy::All,
             map: true,

@@ -65,8 +65,9 @@ impl Servers {
             let server = by_name.entry(Arc::clone(name)).or_insert_with(|| {
                 Arc::new(Server::new(Arc::clone(name), Arc::clone(&self.access)))
             });
-            if let Some(living) = view.living(name) {
-                server.update(living);
+            match view.living(name) {
+                Some(living) => server.update(living),
+                None => server.vanished(),
             }
         }
     }

@@ -110,6 +110,16 @@ pub struct Stream {
     /// The last time that bytes had to be waited for, they came so soon that looking
     /// for them is worth it.
     is_quick: bool,
+    burst: Burst,
+}
+
+/// What the system said of a connection's bursts. It is asked when they are needed for
+/// the first, second, fourth time and so on, and each 256 times: they grow with what a
+/// young connection moved, and hardly change later.
+#[derive(Debug)]
+struct Burst {
+    bytes: usize,
+    uses: u32,
 }
 
 enum Inner {
@@ -167,17 +177,18 @@ impl Stream {
     }
 
     fn of(inner: Inner) -> Self {
-        Self { inner, is_quick: false }
+        Self { inner, is_quick: false, burst: Burst { bytes: BURST_BYTES, uses: 0 } }
     }
 
-    /// Bytes that the system sends at once now: who writes much writes a multiple. Asks
-    /// the system: it is less for a connection that has not moved much yet.
-    pub(crate) fn burst_bytes(&self) -> usize {
-        let segment = match &self.inner {
-            Inner::Tcp(stream) => SockRef::from(stream).tcp_mss().ok(),
-            Inner::Unix(_) | Inner::Other(_) => None,
-        };
-        segment.map_or(BURST_BYTES, |bytes| burst_bytes(bytes) as usize)
+    /// Bytes that the system sends at once now: who writes much writes a multiple.
+    pub(crate) fn burst_bytes(&mut self) -> usize {
+        let Self { inner: Inner::Tcp(stream), burst, .. } = self else { return BURST_BYTES };
+        burst.uses = burst.uses.wrapping_add(1);
+        if burst.uses.is_power_of_two() || burst.uses.is_multiple_of(256) {
+            let segment = SockRef::from(&*stream).tcp_mss();
+            burst.bytes = segment.map_or(BURST_BYTES, |bytes| burst_bytes(bytes) as usize);
+        }
+        burst.bytes
     }
 
     /// Reads what is there into `slices` in order, waiting for at least one
@@ -190,7 +201,7 @@ impl Stream {
         may_spin: bool,
     ) -> io::Result<usize> {
         consume_budget().await;
-        let Self { inner, is_quick } = self;
+        let Self { inner, is_quick, .. } = self;
         match inner {
             Inner::Tcp(stream) => {
                 let spins = may_spin.then_some(is_quick);

@@ -22,7 +22,7 @@ const SLICES_MAX: usize = 64;
 /// Bytes whose checksum is computed when they were written, while the server takes
 /// them, in packets as full as they can be: few enough that they are in the
 /// processor's cache still.
-const STRETCH_BURSTS: usize = 3;
+const STRETCH_BURSTS: usize = 2;
 /// The last bytes, which leave together with the trailer.
 const TAIL_BYTES: usize = 16 << 10;
 

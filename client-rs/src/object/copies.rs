@@ -13,7 +13,7 @@ use super::operation::Operation;
 use super::ranks::{Candidates, answers};
 use crate::deadline::pause_within;
 use crate::error::{Error, Fate};
-use crate::raw::{CreateItem, Target};
+use crate::raw::CreateItem;
 
 /// How long a server that has too much under way is asked again.
 const BUSY_PATIENCE: Duration = Duration::from_secs(5);
@@ -198,10 +198,9 @@ pub(super) async fn meet(operation: &Operation, servers: &[Arc<str>]) {
 /// Writes a value to one server; waits for one that is busy.
 pub(super) async fn write_one(operation: &Operation, item: &CreateItem, server: &Arc<str>) -> Copy {
     let raw = operation.raw();
-    let target = Target::Server(Arc::clone(server));
     let until = Instant::now() + BUSY_PATIENCE;
     loop {
-        let answer = match raw.create(&target, vec![item.clone()]).await.remove(0) {
+        let answer = match raw.create_at(server, item.clone()).await {
             Ok(answer) => answer,
             Err(error) => return Copy::Failed(error),
         };

@@ -102,10 +102,12 @@ impl Places {
     }
 }
 
-/// Whether discovery sees a server alive, and it answered when it was asked last.
+/// Whether it is known where a server is, and it answered when it was asked last. That
+/// discovery sees it alive is not needed: see [`Server::vanished`].
+///
+/// [`Server::vanished`]: crate::server::Server::vanished
 pub(super) fn answers(core: &Core, server: &str) -> bool {
-    let is_alive = core.views.current().living(server).is_some();
-    is_alive && core.servers.server(server).is_ok_and(|server| !server.is_suspect())
+    core.servers.server(server).is_ok_and(|server| server.seems_alive())
 }
 
 /// Puts the servers that should be asked first in front: those that answer

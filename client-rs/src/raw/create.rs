@@ -40,6 +40,18 @@ impl RawClient {
         results.finish()
     }
 
+    /// As [`RawClient::create`], for one item that has a version, on the server of that
+    /// name: with nothing to group and nothing to draw.
+    pub(crate) async fn create_at(
+        &self,
+        server: &Arc<str>,
+        item: CreateItem,
+    ) -> Result<Answer, Error> {
+        self.check_create(&item)?;
+        debug_assert!(!item.version.is_none() && self.operation.is_some());
+        self.create_on(server, vec![(0, item)]).await.remove(0).1
+    }
+
     fn check_create(&self, item: &CreateItem) -> Result<(), Error> {
         self.check_writable(&item.key)?;
         check_tag(&item.tag)?;

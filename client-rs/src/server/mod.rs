@@ -39,6 +39,8 @@ pub(crate) struct Server {
     for_small: Arc<Semaphore>,
     in_flight: AtomicUsize,
     is_suspect: AtomicBool,
+    /// Discovery has said where it is.
+    was_seen: AtomicBool,
     /// Tells of every probe's end.
     verdicts: Notify,
     /// Bytes that moved over all connections.
@@ -55,6 +57,8 @@ pub(crate) struct Server {
 #[derive(Default)]
 struct State {
     living: Option<Living>,
+    /// Whether discovery sees it alive now.
+    is_listed: bool,
     /// When another server was faster last.
     outrun: Option<Instant>,
     /// The one used last is at the end, and used next.
@@ -80,6 +84,7 @@ impl Server {
             for_small: Arc::new(Semaphore::new(reserved)),
             in_flight: AtomicUsize::new(0),
             is_suspect: AtomicBool::new(false),
+            was_seen: AtomicBool::new(false),
             verdicts: Notify::new(),
             activity: Arc::default(),
             is_slow: AtomicBool::new(false),
@@ -102,7 +107,9 @@ impl Server {
     /// Takes what discovery knows of it now. Connections to another address are
     /// dropped; a server that discovery saw restart is probed at once.
     pub(crate) fn update(self: &Arc<Self>, living: &Living) {
+        self.was_seen.store(true, Ordering::Relaxed);
         let mut state = self.state();
+        state.is_listed = true;
         let before = state.living.replace(living.clone());
         if before.as_ref() == Some(living) {
             return;
@@ -116,6 +123,26 @@ impl Server {
         }
         drop(state);
         drop(pool);
+    }
+
+    /// Notes that discovery no longer sees it alive, and asks it at once: a registry
+    /// forgets as well as servers end. Until it gives no answer it is what it was.
+    pub(crate) fn vanished(self: &Arc<Self>) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.is_listed) {
+            tracing::info!(server = %self.name, "discovery no longer sees the server: asking it");
+            self.start_probe(&mut state, Duration::ZERO);
+        }
+    }
+
+    /// Where discovery has it, or had it last.
+    pub(crate) fn address(&self) -> Option<String> {
+        self.state().living.as_ref().map(Living::address)
+    }
+
+    /// Whether it can be asked, and answered when it was asked last.
+    pub(crate) fn seems_alive(&self) -> bool {
+        self.was_seen.load(Ordering::Relaxed) && !self.is_suspect()
     }
 
     /// A connection for one operation on what the cluster's settings give a
