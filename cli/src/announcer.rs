@@ -1,28 +1,34 @@
 //! Keeps a server known to others, on a thread of its own, and takes it back
 //! when the server is asked to stop.
 
-use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rampuddle_client::{Random as _, SystemRandom, settings_fingerprint};
 use rampuddle_discovery::{
-    Announcement, DiscoveryError, Id, JoinRequest, Joined, Living, join, open,
+    Announcement, Backend, DiscoveryError, JoinRequest, Joined, Living, Settings, Snapshot, join,
+    open, record,
 };
-use rampuddle_server::ToldSettings;
+use rampuddle_protocol::Announced;
+use rampuddle_server::Told;
 use tokio::time::{sleep, timeout};
 
 use crate::exit::is_settings_error;
-use crate::probe::incarnation_at;
+use crate::probe::asking;
 
-/// The first pause after discovery failed; it doubles up to the last.
+/// The first pause after discovery failed; it doubles up to the last, which is short
+/// enough for a server to be back within two seconds of the service.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
-const PAUSE_LAST: Duration = Duration::from_secs(5);
-/// How often the announcement is looked at: a directory can be wiped.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const PAUSE_LAST: Duration = Duration::from_secs(1);
+/// The least time between two looks at what discovery says.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Discovery is looked at so often though it tells of no change.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often in a row the server is looked for in vain before it is announced anew: an
+/// announcement that was lost mostly comes back by itself.
+const MISSES_MAX: u32 = 2;
 /// How long discovery may take to forget the server.
 const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
-
-type Asking = Pin<Box<dyn Future<Output = Option<Id>> + Send>>;
 
 /// What happened to the announcement.
 #[derive(Debug)]
@@ -36,6 +42,10 @@ pub(crate) enum News {
     },
     /// Discovery fails; the announcer keeps trying.
     Failing(DiscoveryError),
+    /// Discovery answers again, and still has the server.
+    Answering,
+    /// The registry had lost what it kept of the cluster; it was written again.
+    Recorded,
 }
 
 /// Announces a server.
@@ -43,44 +53,49 @@ pub(crate) enum News {
 pub(crate) struct Announcer {
     url: String,
     request: JoinRequest,
-    told: ToldSettings,
+    told: Told,
     random: SystemRandom,
+    /// Opened anew after a failure: the place, or files that the URL names, may have
+    /// been made anew as well.
+    backend: Option<Arc<dyn Backend>>,
     announcement: Option<Announcement>,
     was_announced: bool,
+    failures: u32,
 }
 
 impl Announcer {
     /// An announcer that has not begun. When settings are created is its own
     /// business, whatever the request says.
-    pub(crate) fn new(url: String, request: JoinRequest, told: ToldSettings) -> Self {
-        let random = SystemRandom::default();
-        Self { url, request, told, random, announcement: None, was_announced: false }
+    pub(crate) fn new(url: String, request: JoinRequest, told: Told) -> Self {
+        Self {
+            url,
+            request,
+            told,
+            random: SystemRandom::default(),
+            backend: None,
+            announcement: None,
+            was_announced: false,
+            failures: 0,
+        }
     }
 
     /// Announces the server and watches over it for ever; returns only when
     /// the cluster refuses the server, which never was a part of it. Safe to
     /// drop at any moment.
     pub(crate) async fn keep(&mut self, mut tell: impl FnMut(News)) -> DiscoveryError {
-        let mut failures = 0;
         loop {
             match self.join().await {
                 Ok(joined) => {
-                    failures = 0;
                     self.announcement = Some(joined.announcement);
-                    self.told.tell(settings_fingerprint(&joined.settings));
+                    self.answered(&joined.settings);
                     let is_again = std::mem::replace(&mut self.was_announced, true);
                     tell(News::Announced { notes: joined.notes, is_again });
-                    self.until_lost().await;
-                    self.announcement = None;
+                    self.until_lost(&mut tell).await;
+                    self.told.announced(Announced::No);
+                    self.withdraw().await;
                 }
                 Err(error) if is_settings_error(&error) && !self.was_announced => return error,
-                Err(error) => {
-                    if failures == 0 {
-                        tell(News::Failing(error));
-                    }
-                    sleep(self.pause(failures)).await;
-                    failures += 1;
-                }
+                Err(error) => self.failed(error, &mut tell).await,
             }
         }
     }
@@ -96,36 +111,122 @@ impl Announcer {
         }
     }
 
-    /// Opened anew each time: the place may have been made anew as well. Settings
-    /// that are written then are new too, however long this server runs: others
-    /// may be missing from that place still.
-    async fn join(&self) -> Result<Joined, DiscoveryError> {
-        let mut request = self.request.clone();
-        request.settings_if_first.created_unix_ms = unix_ms();
-        let cluster = &self.request.settings_if_first.cluster;
-        let backend = open(&self.url, cluster)?;
-        let probe =
-            |address: String| -> Asking { Box::pin(incarnation_at(address, cluster.clone())) };
-        join(&*backend, &request, &probe).await
+    async fn join(&mut self) -> Result<Joined, DiscoveryError> {
+        let (backend, request) = (self.backend()?, self.request_now());
+        join(&*backend, &request, &asking(self.cluster())).await
     }
 
-    /// Returns when discovery, asked now and then, no longer has the server. Tells
-    /// it the settings that it finds: a list is edited while servers run, and clients
-    /// follow it.
-    async fn until_lost(&self) {
-        let cluster = &self.request.settings_if_first.cluster;
+    /// Returns when discovery, asked whenever it changes, no longer has the server.
+    /// Writes again what else it lost, and tells the server the settings that it finds:
+    /// a list is edited while servers run, and clients follow it.
+    async fn until_lost(&mut self, tell: &mut impl FnMut(News)) {
+        let mut misses = 0;
         loop {
-            sleep(LOOK_EVERY + self.jitter(LOOK_EVERY)).await;
-            // A service that gives no answer has not lost anything yet.
-            let Ok(backend) = open(&self.url, cluster) else { continue };
-            let Ok(snapshot) = backend.snapshot().await else { continue };
-            if let Some(settings) = &snapshot.settings {
-                self.told.tell(settings_fingerprint(settings));
+            let snapshot = match self.look().await {
+                Ok(snapshot) => snapshot,
+                // A service that gives no answer has not lost anything yet.
+                Err(error) => {
+                    self.failed(error, tell).await;
+                    continue;
+                }
+            };
+            if snapshot.alive(&self.request.living.name).is_some_and(|found| self.is_us(found)) {
+                misses = 0;
+            } else {
+                misses += 1;
+                if misses >= MISSES_MAX {
+                    return;
+                }
+                self.rest().await;
+                continue;
             }
-            if !snapshot.alive(&self.request.living.name).is_some_and(|found| self.is_us(found)) {
-                return;
+            match self.recorded(&snapshot, tell).await {
+                Ok(settings) => {
+                    let failed = self.failures > 0;
+                    self.answered(&settings);
+                    if failed {
+                        tell(News::Answering);
+                    }
+                }
+                Err(error) => {
+                    self.failed(error, tell).await;
+                    continue;
+                }
             }
+            self.until_changed().await;
+            self.rest().await;
         }
+    }
+
+    /// However often something changes, there is a while between two looks.
+    async fn rest(&self) {
+        sleep(LOOK_PAUSE / 2 + self.jitter(LOOK_PAUSE / 2)).await;
+    }
+
+    async fn look(&mut self) -> Result<Snapshot, DiscoveryError> {
+        self.backend()?.snapshot().await
+    }
+
+    /// The cluster's settings, written again if they or the server's own record are gone.
+    async fn recorded(
+        &mut self,
+        found: &Snapshot,
+        tell: &mut impl FnMut(News),
+    ) -> Result<Settings, DiscoveryError> {
+        let name = &self.request.member.name;
+        let has_member = found.member(name).is_some() || found.unreadable.contains(name);
+        if let Some(settings) = found.settings.clone().filter(|_| has_member) {
+            return Ok(settings);
+        }
+        let settings = record(&*self.backend()?, &self.request_now()).await?;
+        tell(News::Recorded);
+        Ok(settings)
+    }
+
+    /// Returns when something may have changed, and now and then.
+    async fn until_changed(&mut self) {
+        let Ok(backend) = self.backend() else { return };
+        // What fails, fails again when it is looked at.
+        let _ = timeout(LOOK_EVERY, backend.changed()).await;
+    }
+
+    /// Discovery answers, and has the server.
+    fn answered(&mut self, settings: &Settings) {
+        self.failures = 0;
+        self.told.settings(settings_fingerprint(settings));
+        self.told.announced(Announced::Yes);
+    }
+
+    /// Tells of the first failure in a row, and waits before the next attempt.
+    async fn failed(&mut self, error: DiscoveryError, tell: &mut impl FnMut(News)) {
+        self.backend = None;
+        self.told.announced(Announced::No);
+        if self.failures == 0 {
+            tell(News::Failing(error));
+        }
+        sleep(self.pause()).await;
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn backend(&mut self) -> Result<Arc<dyn Backend>, DiscoveryError> {
+        if let Some(backend) = &self.backend {
+            return Ok(Arc::clone(backend));
+        }
+        let backend: Arc<dyn Backend> = open(&self.url, self.cluster())?;
+        self.backend = Some(Arc::clone(&backend));
+        Ok(backend)
+    }
+
+    /// Settings that are written now are new, however long this server runs: others may
+    /// be missing from that place still.
+    fn request_now(&self) -> JoinRequest {
+        let mut request = self.request.clone();
+        request.settings_if_first.created_unix_ms = unix_ms();
+        request
+    }
+
+    fn cluster(&self) -> &str {
+        &self.request.settings_if_first.cluster
     }
 
     /// A written list does not know incarnations.
@@ -133,8 +234,8 @@ impl Announcer {
         found.incarnation.is_none() || found.incarnation == self.request.living.incarnation
     }
 
-    fn pause(&self, failures: u32) -> Duration {
-        let doubled = PAUSE_FIRST * (1 << failures.min(8));
+    fn pause(&self) -> Duration {
+        let doubled = PAUSE_FIRST * (1 << self.failures.min(8));
         let most = doubled.min(PAUSE_LAST);
         most / 2 + self.jitter(most / 2)
     }

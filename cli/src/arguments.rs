@@ -57,8 +57,9 @@ fn with_usage(mut command: clap::Command) -> clap::Command {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of all commands")]
 pub(crate) struct GlobalArguments {
-    /// Where the members are kept: dir:PATH, file:PATH or
-    /// static:NAME=HOST:PORT,... [default: dir: in the user's runtime directory]
+    /// Where the members are kept: dir:PATH, file:PATH, static:NAME=HOST:PORT,...,
+    /// consul://HOST:PORT/SERVICE, etcd://HOST:PORT,.../PREFIX, zk://HOST:PORT,.../PATH,
+    /// srv:NAME or dns:NAME?members=FILE [default: dir: in the user's runtime directory]
     #[arg(
         long,
         global = true,
@@ -134,6 +135,16 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) token_file: Option<PathBuf>,
+    /// Where to keep the last good view of the cluster, for a start while discovery
+    /// is down; or none [default: a file in the user's cache, for services]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE|none",
+        env = variables::VIEW_FILE,
+        hide_env_values = true
+    )]
+    pub(crate) view_file: Option<PathBuf>,
     /// Read nothing where it lies, in the memory of servers on this machine
     #[arg(
         long, global = true,
@@ -203,8 +214,10 @@ pub(crate) enum Command {
     Stat(StatArguments),
     /// Delete objects
     Rm(RmArguments),
-    /// List the servers: what is written of them, and what they say themselves
-    Nodes,
+    /// List the servers: what discovery says, and what they say themselves
+    Nodes(NodesArguments),
+    /// Ask one server whether it answers, whoever else is there
+    Ping(PingArguments),
     /// Show how full the servers are
     Df,
     /// Read every copy of all objects, and compare every block
@@ -218,6 +231,30 @@ pub(crate) enum Command {
     Completions(CompletionsArguments),
     /// Write the manual pages into a folder
     Man(ManArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodesArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<NodesCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodesCommand {
+    /// Take servers that never come back out of the members
+    ///
+    /// Their share of the keys goes to the others. One that answers is refused.
+    Forget(ForgetArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArguments {
+    /// Their names
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -510,6 +547,14 @@ pub(crate) struct RmArguments {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PingArguments {
+    /// HOST:PORT or unix:PATH [default: where `puddle serve` with the same settings
+    /// listens]
+    #[arg(value_name = "ADDRESS", env = "PUDDLE_LISTEN", hide_env_values = true)]
+    pub(crate) address: Option<String>,
 }
 
 #[derive(Debug, Args)]

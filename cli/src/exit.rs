@@ -119,7 +119,12 @@ fn code_of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
         return Some(if is_refusal(error) { Exit::Refused } else { Exit::Failed });
     }
     if let Some(error) = cause.downcast_ref::<DiscoveryError>() {
-        return Some(if is_settings_error(error) { Exit::Refused } else { Exit::Failed });
+        return Some(match error {
+            DiscoveryError::NoSuchMember { .. } => Exit::Absent,
+            DiscoveryError::ReadOnly { .. } => Exit::Refused,
+            error if is_settings_error(error) => Exit::Refused,
+            _ => Exit::Failed,
+        });
     }
     cause.downcast_ref::<StartError>().map(|error| match error {
         StartError::Checksum(_) | StartError::System(_) => Exit::Failed,
@@ -155,6 +160,7 @@ pub(crate) fn is_settings_error(error: &DiscoveryError) -> bool {
             | DiscoveryError::NotOurs { .. }
             | DiscoveryError::OpenToOthers { .. }
             | DiscoveryError::NameTaken { .. }
+            | DiscoveryError::StillAlive { .. }
             | DiscoveryError::UnknownMember { .. }
             | DiscoveryError::AddressMismatch { .. }
             | DiscoveryError::WrongCluster { .. }

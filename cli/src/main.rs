@@ -10,6 +10,7 @@ mod announcer;
 mod arguments;
 mod cluster;
 mod commands;
+mod confirmation;
 mod descriptor;
 mod destination;
 mod exit;
@@ -34,7 +35,7 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, NodesCommand};
 use crate::exit::{Exit, reading, report};
 use crate::settings::Settings;
 
@@ -55,7 +56,11 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Ls(given) => reading(commands::ls::run(&settings, &given)),
         Command::Stat(given) => reading(commands::stat::run(&settings, &given)),
         Command::Rm(given) => commands::rm::run(&settings, &given),
-        Command::Nodes => reading(commands::nodes::run(&settings)),
+        Command::Nodes(given) => match given.command {
+            Some(NodesCommand::Forget(given)) => commands::forget::run(&settings, &given),
+            None => reading(commands::nodes::run(&settings)),
+        },
+        Command::Ping(given) => reading(commands::ping::run(&settings, &given)),
         Command::Df => reading(commands::df::run(&settings)),
         Command::Verify(given) => reading(commands::verify::run(&settings, &given)),
         Command::Raw(given) => commands::raw::run(&settings, &given),

@@ -1,5 +1,6 @@
 //! Asks whoever answers at an address who it is.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use rampuddle_discovery::{Id, resolve};
@@ -11,9 +12,17 @@ use tokio::net::{TcpStream, UnixStream};
 /// A server that does not answer by then counts as silent.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// As [`rampuddle_discovery::Probe`] wants it.
+pub(crate) type Asking = Pin<Box<dyn Future<Output = Option<Id>> + Send>>;
+
+/// As [`incarnation_at`], of a cluster.
+pub(crate) fn asking(cluster: &str) -> impl Fn(String) -> Asking + Send + Sync {
+    move |address| Box::pin(incarnation_at(address, cluster.to_owned()))
+}
+
 /// The incarnation of the server at an address (`host:port` or `unix:/path`);
 /// `None` when none answers.
-pub(crate) async fn incarnation_at(address: String, cluster: String) -> Option<Id> {
+async fn incarnation_at(address: String, cluster: String) -> Option<Id> {
     let asked = async {
         match address.strip_prefix("unix:") {
             Some(path) => ask(UnixStream::connect(path).await.ok()?, &cluster).await,

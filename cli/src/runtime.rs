@@ -27,6 +27,8 @@ pub(crate) fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> a
     done
 }
 
+/// How long a first look at discovery may take, which tells what is wrong at once.
+const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a command that is done waits until servers know what it left half done,
 /// or held. What they are not told they find out by themselves, when a lease or a
 /// session ends.
@@ -50,13 +52,14 @@ pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Client> {
     }
     let mut options = settings.client_options_at(url.clone())?;
     let backend = open(&url, &settings.cluster)?;
-    match backend.snapshot().await {
-        Err(error) if is_settings_error(&error) => return Err(error.into()),
-        Err(error) => {
+    match timeout(FIRST_LOOK_PATIENCE, backend.snapshot()).await {
+        Ok(Err(error)) if is_settings_error(&error) => return Err(error.into()),
+        Ok(Err(error)) => {
             let reason = error.explained();
-            settings.output.remark(&format!("discovery fails, trying again for 10 s: {reason}"));
+            settings.output.remark(&format!("discovery fails, trying again: {reason}"));
         }
-        Ok(_) => {}
+        // The client waits for it, or begins with what it kept.
+        Err(_) | Ok(Ok(_)) => {}
     }
     options.discovery = DiscoverySource::Backend(backend);
     Ok(Client::connect(options).await?)

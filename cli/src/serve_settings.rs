@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rampuddle_client::Token as ClientToken;
-use rampuddle_discovery::{Member, Strategy, validate};
+use rampuddle_discovery::{Member, Strategy, masked, validate};
 use rampuddle_protocol::limits::PAGE_BYTES;
 use rampuddle_server::{Options, Token};
 
@@ -16,7 +16,7 @@ use crate::settings::{ConfigFile, ServeSection, Settings};
 use crate::size::Size;
 
 /// Where a server listens unless told otherwise.
-const LISTEN: &str = "127.0.0.1:7117";
+pub(crate) const LISTEN: &str = "127.0.0.1:7117";
 
 /// What a server is told, with every default filled in.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl ServeSettings {
     pub(crate) fn as_config(&self, settings: &Settings) -> ConfigFile {
         let options = &self.options;
         let mut client = settings.chosen.clone();
-        client.discovery = Some(self.discovery.clone());
+        client.discovery = Some(masked(&self.discovery));
         client.cluster = Some(options.cluster.clone());
         ConfigFile::new(
             client,

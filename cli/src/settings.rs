@@ -75,6 +75,7 @@ impl Settings {
         chosen.replicas = given.replicas;
         chosen.write = given.write;
         chosen.token_file = given.token_file;
+        chosen.view_file = given.view_file;
         chosen.no_map = given.no_map;
         let chosen = chosen.or(file.client);
         let cluster = chosen.cluster.clone().unwrap_or_else(|| CLUSTER.to_owned());

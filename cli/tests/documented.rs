@@ -61,6 +61,8 @@ fn every_field_that_is_printed_is_documented_and_the_other_way_round() {
     tree("put -r", &["put", "-r", "tree", "--json"]);
     tree("get -r", &["get", "-r", "tree", "back", "--json"]);
     tree("verify", &["verify", "--json"]);
+    let address = text(&lab.servers[0].1["address"]).to_owned();
+    assert_documented("ping", &printed(&["ping", &address, "--json"]));
     assert_documented("df", &printed(&["df", "--json"]));
     assert_documented("rm", &printed(&["rm", "file", "--json"]));
     assert_documented("raw", &printed(&["raw", "create", "k", "--length", "1", "--json"]));

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use common::{Lab, left_in, puddle, run};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "serve",
     "up",
     "put",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 14] = [
     "stat",
     "rm",
     "nodes",
+    "ping",
     "df",
     "verify",
     "raw",
@@ -92,9 +93,10 @@ fn there_is_a_manual_page_for_every_command_with_all_its_options() {
     let folder = lab.path("share/man1");
     let mut command = puddle(["man"]);
     command.arg(&folder);
-    run(command).expect(0).says("19 pages");
+    run(command).expect(0).says("21 pages");
     let mut pages: Vec<Vec<&str>> = COMMANDS.iter().map(|command| vec![*command]).collect();
     pages.extend(["create", "scatter", "gather", "delete"].map(|below| vec!["raw", below]));
+    pages.push(vec!["nodes", "forget"]);
     pages.push(Vec::new());
     assert_eq!(left_in(&folder).len(), pages.len());
     for words in pages {

@@ -232,9 +232,14 @@ fn what_does_not_fit_the_files_here_is_told_before_anything_is_done() {
             &["called \"http\"", "expected one of dir, file, static"],
         ),
         (
-            &["ls", "--discovery", "consul://x"],
+            &["ls", "--discovery", "consul://topsecret@x:0/y"],
             2,
-            &["this build lacks", "use one of dir, file, static"],
+            &["\"consul://...@x:0/y\" cannot be used", "a port from 1 to 65535"],
+        ),
+        (
+            &["ls", "--discovery", "etcd://h/x?tsl=on"],
+            2,
+            &["\"tsl\" is no option here", "password-file"],
         ),
         (&["ls", "--discovery", "dir:"], 2, &["no path follows the colon: expected dir:PATH"]),
         (

@@ -6,7 +6,7 @@ use std::fs::Permissions;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 
-use common::{Lab, Running, left_in, puddle, run, run_with, text, until};
+use common::{Lab, Running, left_in, puddle, run, run_with, text, until, wipe};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -57,6 +57,49 @@ fn nodes_tells_what_is_written_and_what_the_server_says() {
     assert_eq!((&node["zone"], &node["weight"]), (&"rack-1".into(), &2.0.into()));
     let table = lab.run(["nodes"]).expect(0).text();
     assert!(table.contains("ALIVE") && table.contains("rack-1") && table.contains("32MiB"));
+}
+
+#[test]
+fn ping_asks_one_server_and_needs_no_discovery() {
+    let mut lab = Lab::new();
+    let socket = lab.path("s.sock");
+    let (server, ready) = lab.serve("a", &["--socket", socket.to_str().unwrap()]);
+    let address = text(&ready["address"]).to_owned();
+    let port = address.rsplit(':').next().unwrap().to_owned();
+    let ping = |address: &str| run(puddle(["ping", address, "--json"]));
+    let unix = format!("unix:{}", socket.display());
+    for asked in [&address, &unix] {
+        let pong = &ping(asked).expect(0).json()[0];
+        assert_eq!((&pong["answers"], &pong["address"]), (&true.into(), &asked.as_str().into()));
+        assert_eq!(pong["incarnation"], ready["incarnation"]);
+    }
+    // A server's own settings are enough: it is asked where it listens.
+    let mut own = puddle(["ping"]);
+    own.env("PUDDLE_LISTEN", format!("0.0.0.0:{port}"));
+    assert!(run(own).expect(0).text().starts_with(&format!("127.0.0.1:{port} answers")));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    for asked in [&address, &unix] {
+        let pong = &ping(asked).expect(3).says("no server of RamPuddle answers").json()[0];
+        assert_eq!((&pong["answers"], &pong["incarnation"]), (&false.into(), &Value::Null));
+    }
+}
+
+#[test]
+fn ping_refuses_what_is_no_address() {
+    for (address, why) in [("a", "a"), ("127.0.0.1:0", "its port itself"), ("127.1:7117", "127.1")]
+    {
+        run(puddle(["ping", address])).expect(2).says(why);
+    }
+}
+
+#[test]
+fn ping_waits_no_longer_than_a_few_seconds_for_who_says_nothing() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let pong = &run(puddle(["ping", &address, "--json"])).expect(3).json()[0];
+    let seconds = pong["seconds"].as_f64().unwrap();
+    assert!((1.0..10.0).contains(&seconds), "{seconds} s");
 }
 
 #[test]
@@ -136,7 +179,7 @@ fn a_name_is_free_again_when_its_server_was_killed() {
 #[test]
 fn a_server_is_announced_again_when_the_directory_was_wiped() {
     let lab = Lab::with_servers(1);
-    std::fs::remove_dir_all(lab.path("members")).unwrap();
+    wipe(&lab.path("members"));
     until("announced again", || is_alive(&lab, "s1"));
 }
 
@@ -151,7 +194,7 @@ fn nothing_is_said_not_to_be_there_while_a_wiped_directory_fills_again() {
     }
     // Only now are the servers older than a registry that is young.
     until("a known answer", || lab.run(["get", "none", "-"]).code == Some(1));
-    std::fs::remove_dir_all(lab.path("members")).unwrap();
+    wipe(&lab.path("members"));
     let mut answers = 0;
     until("all servers are announced again", || {
         for name in &names {

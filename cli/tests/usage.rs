@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use common::{Lab, puddle, run};
 
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 19] = [
     &["serve"],
     &["up"],
     &["put"],
@@ -16,6 +16,7 @@ const COMMANDS: [&[&str]; 18] = [
     &["stat"],
     &["rm"],
     &["nodes"],
+    &["ping"],
     &["df"],
     &["verify"],
     &["completions"],

@@ -3,10 +3,12 @@
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod df;
+pub(crate) mod forget;
 pub(crate) mod get;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod nodes;
+pub(crate) mod ping;
 pub(crate) mod put;
 pub(crate) mod raw;
 pub(crate) mod rm;

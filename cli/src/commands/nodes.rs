@@ -1,7 +1,10 @@
-//! `puddle nodes`: all servers, what is written of them and what they say.
+//! `puddle nodes`: all servers, what discovery says of them and what they say
+//! themselves, and where the two do not agree.
 
 use comfy_table::{CellAlignment, Table, presets};
 use rampuddle_client::{Node, View};
+use rampuddle_discovery::Id;
+use rampuddle_protocol::Announced;
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -32,10 +35,12 @@ fn print(settings: &Settings, nodes: &[JsonNode]) -> anyhow::Result<()> {
         return nodes.iter().try_for_each(|node| output.json_line(node));
     }
     output.text(&table(nodes))?;
-    nodes
-        .iter()
-        .filter_map(|node| node.error.as_deref())
-        .for_each(|why| complain(&escape_text(why)));
+    for node in nodes {
+        node.error.iter().for_each(|why| complain(&escape_text(why)));
+        for why in &node.disagreements {
+            output.remark(&format!("server \"{}\": {why}", escape_text(&node.name)));
+        }
+    }
     Ok(())
 }
 
@@ -46,7 +51,9 @@ fn table(nodes: &[JsonNode]) -> String {
         "NAME",
         "ADDRESS",
         "STATE",
+        "SEEN",
         "ALIVE",
+        "LATENCY",
         "INCARNATION",
         "WEIGHT",
         "ZONE",
@@ -57,13 +64,53 @@ fn table(nodes: &[JsonNode]) -> String {
     for node in nodes {
         table.add_row(node.cells());
     }
-    for column in [5, 7, 8, 9] {
+    for column in [5, 7, 9, 10, 11] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     let lines = table.lines().map(|line| line.trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")
+}
+
+fn yes_or_no(is_so: bool) -> String {
+    if is_so { "yes" } else { "no" }.to_owned()
+}
+
+fn latency(us: u64) -> String {
+    if us < 10_000 { format!("{us} us") } else { format!("{} ms", us / 1_000) }
+}
+
+fn seen_incarnation(node: &Node) -> Option<Id> {
+    node.seen.as_ref()?.incarnation
+}
+
+/// What a person should look at: a registry that is behind, a server that is not what
+/// it is said to be.
+fn disagreements(node: &Node) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut note = |what: &str| found.push(what.to_owned());
+    match (node.seen.is_some(), node.is_alive) {
+        // A list says who there is, not who is alive.
+        (true, false) if seen_incarnation(node).is_none() => {}
+        (true, false) => note("discovery sees it alive, and it gives no answer"),
+        (false, true) => note("it answers, and discovery does not see it alive"),
+        _ => {}
+    }
+    let says = node.incarnation.map(|incarnation| Id(incarnation.0));
+    if let (Some(seen), Some(says)) = (seen_incarnation(node), says)
+        && seen != says
+    {
+        note(&format!("discovery sees incarnation {seen}, and {says} answers"));
+    }
+    if node.state.is_none() {
+        note("it is no member: keys are never placed on it");
+    }
+    let announced = node.info.as_ref().map(|info| info.row.announced());
+    if announced == Some(Announced::No) {
+        note("it says that discovery fails for it");
+    }
+    found
 }
 
 /// A server, in the fields that are documented.
@@ -73,13 +120,21 @@ struct JsonNode {
     address: Option<String>,
     /// Null when it lives but is no member.
     state: Option<String>,
+    /// Whether discovery sees it alive.
+    seen: bool,
+    /// The incarnation that discovery sees.
+    seen_incarnation: Option<String>,
+    /// Whether it answers.
     alive: bool,
+    latency_us: Option<u64>,
     incarnation: Option<String>,
     weight: Option<f64>,
     zone: String,
     pool_bytes: Option<u64>,
     used_bytes: Option<u64>,
     values: Option<u64>,
+    /// Where what discovery says and what is found are not the same.
+    disagreements: Vec<String>,
     /// Why it does not answer, or refuses this client.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -93,18 +148,22 @@ impl JsonNode {
             name: node.name.to_string(),
             address: node.address.clone(),
             state: node.state.map(|state| state.to_string()),
+            seen: node.seen.is_some(),
+            seen_incarnation: seen_incarnation(node).map(|id| id.to_string()),
             alive: node.is_alive,
+            latency_us: node.latency.map(|latency| latency.as_micros() as u64),
             incarnation: node.incarnation.map(|incarnation| incarnation.to_string()),
             weight: node.weight,
             zone: zone.unwrap_or_default(),
             pool_bytes: row.map(|row| row.pool_bytes),
             used_bytes: row.map(|row| row.used_bytes),
             values: row.map(|row| row.values),
+            disagreements: disagreements(node),
             error: node.error.as_ref().map(ToString::to_string),
         }
     }
 
-    fn cells(&self) -> [String; 10] {
+    fn cells(&self) -> [String; 12] {
         let none = || "-".to_owned();
         let text = |text: &Option<String>| text.as_deref().map_or_else(none, escape_text);
         let short = self.incarnation.as_ref().map(|id| id[..8.min(id.len())].to_owned());
@@ -112,7 +171,9 @@ impl JsonNode {
             escape_text(&self.name),
             text(&self.address),
             text(&self.state),
-            if self.alive { "yes" } else { "no" }.to_owned(),
+            yes_or_no(self.seen),
+            yes_or_no(self.alive),
+            self.latency_us.map_or_else(none, latency),
             short.unwrap_or_else(none),
             self.weight.map_or_else(none, |weight| format!("{weight:.3}")),
             if self.zone.is_empty() { none() } else { escape_text(&self.zone) },

@@ -1,7 +1,7 @@
 //! `puddle rm`: deletes objects, by name or by prefix.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::anyhow;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::arguments::RmArguments;
 use crate::commands::get::absent;
 use crate::commands::ls::incomplete;
+use crate::confirmation::is_confirmed;
 use crate::exit::{Exit, refusal, report};
 use crate::output::{JsonName, complain, counted, escape, escape_text};
 use crate::runtime::{block_on, check_has_servers, connect};
@@ -86,18 +87,6 @@ async fn by_prefix(
     }
     let deleted = by_name(settings, client, names.iter().map(Vec::as_slice)).await;
     Ok(deleted.max(listed))
-}
-
-fn is_confirmed(question: &str) -> anyhow::Result<bool> {
-    let mut stderr = io::stderr().lock();
-    stderr.write_all(question.as_bytes())?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    if io::stdin().lock().read_line(&mut answer)? == 0 {
-        // No answer ended the line.
-        stderr.write_all(b"\n")?;
-    }
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 async fn by_name<'n>(

@@ -37,7 +37,7 @@ pub(crate) fn run(settings: &Settings, given: &ServeArguments) -> anyhow::Result
     let server = bind(&serve, output)?;
     let ready = Ready::new(&server, &serve);
     let request = join_request(&server, &serve)?;
-    let told = serve.options.settings.clone();
+    let told = serve.options.told.clone();
     let announcer = Announcer::new(serve.discovery.clone(), request, told);
     let helper = Helper { announcer, ready, output, stopper: server.stopper() };
     let (served, is_served) = oneshot::channel();
@@ -158,6 +158,10 @@ impl Ready {
         }
     }
 
+    fn is_told(&self) -> bool {
+        self.event != "ready"
+    }
+
     /// Nobody may be reading; the server serves all the same.
     fn tell(&self, output: Output) {
         let socket = self.socket.as_ref().map(|path| format!(" and {}", escape_text(path)));
@@ -248,14 +252,18 @@ fn tell(ready: &mut Ready, output: Output, news: News) {
         }
         News::Failing(error) => {
             let reason = error.explained();
-            tracing::warn!("cannot announce the server, serving all the same: {reason}");
+            let what =
+                if ready.is_told() { "discovery fails" } else { "cannot announce the server" };
+            tracing::warn!("{what}, serving all the same: {reason}");
             tell_ready_once(ready, output, false);
         }
+        News::Answering => tracing::info!("discovery answers again, and has the server"),
+        News::Recorded => tracing::warn!("discovery had lost the member; it is written again"),
     }
 }
 
 fn tell_ready_once(ready: &mut Ready, output: Output, announced: bool) {
-    if ready.event == "ready" {
+    if !ready.is_told() {
         ready.announced = announced;
         ready.tell(output);
         // Should the announcement come later, that is other news.

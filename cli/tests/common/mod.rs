@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Error, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
@@ -327,6 +327,14 @@ impl Lab {
 
 pub(crate) fn text(value: &Value) -> &str {
     value.as_str().expect("text")
+}
+
+/// Removes a folder in which servers may write meanwhile.
+pub(crate) fn wipe(folder: &Path) {
+    let is_written_to = |error: &Error| error.kind() == ErrorKind::DirectoryNotEmpty;
+    until("the folder is gone", || {
+        !std::fs::remove_dir_all(folder).is_err_and(|it| is_written_to(&it))
+    });
 }
 
 /// Asks again and again until the answer is yes; the question takes a while

@@ -1,0 +1,104 @@
+//! `puddle nodes`: what discovery says beside what servers say, and members that end.
+
+mod common;
+
+use common::{Lab, run, run_on_terminal, until};
+use rustix::process::Signal;
+use serde_json::Value;
+
+fn nodes(lab: &Lab) -> Vec<Value> {
+    lab.run(["nodes", "--json"]).expect(0).json()
+}
+
+fn names(lab: &Lab) -> Vec<String> {
+    nodes(lab).iter().map(|node| common::text(&node["name"]).to_owned()).collect()
+}
+
+#[test]
+fn a_server_that_discovery_sees_and_that_answers_agrees_with_it() {
+    let lab = Lab::with_servers(1);
+    let node = &nodes(&lab)[0];
+    assert_eq!((&node["seen"], &node["alive"]), (&true.into(), &true.into()));
+    assert_eq!(node["seen_incarnation"], node["incarnation"]);
+    assert!(node["latency_us"].as_u64().is_some_and(|us| us < 2_000_000), "{node}");
+    assert_eq!(node["disagreements"], Value::Array(Vec::new()));
+    let shown = lab.run(["nodes"]).expect(0);
+    assert!(shown.text().contains("LATENCY") && shown.stderr.is_empty(), "{shown:?}");
+}
+
+#[test]
+fn a_server_that_is_stopped_while_discovery_sees_it_is_said_to_disagree() {
+    let lab = Lab::with_servers(2);
+    lab.servers[0].0.signal(Signal::STOP);
+    let node = &nodes(&lab)[0];
+    lab.servers[0].0.signal(Signal::CONT);
+    assert_eq!((&node["seen"], &node["alive"]), (&true.into(), &false.into()), "{node}");
+    let said = "discovery sees it alive, and it gives no answer";
+    assert_eq!(node["disagreements"], serde_json::json!([said]));
+    assert_eq!(node["latency_us"], Value::Null);
+}
+
+#[test]
+fn a_server_says_that_its_discovery_fails_until_it_works_again() {
+    let lab = Lab::with_servers(1);
+    // A file where the folder was: nobody can read or write members there.
+    let folder = lab.path("members");
+    until("a file lies there", || {
+        // The server may write meanwhile.
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::write(&folder, "no folder").is_ok()
+    });
+    let list = lab.static_list();
+    let said = || {
+        let ran = run(lab.puddle(["nodes", "--json", "--discovery", &list])).expect(0);
+        ran.json()[0]["disagreements"].to_string()
+    };
+    until("it says so", || said().contains("it says that discovery fails for it"));
+    std::fs::remove_file(&folder).unwrap();
+    until("it says nothing any more", || said() == "[]");
+    assert_eq!(names(&lab), ["s1"]);
+}
+
+#[test]
+fn a_member_that_never_comes_back_is_forgotten_and_one_that_answers_is_not() {
+    let mut lab = Lab::with_servers(3);
+    lab.run(["nodes", "forget", "s1", "--yes"]).expect(2).says("answers at");
+    lab.servers[0].0.signal(Signal::KILL);
+    lab.servers[0].0.wait();
+    assert_eq!(names(&lab), ["s1", "s2", "s3"], "a dead member is a member");
+    let ran = lab.run(["nodes", "forget", "s1", "--json"]).expect(0);
+    assert_eq!(
+        ran.json(),
+        [serde_json::json!({"name": "s1", "state": "ready", "weight": 0.03125})]
+    );
+    assert_eq!(names(&lab), ["s2", "s3"]);
+    lab.run(["nodes", "forget", "s1"]).expect(1).says("there is no member \"s1\"");
+    lab.run(["nodes", "forget", "../s2"]).expect(2).says("is not allowed");
+    lab.run(["nodes", "forget"]).expect(2).says("<NAME>");
+    // It may come back all the same, as a new member.
+    lab.serve("s1", &[]);
+    assert_eq!(names(&lab), ["s1", "s2", "s3"]);
+}
+
+#[test]
+fn a_member_of_a_list_is_not_forgotten() {
+    let mut lab = Lab::with_servers(1);
+    let list = lab.static_list();
+    lab.servers[0].0.signal(Signal::KILL);
+    lab.servers[0].0.wait();
+    let forget = ["nodes", "forget", "s1", "--discovery", &list];
+    run(lab.puddle(forget)).expect(2).says("change the list itself");
+}
+
+#[test]
+fn forgetting_asks_once_on_a_terminal() {
+    let mut lab = Lab::with_servers(1);
+    lab.servers[0].0.signal(Signal::KILL);
+    lab.servers[0].0.wait();
+    let command = lab.puddle(["nodes", "forget", "s1"]);
+    let ran = run_on_terminal(&command, b"n\n").expect(2);
+    assert!(ran.text().contains("What only it has is lost then. [y/N]"), "{ran:?}");
+    assert_eq!(names(&lab), ["s1"]);
+    run_on_terminal(&command, b"y\n").expect(0);
+    assert_eq!(names(&lab), Vec::<String>::new());
+}
