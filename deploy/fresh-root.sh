@@ -12,7 +12,7 @@ set -euo pipefail
 repository=$(cd "$(dirname "$0")/.." && pwd)
 root=${1:-$(mktemp -d)/root}
 limit_seconds=900
-mirror=$(awk '/^URIs:/{print $2; exit} /^deb /{print $2; exit}' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | head -n 1)
+mirror=$("$repository/deploy/mirror.sh")
 release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 
 finish() {
