@@ -25,6 +25,7 @@ mod process;
 mod proxy;
 mod raw;
 mod seed;
+mod services;
 mod waiting;
 
 pub use binary::puddle_binary;
@@ -40,4 +41,8 @@ pub use raw::{
     Answer, Door, Frame, MappedRun, RawClient, RawConnection, Stream, Transport, fresh_version,
 };
 pub use seed::Seeded;
+pub use services::{
+    Certificates, Consul, ConsulOptions, Etcd, EtcdOptions, FakeAnswer, FakeHttp, FakeRequest,
+    NameServer, ZooKeeper, ZooKeeperClient, ZooKeeperOptions, base64,
+};
 pub use waiting::{pace, until};

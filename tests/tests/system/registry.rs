@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rampuddle_client::{Client, CreateItem, Error, GetOptions, Options, PutOptions, Target};
-use rampuddle_discovery::Settings;
+use rampuddle_discovery::{Living, Member, Revision, Settings, open};
 use rampuddle_harness::{ServeOptions, ServerProcess, Transport, puddle_binary, until};
 use rampuddle_protocol::{ClientHello, Header, Nonce, SessionId, Status};
 use tempfile::TempDir;
@@ -127,6 +127,58 @@ fn members_that_vanish_from_the_registry_stay_while_they_answer() {
     listed.list(&["a", "b"], "third", "");
     until("the new list is read", PATIENCE, || has_seen(&client, "b", "third"));
     assert_eq!(members(&client), ["a", "b"]);
+}
+
+#[test]
+fn servers_that_vanish_from_among_the_living_are_still_written_to_while_they_answer() {
+    let mut listed = Listed::start(&["a", "b", "c"]);
+    let url = format!("dir:{}", listed.folder.path().join("discovery").display());
+    let announced = listed.runtime.block_on(async {
+        let backend = open(&url, "test").expect("a directory");
+        backend.create_settings(&Settings::new("test", 1_000)).await.expect("settings");
+        let mut announced = Vec::new();
+        for server in &listed.servers {
+            let (name, address) = (server.name(), server.address().to_string());
+            let member = Member::ready(name, 1.0);
+            backend.write_member(&member, Revision::ABSENT).await.expect("a member");
+            let incarnation = server.ready()["incarnation"].as_str().expect("its incarnation");
+            let living = Living::at(name, address, incarnation.parse().expect("an id"));
+            announced.push(backend.announce(&living).await.expect("nobody has the name"));
+        }
+        announced
+    });
+    let mut options = Options::new(url);
+    options.cluster = "test".to_owned();
+    let client = listed.runtime.block_on(Client::connect(options)).expect("the client connects");
+    let (mut number, defaults) = (0, PutOptions::default());
+    // Placed anew each time, so that of many every server is an owner.
+    let mut put = |listed: &Listed, times: usize| {
+        for _ in 0..times {
+            number += 1;
+            let name = format!("object {number}");
+            let put = client.put(name.as_bytes(), vec![7; 100], &defaults);
+            let report = listed.runtime.block_on(put).expect("the object is written");
+            assert!(!report.is_short(), "{report:?}");
+            assert_eq!(report.stand_ins, Vec::<String>::new(), "{report:?}");
+        }
+    };
+    put(&listed, 20);
+    // Two, then the third: the registry may have lost some, or all.
+    for (index, announcement) in announced.into_iter().enumerate() {
+        listed.runtime.block_on(announcement.withdraw()).expect("the registry is there");
+        let name = listed.servers[index].name();
+        until("its end is seen", PATIENCE, || client.view().living(name).is_none());
+        put(&listed, 40);
+    }
+    // One that gives no answer either is known to be dead, and costs nobody a time-out.
+    listed.servers[0].kill();
+    let begun = Instant::now();
+    for number in 0..40 {
+        let name = format!("later {number}");
+        let put = client.put(name.as_bytes(), vec![7; 100], &defaults);
+        listed.runtime.block_on(put).expect("the object is written");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -1,0 +1,233 @@
+//! Services that let in only whom they know.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rampuddle_discovery::{DiscoveryError, Member, Revision};
+use rampuddle_harness::{
+    Certificates, Consul, ConsulOptions, Etcd, EtcdOptions, FakeAnswer, FakeHttp, pace,
+};
+use serde_json::{Value, json};
+
+use crate::base64;
+use crate::support::{Announcer, PATIENCE, backend, is_alive, server, until};
+
+const MASTER: &str = "6a1253d2-1785-24fd-91c2-f8e78c745511";
+const UNKNOWN: &str = "00000000-1111-2222-3333-444444444444";
+const SERVER_RULES: &str = r#"key_prefix "tested/" { policy = "write" }
+service "tested" { policy = "write" }
+session_prefix "" { policy = "write" }
+node_prefix "" { policy = "read" }"#;
+const CLIENT_RULES: &str = r#"key_prefix "tested/" { policy = "read" }
+service "tested" { policy = "read" }
+node_prefix "" { policy = "read" }"#;
+
+/// A token with those rules.
+fn token(consul: &Consul, name: &str, rules: &str) -> String {
+    consul.json("PUT", "/v1/acl/policy", &json!({ "Name": name, "Rules": rules }));
+    let wanted = json!({ "Policies": [{ "Name": name }] });
+    let made = consul.json("PUT", "/v1/acl/token", &wanted);
+    made["SecretID"].as_str().expect("a token has a secret").to_owned()
+}
+
+fn check_refused(error: &DiscoveryError, secret: &str) {
+    let explained = error.explained();
+    assert!(matches!(error, DiscoveryError::NotAllowed { .. }), "{explained}");
+    assert!(explained.contains("check the token, or the user"), "{explained}");
+    assert!(!explained.contains(secret) && !format!("{error:?}").contains(secret), "{explained}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_opens_consul_and_a_wrong_one_is_told_and_never_shown() {
+    let options = ConsulOptions { token: Some(MASTER.to_owned()), ..ConsulOptions::default() };
+    let Some(consul) = Consul::start(&options) else { return };
+    let (of_server, of_client) =
+        (token(&consul, "server", SERVER_RULES), token(&consul, "client", CLIENT_RULES));
+    let place = format!("{}/tested", consul.address());
+    let url = |token: &str| format!("consul://{token}@{place}");
+    let living = server("a", 1);
+
+    for wrong in [url(UNKNOWN), format!("consul://{place}")] {
+        let wrong = backend(&wrong);
+        check_refused(&wrong.snapshot().await.unwrap_err(), UNKNOWN);
+        check_refused(&wrong.announce(&living).await.unwrap_err(), UNKNOWN);
+        assert!(!format!("{wrong:?} {}", wrong.url()).contains(UNKNOWN));
+    }
+
+    let writer = backend(&url(&of_server));
+    writer.write_member(&Member::ready("a", 1.0), Revision::ABSENT).await.unwrap();
+    let announced = writer.announce(&living).await.unwrap();
+    let reader = backend(&url(&of_client));
+    assert!(is_alive(&living)(&reader.snapshot().await.unwrap()));
+    let refused = reader.write_member(&Member::ready("b", 1.0), Revision::ABSENT).await;
+    check_refused(&refused.unwrap_err(), &of_client);
+    check_refused(&reader.announce(&server("b", 2)).await.unwrap_err(), &of_client);
+    for shown in [format!("{writer:?}"), writer.url(), format!("{announced:?}")] {
+        assert!(!shown.contains(&of_server), "{shown}");
+    }
+    // Longer than its check passes by itself.
+    pace(Duration::from_secs(4));
+    assert!(is_alive(&living)(&reader.snapshot().await.unwrap()));
+    announced.withdraw().await.unwrap();
+
+    // From a file, which may be replaced while it is used.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, UNKNOWN).unwrap();
+    let by_file = backend(&format!("consul://{place}?token-file={}", file.path().display()));
+    check_refused(&by_file.snapshot().await.unwrap_err(), UNKNOWN);
+    fs::write(&file, format!("{of_server}\n")).unwrap();
+    assert_eq!(by_file.snapshot().await.unwrap().members.len(), 1);
+
+    // From the environment, as Consul's own programs take it.
+    for variable in ["CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE"] {
+        let value = match variable {
+            "CONSUL_HTTP_TOKEN" => of_server.clone(),
+            _ => file.path().display().to_string(),
+        };
+        let process = Announcer::start(&format!("consul://{place}"), &[(variable, &value)]);
+        until("alive", PATIENCE, &*reader, is_alive(&living)).await;
+        drop(process);
+        until("gone", PATIENCE, &*reader, |found| found.living.is_empty()).await;
+    }
+}
+
+/// Users, of whom "tested" may use the keys of one place.
+fn switch_users_on(etcd: &Etcd) {
+    let root = json!({ "name": "root", "password": "root-sesame" });
+    etcd.api("/v3/auth/user/add", &root);
+    etcd.api("/v3/auth/role/add", &json!({ "name": "root" }));
+    etcd.api("/v3/auth/user/grant", &json!({ "user": "root", "role": "root" }));
+    etcd.api("/v3/auth/user/add", &json!({ "name": "tested", "password": "open:sesame@1" }));
+    etcd.api("/v3/auth/role/add", &json!({ "name": "tested" }));
+    let permission = json!({
+        "permType": "READWRITE", "key": base64(b"tested/"), "range_end": base64(b"tested0"),
+    });
+    etcd.api("/v3/auth/role/grant", &json!({ "name": "tested", "perm": permission }));
+    etcd.api("/v3/auth/user/grant", &json!({ "user": "tested", "role": "tested" }));
+    etcd.api("/v3/auth/enable", &Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_opens_etcd_and_logs_in_again_when_the_token_ended() {
+    let options = EtcdOptions { token_seconds: Some(2), ..EtcdOptions::default() };
+    let Some(mut etcd) = Etcd::start(&options) else { return };
+    switch_users_on(&etcd);
+    let place = format!("{}/tested", etcd.address());
+    let living = server("a", 1);
+    for wrong in ["tested:no-sesame@", "nobody:no-sesame@", ""] {
+        let wrong = backend(&format!("etcd://{wrong}{place}"));
+        check_refused(&wrong.snapshot().await.unwrap_err(), "no-sesame");
+        check_refused(&wrong.announce(&living).await.unwrap_err(), "no-sesame");
+        assert!(!format!("{wrong:?} {}", wrong.url()).contains("no-sesame"));
+    }
+    let url = format!("etcd://tested:open%3Asesame%401@{place}");
+    let elsewhere = backend(&url.replace("/tested", "/elsewhere"));
+    check_refused(&elsewhere.snapshot().await.unwrap_err(), "open:sesame@1");
+
+    let user = backend(&url);
+    user.write_member(&Member::ready("a", 1.0), Revision::ABSENT).await.unwrap();
+    let announced = user.announce(&living).await.unwrap();
+    for round in ["ended", "lost with its process"] {
+        match round {
+            // Of one that nobody uses; those of the announcement go on.
+            "ended" => pace(Duration::from_secs(5)),
+            _ => {
+                etcd.kill();
+                etcd.start_again();
+            }
+        }
+        let back = until("back", PATIENCE, &*user, is_alive(&living)).await;
+        println!("token {round}: back after {back:?}");
+        let idle = backend(&url);
+        assert!(idle.snapshot().await.is_ok());
+        let found = user.snapshot().await.unwrap();
+        let member = found.member("a").unwrap();
+        user.write_member(&member.value, member.revision).await.unwrap();
+        tokio::time::timeout(PATIENCE, idle.changed()).await.unwrap().unwrap();
+    }
+    announced.withdraw().await.unwrap();
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, "open:sesame@1\n").unwrap();
+    let options = format!("user=tested&password-file={}", file.path().display());
+    assert!(backend(&format!("etcd://{place}?{options}")).snapshot().await.is_ok());
+    let variables =
+        [("PUDDLE_DISCOVERY_USER", "tested"), ("PUDDLE_DISCOVERY_PASSWORD", "open:sesame@1")];
+    let _process = Announcer::start(&format!("etcd://{place}"), &variables);
+    until("alive", PATIENCE, &*user, is_alive(&living)).await;
+}
+
+/// URLs of a service with TLS that wants certificates: good ones, and bad ones with what
+/// is said of them.
+async fn check_tls(scheme: &str, address: &str, certificates: &Certificates) {
+    let others = Certificates::make().expect("made a moment ago");
+    let authority = certificates.authority().display().to_string();
+    let pair = |made: &Certificates| {
+        let (certificate, key) = made.client();
+        format!("cert={}&key={}", certificate.display(), key.display())
+    };
+    let url = |options: &str| format!("{scheme}://{address}/tested?{options}");
+    let good = format!("ca={authority}&{}", pair(certificates));
+    for options in [good.clone(), format!("{good}&server-name=service.test&tls=on")] {
+        let backend = backend(&url(&options));
+        let announced = backend.announce(&server("a", 1)).await.unwrap();
+        assert!(is_alive(&server("a", 1))(&backend.snapshot().await.unwrap()));
+        announced.withdraw().await.unwrap();
+    }
+    let other_authority = others.authority().display().to_string();
+    for (options, said) in [
+        (good.replace(&authority, &other_authority), "invalid peer certificate"),
+        (format!("{good}&server-name=elsewhere.test"), "certificate not valid for name"),
+        (format!("ca={authority}"), ""),
+        (format!("ca={authority}&{}", pair(&others)), ""),
+        ("tls=on".to_owned(), "UnknownIssuer"),
+        (String::new(), ""),
+    ] {
+        let refused = backend(&url(&options)).snapshot().await;
+        let error = refused.expect_err(&options).explained();
+        println!("{scheme}, {options}: {error}");
+        assert!(error.contains(said), "{options}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consul_is_spoken_to_with_tls_and_a_certificate() {
+    let Some(certificates) = Certificates::make().map(Arc::new) else { return };
+    let options =
+        ConsulOptions { certificates: Some(certificates.clone()), ..ConsulOptions::default() };
+    let Some(consul) = Consul::start(&options) else { return };
+    check_tls("consul", &consul.tls_address().to_string(), &certificates).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_is_spoken_to_with_tls_and_a_certificate() {
+    let Some(certificates) = Certificates::make().map(Arc::new) else { return };
+    let options =
+        EtcdOptions { certificates: Some(certificates.clone()), ..EtcdOptions::default() };
+    let Some(etcd) = Etcd::start(&options) else { return };
+    check_tls("etcd", &etcd.tls_address().to_string(), &certificates).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_repeats_our_secret_does_not_bring_it_into_a_message() {
+    let fake = FakeHttp::start(|_| {
+        let body = "no such token or password: sesame-1 {\"message\": \"sesame-1\"}";
+        FakeAnswer::Answer("500 Internal Server Error", Vec::new(), body.as_bytes().to_vec())
+    });
+    for url in [
+        format!("consul://sesame-1@{}", fake.address()),
+        format!("etcd://user:sesame-1@{}", fake.address()),
+    ] {
+        let backend = backend(&url);
+        let errors = [
+            backend.snapshot().await.unwrap_err(),
+            backend.announce(&server("a", 1)).await.unwrap_err(),
+            backend.changed().await.err().unwrap_or(DiscoveryError::Stopped),
+        ];
+        for error in errors {
+            let shown = format!("{error:?} {}", error.explained());
+            assert!(!shown.contains("sesame"), "{shown}");
+        }
+    }
+}
