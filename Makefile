@@ -4,6 +4,8 @@
 #   make test    all set-up and the tests
 #   make check   what CI runs: formatting, lints, documents, tests, a short fuzz run,
 #                the instructions that each operation costs
+#   make compose docker-compose.yml under a real engine
+#   make outages clusters on Consul, etcd and ZooKeeper, which go away for a minute
 #   make fuzz    a short run of the fuzzers, and the bugs planted for them
 #   make bench   side by side with the floor and peers; QUICK=1 in under 3 minutes
 #   make soak    the long runs, by hand
@@ -15,7 +17,8 @@ TEST_BINARY := target/debug/puddle
 DEMO_BINARY := target/release/puddle
 BENCH_BINARY := $(or $(CARGO_TARGET_DIR),target)/release/rampuddle-bench
 
-.PHONY: demo test tools check format lint documents fuzz instructions bench soak audit install clean
+.PHONY: demo test tools outages check format lint documents fuzz instructions compose bench soak audit \
+  install clean
 
 demo:
 	$(CARGO) build --release --locked --package puddle
@@ -29,6 +32,17 @@ test: tools
 # What some tests need beside Rust, unpacked below target/.
 tools:
 	deploy/libfaketime.sh
+	-deploy/consul.sh
+	-deploy/etcd.sh
+	-deploy/zookeeper.sh
+	-deploy/dns.sh
+
+# Services that go away do so for a minute here.
+outages: export PUDDLE_OUTAGE_SECONDS = 60
+outages: tools
+	$(CARGO) build --locked --package puddle
+	PUDDLE_BINARY=$(CURDIR)/$(TEST_BINARY) $(CARGO) test --locked --package rampuddle-harness \
+	  --test clusters_on_services -- --show-output
 
 check: format lint documents test fuzz instructions
 
@@ -50,6 +64,11 @@ fuzz:
 # What each operation costs the server, against what it cost before.
 instructions:
 	bench/instructions.sh
+
+# docker-compose.yml under a real engine, which root on Debian brings; skipped where
+# there is none, unless CI is set.
+compose:
+	tests/compose.sh
 
 # Writes docs/benchmarks.md, and fails when a goal is missed. QUICK=1 prints only,
 # unless DOCUMENT=docs says where to write.
