@@ -18,7 +18,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, bind, listen, sendmsg, socket_with, sockopt,
 };
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Type};
 
 use crate::connection::{Done, Way};
 use crate::error::StartError;
@@ -32,8 +32,45 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 /// Reports on bytes that were lent, read at once: more than there can be.
 const REPORTS_MAX: usize = 256;
 
-/// Connections on the unix socket that wait to be accepted.
-const UNIX_BACKLOG: i32 = 1_024;
+/// Connections that wait to be accepted, per listener; the system may allow fewer.
+const BACKLOG: i32 = 1_024;
+
+/// An address that is ours, at which nobody is let in yet: a client is refused
+/// at once, and does not wait for a server that is still taking its memory.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    socket: socket2::Socket,
+    /// With its real port.
+    address: SocketAddr,
+}
+
+impl Bound {
+    pub(crate) fn to(address: SocketAddr) -> Result<Self, StartError> {
+        let open = || -> io::Result<Self> {
+            let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            // A server comes back to its address while connections of the one before
+            // it still end.
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            let bound = socket.local_addr()?.as_socket();
+            Ok(Self { socket, address: bound.unwrap_or(address) })
+        };
+        open().map_err(|source| StartError::Listen { address, source })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets clients in.
+    pub(crate) fn listen(self) -> Result<Listener, StartError> {
+        let address = self.address;
+        let result = self.socket.listen(BACKLOG);
+        result.map_err(|source| StartError::Listen { address, source })?;
+        Ok(Listener::Tcp(TcpListener::from_std(self.socket.into())))
+    }
+}
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -50,33 +87,21 @@ pub(crate) enum Socket {
 }
 
 impl Listener {
-    pub(crate) fn tcp(address: SocketAddr) -> Result<Self, StartError> {
-        let listener = TcpListener::bind(address);
-        listener.map(Self::Tcp).map_err(|source| StartError::Listen { address, source })
-    }
-
     /// Listens at `path`, readable and writable by the owner only: from the
     /// first moment on, since the mode is set before the socket has a name.
     pub(crate) fn unix(path: &Path) -> Result<Self, StartError> {
         let error = |source| StartError::Socket { path: path.into(), source };
-        remove_stale(path)?;
+        claim(path)?;
         let open = || -> rustix::io::Result<OwnedFd> {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
             fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
             bind(&socket, &SocketAddrUnix::new(path)?)?;
-            listen(&socket, UNIX_BACKLOG)?;
+            listen(&socket, BACKLOG)?;
             Ok(socket)
         };
         let socket = open().map_err(|errno| error(errno.into()))?;
         Ok(Self::Unix(UnixListener::from_std(socket.into()), path.into()))
-    }
-
-    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
-        }
     }
 
     /// The next connection, with its options set.
@@ -108,8 +133,9 @@ impl Drop for Listener {
     }
 }
 
-/// Removes a socket that nobody listens on any more.
-fn remove_stale(path: &Path) -> Result<(), StartError> {
+/// Looks whether a path can be listened at, and removes a socket that nobody listens
+/// on any more.
+pub(crate) fn claim(path: &Path) -> Result<(), StartError> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if !is_socket {
         return Ok(());
@@ -225,6 +251,35 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.register(registry, token, interest),
             Self::Unix(stream) => stream.register(registry, token, interest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_let_in_at_an_address_that_is_only_bound() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let bound = Bound::to(address.parse().unwrap()).unwrap();
+            let address = bound.address();
+            let refused = std::net::TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{refused}");
+            let _listener = bound.listen().unwrap();
+            std::net::TcpStream::connect(address).unwrap();
+        }
+    }
+
+    #[test]
+    fn of_two_that_want_one_address_one_gets_it() {
+        let first = Bound::to("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.address();
+        let second = Bound::to(address).unwrap();
+        let _listener = first.listen().unwrap();
+        for error in [second.listen().unwrap_err(), Bound::to(address).unwrap_err()] {
+            let StartError::Listen { address: named, source } = error else { panic!("{error}") };
+            assert_eq!((named, source.kind()), (address, io::ErrorKind::AddrInUse));
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::core::{Core, Identity, ZeroCopyCounts};
 use crate::error::StartError;
 use crate::event_loop::{Clock, EventLoop, Stopper};
-use crate::listener::Listener;
+use crate::listener::{Bound, Listener, claim};
 use crate::machine::Machine;
 use crate::options::{MemorySum, Options};
 use crate::pool::Pool;
@@ -44,15 +44,17 @@ impl Server {
         let connections = raise_descriptor_limit().saturating_sub(OTHER_DESCRIPTORS).max(1);
         options.connections_max = options.connections_max.min(connections);
         options.check(&Machine::read())?;
-        let mut listeners = Vec::new();
-        if let Some(address) = options.listen {
-            listeners.push(Listener::tcp(address)?);
-        }
-        if let Some(path) = &options.socket {
-            listeners.push(Listener::unix(path)?);
-        }
-        let local_address = listeners.iter().find_map(Listener::local_address);
+        // What is taken by somebody else is known before the memory is touched, but
+        // nobody is let in until it is.
+        let bound = options.listen.map(Bound::to).transpose()?;
+        let local_address = bound.as_ref().map(Bound::address);
+        options.socket.as_deref().map(claim).transpose()?;
         let pool = take_pool(&options)?;
+        let listeners = [
+            bound.map(Bound::listen).transpose()?,
+            options.socket.as_deref().map(Listener::unix).transpose()?,
+        ];
+        let listeners = listeners.into_iter().flatten().collect();
         let (incarnation, store_id) = (Incarnation(random()?), StoreId(random()?));
         let identity = Identity {
             name: options.name.clone(),
