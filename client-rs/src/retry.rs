@@ -6,7 +6,7 @@
 //! | of nothing, because no connection can be made | nothing: no server has work with it |
 //! | of the same request to the same server, after it failed there or was answered BUSY | a retry: taken from the budget, three attempts at most, full jitter before each |
 //! | of a read to a second server while the first still works on it | a hedge: taken from the budget |
-//! | of a piece of a stripe to the *next* replica, after one failed, or in a stream was outrun by another while it had this piece to give, and is given up | a failover: free, and pays nothing in |
+//! | of a piece of a stripe to the *next* replica, after one failed, or was given up: in a stream outrun by another while it had this piece to give, or far too late | a failover: free, and pays nothing in |
 //! | of a look at a head or a set to the next server | a request of its own: free, and pays in |
 //!
 //! A failover is what replicas are for, and must not be refused by an empty

@@ -14,6 +14,11 @@
 //!
 //! Before the first piece is in nobody knows how long one takes: one that has taken
 //! 500 ms is slow, and if they come in any order, the turn of one of them has come.
+//!
+//! Once the budget is spent, nothing is asked for twice. A piece whose turn has come is
+//! then given up, and read elsewhere, when its server was outrun while it had this piece
+//! to give, or when it takes so long that no busy network explains it: else one slow
+//! link would hold up for minutes whoever spent the budget on small delays before.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -40,6 +45,10 @@ const LONG_ANSWER: Duration = Duration::from_millis(500);
 const SLOW_PIECE_MIN: Duration = Duration::from_millis(20);
 /// One that takes so many times as long as others is.
 const SLOW_PIECE_TIMES: u32 = 2;
+
+/// Without a budget a piece has time for so long, and for so many times what others take.
+const GIVEN_UP_MIN: Duration = Duration::from_secs(2);
+const GIVEN_UP_TIMES: u32 = 16;
 
 /// Which servers a piece is asked of.
 #[derive(Debug, Default)]
@@ -196,8 +205,9 @@ impl Hedging {
         first: impl Future<Output = Result<T, Unread>>,
         second: impl Fn(Course) -> S,
     ) -> Result<T, Unread> {
+        let began = Instant::now();
         let slow = {
-            let (began, mut first) = (Instant::now(), pin!(first));
+            let mut first = pin!(first);
             tokio::select! {
                 biased;
                 read = &mut first => {
@@ -226,10 +236,14 @@ impl Hedging {
                     },
                 };
             }
-            let is_given_up = self.is_in_order()
-                && slow.server.was_outrun_after(slow.since)
-                && reading.has_a_better_owner(piece, &slow.server);
-            if !is_given_up {
+            if !(self.is_in_order() && slow.server.was_outrun_after(slow.since)) {
+                tokio::select! {
+                    biased;
+                    read = &mut first => return read,
+                    () = sleep_until(began + self.far_too_long()) => {}
+                }
+            }
+            if !reading.has_a_better_owner(piece, &slow.server) {
                 return first.await;
             }
             slow
@@ -239,8 +253,20 @@ impl Hedging {
         match Box::pin(second(failover(Some(slow.name())))).await {
             // Memory may be short for a moment, or the better server has failed.
             Err(Unread::Failed(_)) => Box::pin(second(failover(None))).await,
-            read => read,
+            read => {
+                if read.is_ok() && began.elapsed() >= self.far_too_long() {
+                    slow.was_outrun();
+                    slow.server.pass_over();
+                }
+                read
+            }
         }
+    }
+
+    /// How long a piece may take that cannot be asked for twice.
+    fn far_too_long(&self) -> Duration {
+        let usual = Duration::from_nanos(self.usual_ns.load(Ordering::Relaxed));
+        GIVEN_UP_MIN.max(usual * GIVEN_UP_TIMES)
     }
 
     fn is_in_order(&self) -> bool {

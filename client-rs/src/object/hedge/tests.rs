@@ -36,12 +36,23 @@ fn notes(courses: &Courses, course: &Course) -> usize {
 }
 
 /// Reads a piece of a stream without a budget, first from `s0`, which others outrun so
-/// long after it was asked, and which takes long; and whether `s1` was outrun, too.
+/// long after it was asked, and which takes as long again and long; and whether `s1` was
+/// outrun, too.
 async fn read_beside(outrun: Duration, is_other_outrun: bool, courses: &Courses) -> &'static str {
+    read_slowly(&Hedging::in_order(), outrun, LONG, is_other_outrun, courses).await
+}
+
+async fn read_slowly(
+    hedging: &Hedging,
+    outrun: Duration,
+    then: Duration,
+    is_other_outrun: bool,
+    courses: &Courses,
+) -> &'static str {
     let operation = operation().await;
     while operation.retries.try_spend() {}
     let server = |name| operation.servers.server(name).unwrap();
-    let (reading, hedging) = (reading(&operation), Hedging::in_order());
+    let reading = reading(&operation);
     hedging.note(SHORT);
     server("s0").pass_over();
     if is_other_outrun {
@@ -53,7 +64,7 @@ async fn read_beside(outrun: Duration, is_other_outrun: bool, courses: &Courses)
         course.asks(&operation, "s0");
         sleep(outrun).await;
         server("s0").pass_over();
-        sleep(LONG).await;
+        sleep(then).await;
         Ok("first")
     };
     let second = |course: Course| async move {
@@ -75,9 +86,22 @@ async fn what_was_asked_of_a_server_before_it_was_outrun_is_given_up_and_read_al
 
 #[tokio::test(start_paused = true)]
 async fn what_was_asked_of_a_server_that_others_had_outrun_already_is_waited_for() {
-    let courses = Courses::default();
-    assert_eq!(read_beside(LONG, false, &courses).await, "first");
+    let (courses, hedging) = (Courses::default(), Hedging::in_order());
+    let half = GIVEN_UP_MIN / 2 - SHORT;
+    assert_eq!(read_slowly(&hedging, half, half, false, &courses).await, "first");
     assert!(courses.into_inner().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_far_too_long_is_given_up_without_a_budget_in_whatever_order() {
+    for hedging in [Hedging::in_order(), Hedging::in_any_order()] {
+        let courses = Courses::default();
+        hedging.spares();
+        let began = Instant::now();
+        assert_eq!(read_slowly(&hedging, LONG, LONG, false, &courses).await, "second");
+        assert_eq!(courses.into_inner().unwrap(), [(Some("s0".into()), true), (None, true)]);
+        assert!(began.elapsed() < GIVEN_UP_MIN + 10 * SHORT, "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]
