@@ -228,7 +228,10 @@ fn a_server_whose_clock_jumps_while_it_serves_gives_no_wrong_byte_and_costs_the_
             let options = PutOptions::default();
             let put = client.put(name.as_bytes(), content, &options);
             let report = cluster.runtime().block_on(put).expect("two servers are right");
-            assert!(report.copies >= 2, "{report:?}");
+            // A clock that jumps behind the first stripes ends their lease: the put says
+            // which server lost them, and that it is short of them.
+            let has_lost = report.problems.iter().any(|problem| problem.contains("lost copies"));
+            assert!(report.copies >= 2 || (has_lost && report.is_short()), "{report:?}");
             readable.written(pattern, !report.stand_ins.is_empty());
             readable.check(&user.bytes_of(&name));
             pattern += 1;
