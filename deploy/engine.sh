@@ -50,7 +50,6 @@ process_of() {
 }
 
 install_engine() {
-  # With a service manager the package starts an engine, which we are to stop.
   touch "$engine/installed"
   apt-get install -y --no-install-recommends "${packages[@]}" ||
     { apt-get update && apt-get install -y --no-install-recommends "${packages[@]}"; }
@@ -117,7 +116,11 @@ bring_engine() {
   if [ -n "${DOCKER_HOST:-}" ]; then give_up "no engine answers at DOCKER_HOST, $DOCKER_HOST"; fi
   command -v dockerd >/dev/null || install_engine >>"$log" 2>&1 ||
     give_up "docker.io cannot be installed"
-  if [ -n "$(process_of dockerd)" ] && answers_within 50; then return 0; fi
+  # With a service manager the package has started one, which we are to stop.
+  if [ -n "$(process_of dockerd)" ] && answers_within 50; then
+    touch "$engine/by-package"
+    return 0
+  fi
   start_engine || give_up "dockerd does not start"
 }
 
@@ -152,9 +155,9 @@ clear_traces() {
 
 stop_engine() {
   local pid
-  if [ -e "$engine/installed" ] && [ ! -e "$engine/pid" ] && command -v systemctl >/dev/null; then
-    systemctl disable --now docker.socket docker.service containerd.service 2>/dev/null || true
-    rm -f "$engine/installed"
+  if [ -e "$engine/by-package" ]; then
+    systemctl disable --now docker.socket docker.service containerd.service || true
+    rm -f "$engine/by-package"
     echo "the engine that the package docker.io started is stopped, and will not start by itself"
     return
   fi
