@@ -82,6 +82,8 @@ finish() {
     compose --profile '*' logs --no-color --tail 15 >&2 || true
   fi
   compose --profile '*' down --volumes --timeout 5 >/dev/null 2>&1 || true
+  docker image rm --force "$PUDDLE_IMAGE" >/dev/null 2>&1 || true
+  docker image prune --force --filter label=org.opencontainers.image.title=RamPuddle >/dev/null || true
   rm -rf "$folder"
   if [ -z "$was_running" ]; then deploy/engine.sh stop || code=1; fi
   if [ $code = 0 ] && [ "$(machine)" != "$before" ]; then
@@ -137,7 +139,7 @@ bring_images() {
       RUNTIME_IMAGE) ;;
       *) grep -qi "${variable%_IMAGE}" <<<"${services[*]}" || continue ;;
     esac
-    lines=$(deploy/images.sh "${!variable:-$official}") || return 1
+    lines=$(deploy/images.sh "${!variable:-$official}" </dev/null) || return 1
     echo "$lines"
     export "$variable=${lines#* }"
   done < <(sed -n 's/.*${\([A-Z]*_IMAGE\):-\([^}]*\)}.*/\1 \2/p' docker-compose.yml | grep -v ^PUDDLE_)
@@ -212,6 +214,24 @@ nothing_is_left() {
   [ -z "$found" ] || { echo "left: $found"; return 1; }
 }
 
+# A machine may have its sources of packages in the one form or in the other only.
+mirror_is_found_in() { # LIST SOURCES, which are text
+  mkdir -p "$folder"/apt/{parts,lists} && printf '%b' "$1" >"$folder/apt/sources.list" &&
+    printf '%b' "$2" >"$folder/apt/parts/debian.sources" &&
+    printf 'Dir::Etc::SourceList "%s/sources.list";\nDir::Etc::SourceParts "%s/parts";\nDir::State::Lists "%s/lists";\n' \
+      "$folder/apt" "$folder/apt" "$folder/apt" >"$folder/apt/apt.conf" || return 1
+  find "$folder/apt" -type f -empty -delete
+  [ "$(APT_CONFIG=$folder/apt/apt.conf deploy/mirror.sh)" = http://mirror.example/debian ]
+}
+mirror_is_found() {
+  local release
+  command -v apt-get || return 0
+  release=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+  mirror_is_found_in "deb http://other.example/x $release-extra main\n\
+deb [signed-by=/a arch=amd64] http://mirror.example/debian $release main\n" "" &&
+    mirror_is_found_in "" "Types: deb\nURIs: http://mirror.example/debian\nSuites: $release $release-updates\nComponents: main\n"
+}
+
 # Settings that do not belong together, before anything is started.
 is_refused() {
   local wanted=$1 said
@@ -249,6 +269,7 @@ try() {
 }
 
 mkdir -p "$DATA"
+step "the mirror of packages is found wherever it stands" mirror_is_found
 prepare_secrets
 step "images" bring_images
 sed 's/^/             /' "$folder/step"
@@ -258,4 +279,3 @@ head -c "$bytes" /dev/urandom >"$DATA/given"
 given=$(sum given)
 step "settings that do not belong together are refused" mistakes_are_refused
 for service in "${services[@]}"; do try "$service"; done
-docker image prune --force --filter label=org.opencontainers.image.title=RamPuddle >/dev/null
