@@ -7,10 +7,14 @@
 #
 #   --secret id=cargo-config,src=config.toml       as in ~/.cargo/config.toml
 #   --secret id=certificates,src=authorities.pem   who else is trusted
+#
+# With --build-arg PUDDLE_FROM=ready nothing is compiled: what is to be in the image lies
+# in target/image, as deploy/image-tree.sh puts it there from a `puddle` that was built.
+ARG PUDDLE_FROM=source
 ARG RUST_IMAGE=rust:1.95-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
-FROM ${RUST_IMAGE} AS build
+FROM ${RUST_IMAGE} AS source
 WORKDIR /source
 COPY . .
 # What was built before is kept between builds. A source that is older than that build
@@ -34,6 +38,11 @@ RUN --mount=type=cache,id=rampuddle-registry,target=/usr/local/cargo/registry,sh
     install -D /etc/ssl/certs/ca-certificates.crt /made/etc/ssl/certs/ca-certificates.crt; \
     rm -f "$CARGO_HOME/config.toml"
 
+FROM scratch AS ready
+COPY target/image/ /made/
+
+FROM ${PUDDLE_FROM} AS made
+
 FROM ${RUNTIME_IMAGE}
 LABEL org.opencontainers.image.title="RamPuddle" \
       org.opencontainers.image.description="The memory of a cluster as one shared place for large files" \
@@ -42,7 +51,7 @@ LABEL org.opencontainers.image.title="RamPuddle" \
 RUN groupadd --gid 7117 puddle \
  && useradd --uid 7117 --gid 7117 --home-dir /data --no-create-home --shell /usr/sbin/nologin puddle \
  && install -d --owner puddle --group puddle /data
-COPY --from=build /made/ /
+COPY --from=made /made/ /
 USER 7117:7117
 WORKDIR /data
 # In a container the address that counts is the container's.

@@ -2,8 +2,8 @@
 #
 #   make demo    see it work: three servers, a large file, four readers, one kill -9
 #   make test    all set-up and the tests
-#   make check   what CI runs: formatting, lints, documents, tests, a short fuzz run,
-#                the instructions that each operation costs
+#   make check   what CI runs: formatting, lints, documents, tests, clusters on services and
+#                in containers, a short fuzz run, the instructions that each operation costs
 #   make compose docker-compose.yml under a real engine
 #   make outages clusters on Consul, etcd and ZooKeeper, which go away for a minute
 #   make fuzz    a short run of the fuzzers, and the bugs planted for them
@@ -12,12 +12,13 @@
 #   make install puddle into ~/.cargo/bin (PREFIX=... for elsewhere)
 
 CARGO ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # One profile for the tests and for the binaries that they start.
-TEST_BINARY := target/debug/puddle
-DEMO_BINARY := target/release/puddle
-BENCH_BINARY := $(or $(CARGO_TARGET_DIR),target)/release/rampuddle-bench
+TEST_BINARY := $(TARGET)/debug/puddle
+DEMO_BINARY := $(TARGET)/release/puddle
+BENCH_BINARY := $(TARGET)/release/rampuddle-bench
 
-.PHONY: demo test tools outages check format lint documents fuzz instructions compose bench soak audit \
+.PHONY: demo test tools built outages check format lint documents fuzz instructions compose bench soak audit \
   install clean
 
 demo:
@@ -27,7 +28,11 @@ demo:
 # The binary is built with the tests: alone it would be built another time, for
 # fewer features of the crates it shares with them.
 test: tools
-	PUDDLE_BINARY=$(CURDIR)/$(TEST_BINARY) $(CARGO) test --locked --workspace
+	PUDDLE_BINARY=$(TEST_BINARY) $(CARGO) test --locked --workspace
+
+# What `make test` builds: behind it nothing is left to do.
+built:
+	$(CARGO) test --locked --workspace --no-run --quiet
 
 # What some tests need beside Rust, unpacked below target/.
 tools:
@@ -39,12 +44,11 @@ tools:
 
 # Services that go away do so for a minute here.
 outages: export PUDDLE_OUTAGE_SECONDS = 60
-outages: tools
-	$(CARGO) build --locked --package puddle
-	PUDDLE_BINARY=$(CURDIR)/$(TEST_BINARY) $(CARGO) test --locked --package rampuddle-harness \
+outages: tools built
+	PUDDLE_BINARY=$(TEST_BINARY) $(CARGO) test --locked --workspace \
 	  --test clusters_on_services -- --show-output
 
-check: format lint documents test fuzz instructions
+check: format lint documents test compose outages fuzz instructions
 
 format:
 	$(CARGO) fmt --all -- --check
@@ -66,9 +70,10 @@ instructions:
 	bench/instructions.sh
 
 # docker-compose.yml under a real engine, which root on Debian brings; skipped where
-# there is none, unless CI is set.
-compose:
-	tests/compose.sh
+# there is none, unless CI is set. The image has the program that the tests have built;
+# PUDDLE_FROM=source builds it in the Dockerfile instead.
+compose: tools built
+	PUDDLE_BINARY=$(TEST_BINARY) tests/compose.sh
 
 # Writes docs/benchmarks.md, and fails when a goal is missed. QUICK=1 prints only,
 # unless DOCUMENT=docs says where to write.

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Prints the address of the Debian mirror that this machine is set to, from its own
-# sources of packages. Fails where there is none.
+# Prints the address of the Debian mirror that this machine is set to. apt says it, which
+# reads its sources wherever and however they are written. Fails where there is none.
 set -euo pipefail
 
-mirror=$(awk '/^URIs:/{print $2; exit} /^deb /{print ($2 ~ /^\[/) ? $4 : $2; exit}' \
-  /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | head -n 1)
+release=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+# The release itself, not what is added to it for security or by others.
+mirror=$(apt-get update --print-uris 2>/dev/null |
+  sed -nE "s,^'([^']*)/dists/($release|stable)/InRelease'.*,\1,p" | sed -n 1p) || mirror=
 if [ -z "$mirror" ]; then
-  echo "this machine has no mirror of Debian" >&2
+  echo "this machine has no mirror of Debian: apt has no source of $release" >&2
   exit 1
 fi
 echo "$mirror"

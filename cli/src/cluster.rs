@@ -29,6 +29,10 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Pages that a server touches besides its pool.
 const SERVER_BYTES: u64 = 32 << 20;
 
+/// What of this process's own environment the servers have too.
+const KEPT_VARIABLES: [&str; 3] =
+    ["PUDDLE_LOG", "PUDDLE_DISCOVERY_USER", "PUDDLE_DISCOVERY_PASSWORD"];
+
 /// Which servers to start.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -227,8 +231,8 @@ impl ServerProcess {
 }
 
 /// `puddle serve` as a child that no setting of this process's environment
-/// reaches, in a process group of its own: Ctrl-C is for the parent, which
-/// stops its children.
+/// reaches but who it is where members are kept, in a process group of its own:
+/// Ctrl-C is for the parent, which stops its children.
 fn server_command(
     settings: &Settings,
     discovery: &str,
@@ -238,13 +242,16 @@ fn server_command(
     let program = std::env::current_exe().context("where this program is, is not known")?;
     let mut command = Command::new(program);
     for (variable, _) in std::env::vars_os() {
-        if variable.as_bytes().starts_with(b"PUDDLE_") && variable != "PUDDLE_LOG" {
+        let is_kept = KEPT_VARIABLES.iter().any(|kept| variable == *kept);
+        if variable.as_bytes().starts_with(b"PUDDLE_") && !is_kept {
             command.env_remove(variable);
         }
     }
     command
         .args(["serve", "--json", "--quiet", "--listen", "127.0.0.1:0", "--name", name])
-        .args(["--cluster", &settings.cluster, "--discovery", discovery])
+        .args(["--cluster", &settings.cluster])
+        // Whoever lists processes sees arguments, and a URL may have a secret in it.
+        .env("PUDDLE_DISCOVERY", discovery)
         .args(["--pool", &plan.pool.to_string()])
         .arg(format!("--exit-with-parent={}", std::process::id()))
         .stdin(Stdio::null())

@@ -104,6 +104,36 @@ fn up_tells_how_to_use_it_and_works_with_another_discovery_and_cluster() {
     assert_eq!(left_in(lab.folder.path()), ["members"]);
 }
 
+/// Anybody may list arguments; the environment only who started them may see.
+#[test]
+fn the_servers_of_up_are_told_secrets_where_nobody_else_sees_them() {
+    let folder = tempfile::tempdir().unwrap();
+    // A registry that never answers, so that the servers go on asking.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("consul://sesame@{}/x", silent.local_addr().unwrap());
+    let mut command = in_folder(folder.path(), &["up", "-n", "1", "--pool", "16MiB"]);
+    command.env("PUDDLE_DISCOVERY", &url).env("PUDDLE_DISCOVERY_PASSWORD", "sesame");
+    command.env("PUDDLE_REPLICAS", "7");
+    let mut up = Running::start(command);
+    let of_server = |file: &str| {
+        let children = children_of(up.id());
+        let path = format!("/proc/{}/{file}", children.first()?);
+        let text = std::fs::read_to_string(path).ok()?;
+        Some(text.split('\0').map(str::to_owned).collect::<Vec<_>>())
+    };
+    let is_server = |arguments: Vec<String>| arguments.iter().any(|word| word == "serve");
+    until("a server starts", || of_server("cmdline").is_some_and(is_server));
+    let arguments = of_server("cmdline").unwrap();
+    assert!(!arguments.iter().any(|word| word.contains("sesame")), "{arguments:?}");
+    let variables = of_server("environ").unwrap();
+    assert!(variables.contains(&format!("PUDDLE_DISCOVERY={url}")), "{variables:?}");
+    assert!(variables.contains(&"PUDDLE_DISCOVERY_PASSWORD=sesame".to_owned()), "{variables:?}");
+    assert!(!variables.iter().any(|one| one.starts_with("PUDDLE_REPLICAS")), "{variables:?}");
+    up.signal(Signal::INT);
+    up.wait();
+    assert!(!up.stderr().contains("sesame"), "{}", up.stderr());
+}
+
 #[test]
 fn up_refuses_what_does_not_fit() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,6 +12,22 @@ use crate::static_list::StaticBackend;
 use crate::validate;
 
 const KNOWN: &str = "dir, file, static, consul, zk, etcd, srv, dns";
+/// The options of all back ends: none of them has a secret, only where one is.
+const OPTIONS: [&str; 13] = [
+    "dc",
+    "tag",
+    "token-file",
+    "user",
+    "password-file",
+    "tls",
+    "ca",
+    "cert",
+    "key",
+    "server-name",
+    "members",
+    "server",
+    "strategy",
+];
 
 /// What is wrong with a discovery URL.
 #[derive(Debug, thiserror::Error)]
@@ -129,12 +145,13 @@ pub fn open(url: &str, cluster: &str) -> Result<Arc<dyn Backend>, DiscoveryError
         "srv" => Arc::new(crate::dns::SrvBackend::new(rest, cluster)?),
         #[cfg(feature = "dns")]
         "dns" => Arc::new(crate::dns::DnsBackend::new(rest, cluster)?),
-        _ if KNOWN.split(", ").any(|known| known == scheme) => {
+        _ if is_known(scheme) => {
             let (scheme, built_in) = (scheme.to_owned(), built_in());
             return Err(DiscoveryError::NotInThisBuild { scheme, built_in });
         }
         _ => {
-            return Err(DiscoveryError::UnknownScheme { scheme: scheme.to_owned(), known: KNOWN });
+            let scheme = masked_scheme(scheme, url);
+            return Err(DiscoveryError::UnknownScheme { scheme, known: KNOWN });
         }
     })
 }
@@ -160,13 +177,52 @@ fn built_in() -> String {
 }
 
 /// `url` as it may be shown: without what stands before an `@`, which is a token or a
-/// user with a password.
+/// user with a password, wherever a URL that makes no sense has it; and without the values
+/// of options that no back end has, which may be either. What names a file or a folder, or
+/// is a list, is shown as it is.
 pub fn masked(url: &str) -> String {
-    let hidden = url.split_once("://").and_then(|(scheme, rest)| {
-        let (_secret, after) = rest.rsplit_once('@')?;
-        Some(format!("{scheme}://...@{after}"))
-    });
-    hidden.unwrap_or_else(|| url.to_owned())
+    let (scheme, rest) = match url.split_once(':') {
+        Some((scheme, rest)) if rest.starts_with("//") || is_known(scheme) => (Some(scheme), rest),
+        // It may as well be a user and a password.
+        _ => (None, url),
+    };
+    if matches!(scheme, Some("dir" | "file" | "static")) {
+        return url.to_owned();
+    }
+    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let scheme = scheme.map(|scheme| if is_word(scheme) { scheme } else { "..." });
+    let scheme = scheme.map(|scheme| format!("{scheme}:")).unwrap_or_default();
+    match rest.rsplit_once('@') {
+        None => scheme + &with_known_options(rest),
+        Some((secret, after)) => {
+            let slashes = if secret.starts_with("//") { "//" } else { "" };
+            format!("{scheme}{slashes}...@{}", with_known_options(after))
+        }
+    }
+}
+
+/// The scheme of a URL as it may be shown.
+fn masked_scheme(scheme: &str, url: &str) -> String {
+    let is_shown = masked(url).strip_prefix(scheme).is_some_and(|rest| rest.starts_with(':'));
+    if is_shown { scheme.to_owned() } else { "...".to_owned() }
+}
+
+/// `url` with `...` in the place of the values of unknown options.
+fn with_known_options(url: &str) -> String {
+    let Some((place, query)) = url.split_once('?') else { return url.to_owned() };
+    let shown = |part: &str| match part.split_once('=') {
+        _ if part.is_empty() => String::new(),
+        Some((name, _)) if OPTIONS.contains(&name) => part.to_owned(),
+        Some((name, _)) => format!("{name}=..."),
+        None if OPTIONS.contains(&part) => part.to_owned(),
+        None => "...".to_owned(),
+    };
+    let parts: Vec<String> = query.split('&').map(shown).collect();
+    format!("{place}?{}", parts.join("&"))
+}
+
+fn is_known(scheme: &str) -> bool {
+    KNOWN.split(", ").any(|known| known == scheme)
 }
 
 /// The file or the folder of this machine that `url` names, if it names one. It
@@ -209,13 +265,55 @@ mod tests {
             ("consul://sesame@h:8500/x", "consul://...@h:8500/x"),
             ("etcd://root:se/s?m@e@h", "etcd://...@h"),
             ("etcd://h/x?ca=/a@b.pem", "etcd://...@b.pem"),
+            ("consul:sesame@h:8500/x", "consul:...@h:8500/x"),
+            ("etcd:/root:sesame@h", "etcd:...@h"),
+            ("srv:root:sesame@name", "srv:...@name"),
+            ("sesame@h:8500/x", "...@h:8500/x"),
+            ("root:sesame@h:2379", "...@h:2379"),
+            ("se@same://h/x", "...://h/x"),
+            ("se@same://root:sesame@h", "...://...@h"),
             ("dir:/run/a@b", "dir:/run/a@b"),
+            ("file:/etc/a@b?c", "file:/etc/a@b?c"),
+            ("static:a=unix:/run/a@b", "static:a=unix:/run/a@b"),
             ("etcd://h", "etcd://h"),
+            ("nonsense", "nonsense"),
         ] {
             assert_eq!(masked(url), shown);
         }
-        let told = open("nonsense://root:sesame@h", "lab").unwrap_err().explained();
-        assert!(!told.contains("sesame"), "{told}");
+        for url in ["nonsense://root:sesame@h", "root:sesame@h", "sesame@h:1", "se@same://h"] {
+            let told = open(url, "lab").unwrap_err().explained();
+            assert!(!told.contains("same") && !told.contains("root"), "{told}");
+        }
+    }
+
+    #[test]
+    fn the_values_of_options_that_nobody_has_are_never_shown() {
+        for (url, shown) in [
+            ("consul://h/x?token=sesame", "consul://h/x?token=..."),
+            ("consul://h?dc=a&password=sesame&tag=b", "consul://h?dc=a&password=...&tag=b"),
+            ("consul://h?sesame", "consul://h?..."),
+            ("etcd://root:x@h?secret=sesame", "etcd://...@h?secret=..."),
+            ("etcd://h?tls&ca=/a", "etcd://h?tls&ca=/a"),
+            ("dns:name?members=/a&key=/b", "dns:name?members=/a&key=/b"),
+        ] {
+            assert_eq!(masked(url), shown);
+        }
+    }
+
+    #[cfg(all(feature = "consul", feature = "etcd", feature = "zookeeper", feature = "dns"))]
+    #[test]
+    fn an_option_that_a_back_end_has_is_shown_and_one_that_it_refuses_is_not() {
+        for scheme in ["consul://h", "etcd://h", "zk://h", "srv:name", "dns:name"] {
+            let told = open(&format!("{scheme}?colour=sesame"), "lab").unwrap_err().explained();
+            assert!(told.contains("\"colour\" is no option here"), "{told}");
+            assert!(!told.contains("sesame"), "{told}");
+            let known = told.split_once("expected some of ").unwrap().1;
+            for option in known.split([',', ' ']).filter(|option| !option.is_empty()) {
+                assert!(OPTIONS.contains(&option), "{option}");
+            }
+            let told = open(&format!("{scheme}?sesame"), "lab").unwrap_err().explained();
+            assert!(!told.contains("sesame"), "{told}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `puddle up`: a cluster on this machine, in the foreground.
 
-use rampuddle_discovery::{Strategy, open};
+use rampuddle_discovery::{Strategy, masked, open};
 use rampuddle_protocol::limits::PAGE_BYTES;
 use serde::Serialize;
 
@@ -81,7 +81,8 @@ async fn watch(
 #[derive(Debug, Serialize)]
 struct Up<'a> {
     event: &'static str,
-    discovery: &'a str,
+    /// Without a secret that it may have.
+    discovery: String,
     cluster: &'a str,
     servers: Vec<&'a ReadyLine>,
 }
@@ -96,12 +97,13 @@ struct Died {
 /// Nobody may be reading; the servers are up all the same.
 fn tell_ready(settings: &Settings, cluster: &Cluster) {
     let servers = cluster.servers.iter().map(|server| &server.ready).collect();
-    let (discovery, name) = (&cluster.discovery, &settings.cluster);
-    let up = Up { event: "ready", discovery, cluster: name, servers };
-    let _ = settings.output.result(&up, || text(settings, &up));
+    let discovery = masked(&cluster.discovery);
+    let has_secret = discovery != cluster.discovery;
+    let up = Up { event: "ready", discovery, cluster: &settings.cluster, servers };
+    let _ = settings.output.result(&up, || text(settings, &up, has_secret));
 }
 
-fn text(settings: &Settings, up: &Up<'_>) -> String {
+fn text(settings: &Settings, up: &Up<'_>, has_secret: bool) -> String {
     let count = counted(up.servers.len() as u64, "server");
     let verb = if up.servers.len() == 1 { "is" } else { "are" };
     let mut lines = vec![format!("{count} {verb} up:")];
@@ -109,8 +111,9 @@ fn text(settings: &Settings, up: &Up<'_>) -> String {
         let pool = crate::size::rounded(server.pool_bytes);
         lines.push(format!("  {}  {}  {pool}", server.name, server.address));
     }
-    lines.push("To use them from another terminal:".to_owned());
-    lines.push(format!("  export PUDDLE_DISCOVERY={}", shell_word(up.discovery)));
+    let secret = if has_secret { ", with your secret in the place of ..." } else { "" };
+    lines.push(format!("To use them from another terminal{secret}:"));
+    lines.push(format!("  export PUDDLE_DISCOVERY={}", shell_word(&up.discovery)));
     if !settings.is_usual_cluster() {
         lines.push(format!("  export PUDDLE_CLUSTER={}", shell_word(up.cluster)));
     }

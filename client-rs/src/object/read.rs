@@ -134,7 +134,11 @@ pub(super) struct Reading<'r> {
 pub(super) struct Served(Mutex<BTreeMap<Arc<str>, u64>>);
 
 impl Served {
+    /// A server that was asked in vain has served nothing.
     pub(super) fn add(&self, server: &Arc<str>, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         let mut served = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *served.entry(Arc::clone(server)).or_default() += bytes;
     }
@@ -403,6 +407,14 @@ pub(super) async fn gather(
 mod tests {
     use super::*;
     use crate::object::format::plain_tag;
+
+    #[test]
+    fn a_server_that_gave_nothing_is_not_among_those_that_served() {
+        let served = Served::default();
+        served.add(&Arc::from("dead"), 0);
+        served.add(&Arc::from("living"), 7);
+        assert_eq!(served.list(), [("living".to_owned(), 7)]);
+    }
 
     #[test]
     fn pieces_cover_a_range_in_whole_blocks_and_within_stripes() {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::error::DiscoveryError;
 use crate::remote::Options;
 use crate::remote::pace::random_fraction;
-use crate::url::UrlProblem;
+use crate::url::{UrlProblem, masked};
 
 const DNS_PORT: u16 = 53;
 /// How long one name server may take, before it or another is asked again.
@@ -54,7 +54,7 @@ impl Question {
         known: &[&'static str],
     ) -> Result<(Self, Options), DiscoveryError> {
         let given = format!("{scheme}:{rest}");
-        let bad = |reason| DiscoveryError::BadUrl { url: given.clone(), reason };
+        let bad = |reason| DiscoveryError::BadUrl { url: masked(&given), reason };
         let (text, query) = rest.split_once('?').unwrap_or((rest, ""));
         let options = Options::parse(&given, query, known).map_err(bad)?;
         let name = Name::from_ascii(text).ok().filter(|name| name.num_labels() > 0);

@@ -1,13 +1,17 @@
 //! Services that let in only whom they know.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rampuddle_discovery::{DiscoveryError, Member, Revision};
 use rampuddle_harness::{
     Certificates, Consul, ConsulOptions, Etcd, EtcdOptions, FakeAnswer, FakeHttp, pace,
+    puddle_binary,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::base64;
@@ -90,6 +94,36 @@ async fn a_token_opens_consul_and_a_wrong_one_is_told_and_never_shown() {
         drop(process);
         until("gone", PATIENCE, &*reader, |found| found.living.is_empty()).await;
     }
+}
+
+#[test]
+fn up_works_with_a_token_and_shows_it_to_nobody() {
+    let options = ConsulOptions { token: Some(MASTER.to_owned()), ..ConsulOptions::default() };
+    let Some(consul) = Consul::start(&options) else { return };
+    let secret = token(&consul, "server", SERVER_RULES);
+    let place = format!("{}/tested", consul.address());
+    let folder = tempfile::tempdir().unwrap();
+    let puddle = |arguments: &[&str]| {
+        let mut command = Command::new(puddle_binary());
+        command.args(arguments).env("PUDDLE_DISCOVERY", format!("consul://{secret}@{place}"));
+        command.env("TMPDIR", folder.path()).env("PUDDLE_VIEW_FILE", "none");
+        command
+    };
+    let up = ["up", "--json", "-n", "1", "--pool", "16MiB"];
+    let mut up = puddle(&up).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(up.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let nodes = puddle(&["nodes", "--json"]).output().unwrap();
+    kill_process(Pid::from_child(&up), Signal::INT).unwrap();
+    assert!(up.wait().unwrap().success());
+    let ready: Value = serde_json::from_str(&ready).expect(&ready);
+    assert_eq!(ready["discovery"], format!("consul://...@{place}"));
+    let node: Value = serde_json::from_slice(&nodes.stdout).unwrap();
+    assert_eq!((&node["seen"], &node["alive"]), (&json!(true), &json!(true)), "{node}");
+
+    let printed = puddle(&["serve", "--print-config"]).output().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains(&format!("\"consul://...@{place}\"")), "{printed}");
 }
 
 /// Users, of whom "tested" may use the keys of one place.
