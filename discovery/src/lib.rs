@@ -117,7 +117,7 @@ pub use file::FileBackend;
 pub use forget::forget;
 pub use host::host_id;
 pub use id::{BadId, Id};
-pub use join::{JoinRequest, Joined, Probe, join, record};
+pub use join::{JoinRequest, Joined, Probe, join, join_again, record};
 pub use kept_view::KeptView;
 pub use model::{
     Living, Member, MemberState, Recorded, Revision, Settings, Snapshot, Strategy, UnknownWord,

@@ -8,7 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context as _;
-use rampuddle_discovery::{Id, JoinRequest, Living, Member, Settings as ClusterSettings, host_id};
+use rampuddle_discovery::{
+    DiscoveryError, Id, JoinRequest, Living, Member, Settings as ClusterSettings, host_id, open,
+};
 use rampuddle_server::{Server, StartError, Stopper, ZeroCopyCounts};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::Serialize;
@@ -38,7 +40,8 @@ pub(crate) fn run(settings: &Settings, given: &ServeArguments) -> anyhow::Result
     let ready = Ready::new(&server, &serve);
     let request = join_request(&server, &serve)?;
     let told = serve.options.told.clone();
-    let announcer = Announcer::new(serve.discovery.clone(), request, told);
+    let (url, cluster) = (serve.discovery.clone(), serve.options.cluster.clone());
+    let announcer = Announcer::new(move || open(&url, &cluster), request, told);
     let helper = Helper { announcer, ready, output, stopper: server.stopper() };
     let (served, is_served) = oneshot::channel();
     let (listening, is_listening) = mpsc::channel();
@@ -249,6 +252,19 @@ fn tell(ready: &mut Ready, output: Output, news: News) {
             } else {
                 tell_ready_once(ready, output, true);
             }
+        }
+        News::Failing(error @ DiscoveryError::NameTaken { .. }) => {
+            let reason = error.explained();
+            tracing::error!(
+                "this server is not announced any more, serving all the same: {reason}"
+            );
+        }
+        News::NotShown { complaint } => {
+            let complaint = complaint.map(|complaint| format!(": {complaint}"));
+            tracing::warn!(
+                "discovery took the announcement, and does not show the server{}",
+                complaint.unwrap_or_default()
+            );
         }
         News::Failing(error) => {
             let reason = error.explained();
