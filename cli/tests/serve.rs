@@ -256,6 +256,27 @@ fn a_server_serves_while_discovery_cannot_be_reached_and_joins_later() {
     assert_eq!(stderr.matches("serving all the same").count(), 1, "{stderr}");
 }
 
+#[test]
+fn a_server_that_only_its_own_machine_reaches_says_so_where_others_can_find_it() {
+    let advertised = ["--advertise", "10.0.0.1:7117"];
+    for (discovery, more, warnings) in [
+        // Nobody is there, and that place is not only this machine's.
+        ("consul://0.0.0.0:1/x", &[][..], 1),
+        ("consul://0.0.0.0:1/x", &advertised, 0),
+        ("etcd://127.0.0.1:1,localhost:1/x", &[], 0),
+    ] {
+        let lab = Lab::new();
+        let arguments = [&["--discovery", discovery], more].concat();
+        let mut server = Running::start(lab.serve_command("a", &arguments));
+        assert_eq!(server.line()["announced"], false);
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().code(), Some(0));
+        let stderr = server.stderr();
+        let said = stderr.matches("where no other machine reaches it").count();
+        assert_eq!(said, warnings, "{discovery} {more:?}: {stderr}");
+    }
+}
+
 /// Both were announced anew again and again, each second.
 #[test]
 fn a_server_with_the_address_of_another_says_once_that_nobody_sees_it() {

@@ -124,7 +124,7 @@ pub use model::{
 };
 pub use resolve::resolve;
 pub use static_list::StaticBackend;
-pub use url::{UrlProblem, masked, open, place_of};
+pub use url::{UrlProblem, is_beyond_this_machine, is_loopback, masked, open, place_of};
 pub use watch::Watch;
 #[cfg(feature = "zookeeper")]
 pub use zookeeper::ZooKeeperBackend;

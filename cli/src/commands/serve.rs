@@ -9,7 +9,8 @@ use std::thread;
 
 use anyhow::Context as _;
 use rampuddle_discovery::{
-    DiscoveryError, Id, JoinRequest, Living, Member, Settings as ClusterSettings, host_id, open,
+    DiscoveryError, Id, JoinRequest, Living, Member, Settings as ClusterSettings, host_id,
+    is_beyond_this_machine, is_loopback, open,
 };
 use rampuddle_server::{Server, StartError, Stopper, ZeroCopyCounts};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -39,6 +40,7 @@ pub(crate) fn run(settings: &Settings, given: &ServeArguments) -> anyhow::Result
     let server = bind(&serve, output)?;
     let ready = Ready::new(&server, &serve);
     let request = join_request(&server, &serve)?;
+    warn_of_loopback(&ready.advertise, &serve.discovery);
     let told = serve.options.told.clone();
     let (url, cluster) = (serve.discovery.clone(), serve.options.cluster.clone());
     let announcer = Announcer::new(move || open(&url, &cluster), request, told);
@@ -109,6 +111,16 @@ fn bind(serve: &ServeSettings, output: Output) -> anyhow::Result<Server> {
         }
         error => error.into(),
     })
+}
+
+/// Others on other machines would look for the server on their own.
+fn warn_of_loopback(advertised: &str, discovery: &str) {
+    if is_loopback(advertised) && is_beyond_this_machine(discovery) {
+        tracing::warn!(
+            "others are told that this server is at {advertised}, where no other machine reaches \
+             it: say with --advertise ADDR:PORT where they do, and listen there"
+        );
+    }
 }
 
 fn join_request(server: &Server, serve: &ServeSettings) -> anyhow::Result<JoinRequest> {
