@@ -88,6 +88,7 @@ mod forget;
 mod host;
 mod id;
 mod join;
+mod keeping;
 mod kept_view;
 mod listed;
 mod model;
@@ -125,6 +126,6 @@ pub use model::{
 pub use resolve::resolve;
 pub use static_list::StaticBackend;
 pub use url::{UrlProblem, is_beyond_this_machine, is_loopback, masked, open, place_of};
-pub use watch::Watch;
+pub use watch::{Watch, WatchStart};
 #[cfg(feature = "zookeeper")]
 pub use zookeeper::ZooKeeperBackend;
