@@ -26,6 +26,11 @@ const BACKOFF_MAX: Duration = Duration::from_millis(1_500);
 const KEPT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long one reading may take before it counts as failed.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
+/// How many times as long as a reading took there is no other one: when everything
+/// changes at once, nobody reads all of it again for each change.
+const REST_SHARE: u32 = 10;
+/// The longest such rest: whatever changes is seen within a second, with its reading.
+const REST_MAX: Duration = Duration::from_millis(750);
 
 /// Follows a back end, in a task that ends when this is dropped.
 ///
@@ -168,12 +173,13 @@ async fn follow(
 ) {
     loop {
         match next_snapshot(backend, failures.any()).await {
-            Ok(snapshot) => {
+            Ok((snapshot, took)) => {
                 failures.end(backend);
                 if publish(sender, snapshot) {
                     let view = sender.borrow().clone();
                     keeper.keep(&view).await;
                 }
+                sleep((took * REST_SHARE).min(REST_MAX)).await;
             }
             Err(error) => {
                 failures.log(backend, &error);
@@ -183,14 +189,20 @@ async fn follow(
     }
 }
 
-/// After a failure the next reading does not wait for a change: the change
-/// that it was about is already over.
-async fn next_snapshot(backend: &dyn Backend, at_once: bool) -> Result<Snapshot, DiscoveryError> {
+/// The next reading, and how long it took. After a failure it does not wait for a change:
+/// the change that it was about is already over.
+async fn next_snapshot(
+    backend: &dyn Backend,
+    at_once: bool,
+) -> Result<(Snapshot, Duration), DiscoveryError> {
     if !at_once {
         backend.changed().await?;
     }
-    let answer = timeout(SNAPSHOT_PATIENCE, backend.snapshot()).await;
-    answer.unwrap_or_else(|_| Err(timed_out(backend, SNAPSHOT_PATIENCE)))
+    let began = Instant::now();
+    match timeout(SNAPSHOT_PATIENCE, backend.snapshot()).await {
+        Ok(answer) => Ok((answer?, began.elapsed())),
+        Err(_) => Err(timed_out(backend, SNAPSHOT_PATIENCE)),
+    }
 }
 
 /// Ends early when something changes, but never at once.
