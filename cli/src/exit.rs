@@ -121,7 +121,7 @@ fn code_of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<DiscoveryError>() {
         return Some(match error {
             DiscoveryError::NoSuchMember { .. } => Exit::Absent,
-            DiscoveryError::ReadOnly { .. } => Exit::Refused,
+            DiscoveryError::ReadOnly { .. } | DiscoveryError::Unreadable { .. } => Exit::Refused,
             error if is_settings_error(error) => Exit::Refused,
             _ => Exit::Failed,
         });

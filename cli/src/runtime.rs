@@ -58,8 +58,9 @@ pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Client> {
             let reason = error.explained();
             settings.output.remark(&format!("discovery fails, trying again: {reason}"));
         }
+        Ok(Ok(answer)) => options.discovery_answer = Some(answer),
         // The client waits for it, or begins with what it kept.
-        Err(_) | Ok(Ok(_)) => {}
+        Err(_) => {}
     }
     options.discovery = DiscoverySource::Backend(backend);
     Ok(Client::connect(options).await?)

@@ -81,6 +81,34 @@ fn a_member_that_never_comes_back_is_forgotten_and_one_that_answers_is_not() {
 }
 
 #[test]
+fn a_member_that_nobody_sees_is_asked_where_it_was_seen_last_before_it_is_forgotten() {
+    let mut lab = Lab::with_servers(2);
+    let (view, address) = (lab.path("view.json"), lab.servers[0].1["address"].clone());
+    let view_file = ["--view-file", view.to_str().unwrap()];
+    let forget = |lab: &Lab| lab.run([&["nodes", "forget", "s1"][..], &view_file].concat());
+    lab.run([&["nodes"][..], &view_file].concat()).expect(0);
+    // It lives; for a moment discovery does not know.
+    std::fs::remove_file(lab.path("members/default/living/s1.json")).unwrap();
+    forget(&lab).expect(2).says("answers at");
+    lab.servers[0].0.signal(Signal::KILL);
+    lab.servers[0].0.wait();
+    // Another server has its address now.
+    lab.serve("s3", &["--listen", common::text(&address)]);
+    forget(&lab).expect(0);
+    assert_eq!(names(&lab), ["s2", "s3"]);
+    let kept = std::fs::read_to_string(view).unwrap();
+    assert!(kept.contains("\"s2\"") && !kept.contains("\"s1\""), "{kept}");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_not_said_to_be_no_member() {
+    let lab = Lab::with_servers(1);
+    std::fs::write(lab.path("members/default/members/s2.json"), "rubbish").unwrap();
+    let ran = lab.run(["nodes", "forget", "s2"]).expect(2).says("s2.json");
+    let _ = ran.says("repair or remove it in the registry itself");
+}
+
+#[test]
 fn a_member_of_a_list_is_not_forgotten() {
     let mut lab = Lab::with_servers(1);
     let list = lab.static_list();

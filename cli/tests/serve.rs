@@ -257,6 +257,51 @@ fn a_server_serves_while_discovery_cannot_be_reached_and_joins_later() {
 }
 
 #[test]
+fn a_server_that_only_its_own_machine_reaches_says_so_where_others_can_find_it() {
+    let advertised = ["--advertise", "10.0.0.1:7117"];
+    for (discovery, more, warnings) in [
+        // Nobody is there, and that place is not only this machine's.
+        ("consul://0.0.0.0:1/x", &[][..], 1),
+        ("consul://0.0.0.0:1/x", &advertised, 0),
+        ("etcd://127.0.0.1:1,localhost:1/x", &[], 0),
+    ] {
+        let lab = Lab::new();
+        let arguments = [&["--discovery", discovery], more].concat();
+        let mut server = Running::start(lab.serve_command("a", &arguments));
+        assert_eq!(server.line()["announced"], false);
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().code(), Some(0));
+        let stderr = server.stderr();
+        let said = stderr.matches("where no other machine reaches it").count();
+        assert_eq!(said, warnings, "{discovery} {more:?}: {stderr}");
+    }
+}
+
+/// Both were announced anew again and again, each second.
+#[test]
+fn a_server_with_the_address_of_another_says_once_that_nobody_sees_it() {
+    let mut lab = Lab::with_servers(1);
+    let address = text(&lab.servers[0].1["address"]).to_owned();
+    lab.serve("s2", &["--advertise", &address]);
+    let list = lab.static_list();
+    let disagreements = || {
+        let ran = run(lab.puddle(["nodes", "--json", "--discovery", &list])).expect(0);
+        ran.json().iter().map(|node| node["disagreements"].to_string()).collect::<Vec<_>>()
+    };
+    until("the second says that it is not shown", || {
+        let said = disagreements();
+        said[0] == "[]" && said[1].contains("or does not show it")
+    });
+    let server = &mut lab.servers[1].0;
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let stderr = server.stderr();
+    let told = "does not show the server: server \"s2\" ignored: its address";
+    assert_eq!(stderr.matches(told).count(), 1, "{stderr}");
+    assert!(!stderr.contains("made anew"), "{stderr}");
+}
+
+#[test]
 fn a_server_whose_stdout_is_closed_serves() {
     let lab = Lab::new();
     let mut server = Running::start(lab.serve_command("a", &[]));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rampuddle_discovery::{Living, MemberState, Snapshot, Watch, host_id, open};
+use rampuddle_discovery::{Living, MemberState, Snapshot, Watch, WatchStart, host_id, open};
 use rampuddle_protocol::{Incarnation, SessionId};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -103,16 +103,17 @@ impl Client {
                 DiscoverySource::Backend(backend) => Arc::clone(backend),
             };
             let file = options.view_file.of(backend.url(), &options.cluster);
-            let patience = options.discovery_patience;
-            let discovery = Watch::start_from(backend, patience, file).await?;
-            let first = discovery.current();
-            let view = Arc::new(View::new(&first, &options.cluster, None)?);
+            let (patience, answer) = (options.discovery_patience, options.discovery_answer.clone());
+            let start = WatchStart { patience, file, answer };
+            let discovery = Watch::start_with(backend, start).await?;
+            let first = Snapshot::clone(&discovery.current());
+            let membership = Membership::new(first, discovery.seen_before().cloned());
+            let view = Arc::new(View::new(&membership.believed(), &options.cluster, None)?);
             let servers = Arc::new(Servers::new(Arc::new(access(&options))));
             servers.update(&view);
             let views = Arc::new(Views::new(view));
             let follower = tokio::spawn({
                 let (views, servers) = (Arc::clone(&views), Arc::clone(&servers));
-                let membership = Membership::new(Snapshot::clone(&first));
                 async move {
                     let answers = |name: &str| {
                         let server = servers.server(name);

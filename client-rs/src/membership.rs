@@ -21,9 +21,6 @@ use tokio::time::Instant;
 /// has a bad second.
 pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 
-/// Members that may vanish at once and are believed to be gone, in hundredths.
-const BELIEVED_PERCENT: usize = 15;
-
 /// The members as they are believed to be.
 #[derive(Debug)]
 pub(crate) struct Membership {
@@ -42,9 +39,13 @@ struct Doubted {
 }
 
 impl Membership {
-    /// The first answer, which is believed as it is.
-    pub(crate) fn new(answer: Snapshot) -> Self {
-        Self { answer, doubted: BTreeMap::new() }
+    /// The first answer. It is believed as it is, unless another view was `seen_before` it.
+    pub(crate) fn new(answer: Snapshot, seen_before: Option<Snapshot>) -> Self {
+        let first = |answer| Self { answer, doubted: BTreeMap::new() };
+        let Some(before) = seen_before else { return first(answer) };
+        let mut membership = first(before);
+        membership.answered(answer);
+        membership
     }
 
     /// What to believe: the latest answer and all that are doubted.
@@ -71,7 +72,7 @@ impl Membership {
         let before = self.believed();
         let missing = before.members.iter().filter(|it| answer.member(&it.value.name).is_none());
         let missing: Vec<&Recorded<Member>> = missing.collect();
-        let is_suspicious = missing.len() * 100 > before.members.len() * BELIEVED_PERCENT;
+        let is_suspicious = answer.lacks_many_of(&before);
         let mut doubted = BTreeMap::new();
         let mut has_more = false;
         for member in missing {
@@ -150,15 +151,25 @@ mod tests {
 
     #[test]
     fn a_few_members_that_vanish_are_gone() {
-        let mut membership = Membership::new(numbered_snapshot(0..20));
+        let mut membership = Membership::new(numbered_snapshot(0..20), None);
         assert!(!membership.answered(numbered_snapshot(3..20)));
         assert_eq!(names(&membership), numbered(3..20), "15 % of 20");
         assert_eq!(membership.doubted().count(), 0);
     }
 
     #[test]
+    fn members_that_vanished_since_a_view_was_kept_are_doubted_from_the_first_answer_on() {
+        let few = Membership::new(snapshot(&["a"]), Some(snapshot(&["a", "b", "c"])));
+        assert_eq!(names(&few), ["a", "b", "c"]);
+        assert_eq!(few.doubted().collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(few.believed().alive("b").unwrap().address(), "h:1");
+        let most = Membership::new(numbered_snapshot(3..20), Some(numbered_snapshot(0..20)));
+        assert_eq!((names(&most), most.doubted().count()), (numbered(3..20), 0));
+    }
+
+    #[test]
     fn many_members_that_vanish_stay_as_they_were_until_they_are_asked() {
-        let mut membership = Membership::new(numbered_snapshot(0..20));
+        let mut membership = Membership::new(numbered_snapshot(0..20), None);
         assert!(membership.answered(numbered_snapshot(4..20)));
         assert_eq!(membership.believed(), numbered_snapshot(0..20), "20 % of 20, the living too");
         assert_eq!(membership.doubted().collect::<Vec<_>>(), numbered(0..4));
@@ -170,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_member_is_gone_only_when_it_was_silent_for_a_while_without_a_break() {
-        let mut membership = Membership::new(snapshot(&["a", "b", "c"]));
+        let mut membership = Membership::new(snapshot(&["a", "b", "c"]), None);
         membership.answered(snapshot(&["a"]));
         let (start, little) = (Instant::now(), Duration::from_millis(1));
         assert!(membership.asked(said(&["b", "c"], false), start).is_empty());
@@ -188,7 +199,7 @@ mod tests {
 
     #[test]
     fn those_that_answered_stay_though_fewer_are_missing_now() {
-        let mut membership = Membership::new(numbered_snapshot(0..20));
+        let mut membership = Membership::new(numbered_snapshot(0..20), None);
         membership.answered(numbered_snapshot(4..20));
         silent_twice(&mut membership, &["m01", "m02", "m03"]);
         assert!(!membership.answered(numbered_snapshot(4..20)), "1 of 17 is missing");
@@ -199,7 +210,7 @@ mod tests {
 
     #[test]
     fn one_of_three_goes_when_it_gives_no_answer() {
-        let mut membership = Membership::new(snapshot(&["a", "b", "c"]));
+        let mut membership = Membership::new(snapshot(&["a", "b", "c"]), None);
         assert!(membership.answered(snapshot(&["a", "c"])));
         assert_eq!(names(&membership), ["a", "b", "c"]);
         assert_eq!(silent_twice(&mut membership, &["b"]), ["b"]);
@@ -209,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_member_that_comes_back_is_taken_as_it_is_written_then() {
-        let mut membership = Membership::new(snapshot(&["a", "b", "c"]));
+        let mut membership = Membership::new(snapshot(&["a", "b", "c"]), None);
         membership.answered(snapshot(&["a"]));
         let mut back = snapshot(&["a", "b"]);
         back.members[1].value.state = MemberState::Out;
@@ -224,7 +235,7 @@ mod tests {
 
     #[test]
     fn new_members_appear_while_others_are_doubted() {
-        let mut membership = Membership::new(snapshot(&["a", "b"]));
+        let mut membership = Membership::new(snapshot(&["a", "b"]), None);
         assert!(membership.answered(snapshot(&["c"])));
         assert_eq!(names(&membership), ["a", "b", "c"]);
         silent_twice(&mut membership, &["a", "b"]);
@@ -233,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_doubted_member_that_lives_elsewhere_now_has_its_new_address() {
-        let mut membership = Membership::new(snapshot(&["a", "b"]));
+        let mut membership = Membership::new(snapshot(&["a", "b"]), None);
         let mut answer = snapshot(&["a"]);
         answer.living.push(Living::at("b", "h:2", Id([2; 16])));
         membership.answered(answer);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rampuddle_discovery::{Backend, KeptView, masked};
+use rampuddle_discovery::{Backend, KeptView, Snapshot, masked};
 use rampuddle_protocol::limits::{HEAD_LEASE_MS, UPLOAD_LEASE_MS};
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,9 @@ pub enum ViewFile {
 }
 
 impl ViewFile {
-    pub(crate) fn of(&self, url: String, cluster: &str) -> Option<KeptView> {
+    /// The file of a cluster by the back end with this URL (without secrets, see
+    /// [`Backend::url`]), if there is one.
+    pub fn of(&self, url: String, cluster: &str) -> Option<KeptView> {
         match self {
             Self::None => None,
             Self::Usual => KeptView::usual(&url, cluster),
@@ -123,6 +125,9 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// How long discovery may take for its first answer.
     pub discovery_patience: Duration,
+    /// What discovery said a moment ago, for who has asked the open back end already: the
+    /// client then does not ask again.
+    pub discovery_answer: Option<Snapshot>,
     /// Where the last good view is kept, for a start while discovery is down: then the
     /// client begins with it after a second.
     pub view_file: ViewFile,
@@ -166,6 +171,7 @@ impl Options {
             patience: Duration::from_secs(5),
             deadline: None,
             discovery_patience: Duration::from_secs(10),
+            discovery_answer: None,
             view_file: ViewFile::Usual,
             replicas: None,
             write: WritePolicy::All,

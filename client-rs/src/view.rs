@@ -25,6 +25,7 @@ const YOUNG_MS: u64 = 10_000;
 pub struct View {
     settings: Settings,
     is_founded: bool,
+    is_kept: bool,
     members: Vec<ViewMember>,
     living: BTreeMap<Arc<str>, Living>,
     placement: Arc<Placed>,
@@ -76,7 +77,8 @@ impl View {
         let before = before.map(|view| &view.placement);
         let placement = Placed::of(names, &settings, before)?;
         let is_founded = snapshot.settings.is_some();
-        Ok(Self { settings, is_founded, members, living: living.collect(), placement })
+        let (is_kept, living) = (snapshot.is_kept, living.collect());
+        Ok(Self { settings, is_founded, is_kept, members, living, placement })
     }
 
     /// The cluster's settings; the usual ones before the first server wrote them.
@@ -87,6 +89,11 @@ impl View {
     /// Whether the cluster's settings are written, or were assumed.
     pub fn is_founded(&self) -> bool {
         self.is_founded
+    }
+
+    /// Whether this is a view that was kept in a file, and discovery gave no answer since.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// All members in the order of their names.
@@ -140,11 +147,13 @@ impl View {
         self.settings.strategy == Strategy::Clone
     }
 
-    /// Whether the registry was founded less than 10 s before `now_ms`, or has no
-    /// settings at all: it may have been wiped, so that members are missing from it.
+    /// Whether members may be missing: the registry was founded less than 10 s before
+    /// `now_ms`, or has no settings at all, as after it was wiped; or this view
+    /// [was kept](Self::is_kept).
     pub fn is_young(&self, now_ms: u64) -> bool {
         let created_ms = self.settings.created_unix_ms;
-        !self.is_founded || (created_ms > 0 && now_ms < created_ms.saturating_add(YOUNG_MS))
+        let is_new = created_ms > 0 && now_ms < created_ms.saturating_add(YOUNG_MS);
+        self.is_kept || !self.is_founded || is_new
     }
 }
 
@@ -211,17 +220,21 @@ impl Views {
         on_view: impl Fn(&View),
         answers: impl Fn(&str) -> A,
     ) {
-        let mut asking: Option<BoxFuture<'_, Vec<(String, bool)>>> = None;
+        let at_once = |membership: &Membership| {
+            let doubted = membership.doubted().count();
+            tracing::warn!(
+                doubted,
+                "members vanished from the registry at once: those that answer stay"
+            );
+            ask(membership, Duration::ZERO, &answers)
+        };
+        let is_in_doubt = |membership: &Membership| membership.doubted().next().is_some();
+        let mut asking = is_in_doubt(&membership).then(|| at_once(&membership));
         loop {
             let has_changed = tokio::select! {
                 snapshot = discovery.changed() => {
                     if membership.answered(Snapshot::clone(&snapshot)) {
-                        let doubted = membership.doubted().count();
-                        tracing::warn!(
-                            doubted,
-                            "members vanished from the registry at once: those that answer stay"
-                        );
-                        asking = Some(ask(&membership, Duration::ZERO, &answers));
+                        asking = Some(at_once(&membership));
                     }
                     true
                 }
@@ -234,7 +247,7 @@ impl Views {
                     !gone.is_empty()
                 }
             };
-            if asking.is_none() && membership.doubted().next().is_some() {
+            if asking.is_none() && is_in_doubt(&membership) {
                 asking = Some(ask(&membership, ASK_EVERY, &answers));
             }
             if has_changed {
@@ -343,5 +356,15 @@ mod tests {
         assert!(young(&snapshot, 1_009_999) && !young(&snapshot, 1_010_000));
         snapshot.settings = Some(Settings::new("lab", 0));
         assert!(!young(&snapshot, 5));
+    }
+
+    #[test]
+    fn a_kept_view_is_young_until_discovery_confirms_it() {
+        let mut snapshot = snapshot(&[("a", MemberState::Ready)]);
+        snapshot.settings = Some(Settings::new("lab", 1));
+        snapshot.is_kept = true;
+        assert!(View::new(&snapshot, "lab", None).unwrap().is_young(u64::MAX));
+        snapshot.is_kept = false;
+        assert!(!View::new(&snapshot, "lab", None).unwrap().is_young(u64::MAX));
     }
 }

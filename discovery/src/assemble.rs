@@ -120,6 +120,7 @@ impl Assembly {
             living: self.living.into_values().collect(),
             unreadable: self.unreadable.into_iter().collect(),
             complaints: self.complaints,
+            is_kept: false,
         }
     }
 

@@ -96,12 +96,24 @@ pub struct Announcement {
 pub trait Withdraw: Send + Sync + Debug {
     /// Takes the entry back.
     fn withdraw(self: Box<Self>) -> BoxFuture<'static, Result<(), DiscoveryError>>;
+
+    /// Whether the entry is kept up: false when it was removed, or given up for another
+    /// server's. Asks no service.
+    fn is_kept_up(&self) -> bool {
+        true
+    }
 }
 
 impl Announcement {
     /// Wraps what a back end must do to withdraw.
     pub fn new(entry: impl Withdraw + 'static) -> Self {
         Self { entry: Box::new(entry) }
+    }
+
+    /// Whether the entry is where it was made, or comes back by itself, as far as this
+    /// process knows without asking. If not, the server is to be announced anew.
+    pub fn is_kept_up(&self) -> bool {
+        self.entry.is_kept_up()
     }
 
     /// Takes the entry back; afterwards nobody sees the server alive. Fails

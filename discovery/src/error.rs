@@ -155,6 +155,14 @@ pub enum DiscoveryError {
         /// The name.
         name: String,
     },
+    /// The record of a member makes no sense: repair or remove it by other means.
+    #[error("the record of \"{}\" cannot be read, so it is left as it is: repair or remove it in the registry itself: {complaint}", shown(.name))]
+    Unreadable {
+        /// The member.
+        name: String,
+        /// What is wrong with it, fit for a terminal.
+        complaint: String,
+    },
     /// A written list of members does not have that name in it.
     #[error("member \"{}\" is not listed in {}: add it there", shown(.name), shown(.backend))]
     UnknownMember {

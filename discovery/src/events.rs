@@ -9,11 +9,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Room for the events of one read: at least fifteen with the longest names.
 const BUFFER_BYTES: usize = 4096;
+/// How many changes are taken at once, at most: as many as the kernel keeps by default.
+const CHANGES_MAX: usize = 16_384;
 
 /// A few directories under watch. While the kernel refuses (by default it
 /// grants a user 128 watchers), there are no events: callers must poll too.
@@ -100,20 +103,22 @@ impl Watcher {
         self.inotify.async_io(Interest::READABLE, read).await
     }
 
-    /// The changes of one read; none when some were lost.
+    /// All changes until now; none when some were lost.
     fn read(&self, inotify: &OwnedFd) -> io::Result<Vec<Change>> {
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
         let mut reader = Reader::new(inotify, &mut buffer);
         let mut changes = Vec::new();
-        loop {
-            match self.change(&reader.next()?) {
+        while changes.len() < CHANGES_MAX {
+            let event = match reader.next() {
+                Err(Errno::AGAIN) if !changes.is_empty() => break,
+                event => event?,
+            };
+            match self.change(&event) {
                 Some(change) => changes.push(change),
                 None => return Ok(Vec::new()),
             }
-            if reader.is_buffer_empty() {
-                return Ok(changes);
-            }
         }
+        Ok(changes)
     }
 
     /// `None` for what is said about a directory itself: it went away, or
@@ -157,6 +162,18 @@ mod tests {
         let changes = timeout(PATIENCE, events.next()).await.unwrap();
         assert_eq!(changes[0].name, "a");
         assert_eq!(changes[0].directory, 0);
+    }
+
+    #[tokio::test]
+    async fn all_changes_that_were_made_meanwhile_come_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let events = DirectoryEvents::new(vec![folder.path().into()]);
+        events.arm();
+        for number in 0..500 {
+            std::fs::write(folder.path().join(format!("file-{number}")), "x").unwrap();
+        }
+        let changes = timeout(PATIENCE, events.next()).await.unwrap();
+        assert_eq!(changes.last().unwrap().name, "file-499");
     }
 
     #[tokio::test]

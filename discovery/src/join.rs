@@ -12,8 +12,9 @@ use crate::validate;
 /// changes it at the same time.
 const ATTEMPTS_MAX: u32 = 8;
 
-/// Asks whoever answers at an address (`host:port` or `unix:/path`) for its
-/// incarnation; `None` when nobody answers. Must set itself a time limit.
+/// Asks the server of a name at an address (`host:port` or `unix:/path`) for its
+/// incarnation; `None` when nobody of that name answers there. Must set itself a time
+/// limit.
 pub type Probe<'a> = dyn Fn(String) -> BoxFuture<'static, Option<Id>> + Send + Sync + 'a;
 
 /// What a server wants to be.
@@ -88,6 +89,38 @@ pub async fn join(
     if let Some(silent) = registered_but_silent(&backend.snapshot().await?, request, probe).await? {
         backend.free_name(&silent).await?;
     }
+    announced(backend, request, settings, notes).await
+}
+
+/// Announces a server anew that was a part of the cluster, and whose entry was lost.
+///
+/// As [`join`], but nobody is asked, and no entry of another server is removed: fails with
+/// [`DiscoveryError::NameTaken`] when there is one of another incarnation, whether that
+/// answers or not. Two servers of one name that cannot reach each other would take it
+/// from each other for ever.
+pub async fn join_again(
+    backend: &dyn Backend,
+    request: &JoinRequest,
+) -> Result<Joined, DiscoveryError> {
+    check(request)?;
+    let mut notes = Vec::new();
+    let settings = settle_settings(backend, request, &mut notes).await?;
+    let ours = request.living.incarnation;
+    match backend.snapshot().await?.alive(&request.living.name) {
+        Some(registered) if registered.incarnation.is_none() => {}
+        Some(registered) if registered.incarnation == ours => backend.free_name(registered).await?,
+        Some(registered) => return Err(name_taken(registered, registered.incarnation)),
+        None => {}
+    }
+    announced(backend, request, settings, notes).await
+}
+
+async fn announced(
+    backend: &dyn Backend,
+    request: &JoinRequest,
+    settings: Settings,
+    mut notes: Vec<String>,
+) -> Result<Joined, DiscoveryError> {
     let announcement = backend.announce(&request.living).await?;
     let member = settle_member(backend, request, &mut notes).await?;
     note_state(&member, &mut notes);
@@ -138,11 +171,12 @@ async fn registered_but_silent(
     if answering.is_none() || answering == request.living.incarnation {
         return Ok(Some(registered.clone()));
     }
-    Err(DiscoveryError::NameTaken {
-        name: registered.name.clone(),
-        address: registered.address(),
-        incarnation: answering,
-    })
+    Err(name_taken(registered, answering))
+}
+
+fn name_taken(registered: &Living, incarnation: Option<Id>) -> DiscoveryError {
+    let (name, address) = (registered.name.clone(), registered.address());
+    DiscoveryError::NameTaken { name, address, incarnation }
 }
 
 /// Writes the member's record if it is not as it should be.

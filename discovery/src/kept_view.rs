@@ -3,8 +3,12 @@
 //!
 //! ```json
 //! {"format": 1, "url": "consul://...", "cluster": "lab", "saved_unix_ms": 1767225600000,
-//!  "settings": {...}, "members": [{"value": {...}, "revision": 7}], "living": [...]}
+//!  "settings": {...}, "members": [{"value": {...}, "revision": 7}], "living": [...],
+//!  "doubted_unix_ms": null}
 //! ```
+//!
+//! Among the living are members that were alive once, where they were seen last.
+//! `doubted_unix_ms` says since when the service lacks many of the members.
 //!
 //! What is in it is checked like the answer of a service. Where it is wrong the client
 //! finds out: servers say in the handshake who they are.
@@ -13,11 +17,11 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::Assembly;
+use crate::blocking::blocking;
 use crate::document;
 use crate::error::DiscoveryError;
 use crate::model::{Living, Member, Recorded, Settings, Snapshot};
@@ -36,11 +40,13 @@ pub struct KeptView {
 }
 
 /// A view as it was saved.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Kept {
     pub(crate) view: Snapshot,
     /// When.
     pub(crate) saved_unix_ms: u64,
+    /// Since when the service lacks many of its members, if it does.
+    pub(crate) doubted_unix_ms: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,6 +58,8 @@ struct Document {
     settings: Option<Settings>,
     members: Vec<Recorded<Member>>,
     living: Vec<Living>,
+    #[serde(default)]
+    doubted_unix_ms: Option<u64>,
 }
 
 impl KeptView {
@@ -117,24 +125,44 @@ impl KeptView {
             assembly.add_member(member);
         }
         document.living.into_iter().for_each(|living| assembly.add_living(living));
-        let view = assembly.finish(document.settings);
-        Ok(Kept { view, saved_unix_ms: document.saved_unix_ms })
+        let view = Snapshot { is_kept: true, ..assembly.finish(document.settings) };
+        let Document { saved_unix_ms, doubted_unix_ms, .. } = document;
+        Ok(Kept { view, saved_unix_ms, doubted_unix_ms })
+    }
+
+    /// Where a server was seen last, if that is kept. Fails as a client that would begin
+    /// with the view does.
+    pub async fn last_seen(&self, name: &str) -> Result<Option<Living>, DiscoveryError> {
+        let (file, name) = (self.clone(), name.to_owned());
+        blocking(move || Ok(file.load()?.and_then(|kept| kept.view.alive(&name).cloned()))).await
+    }
+
+    /// Takes a member out that was forgotten, so that nobody who starts wonders where it is.
+    pub async fn forget(&self, name: &str) -> Result<(), DiscoveryError> {
+        let (file, name) = (self.clone(), name.to_owned());
+        blocking(move || {
+            let Some(mut kept) = file.load()? else { return Ok(()) };
+            kept.view.members.retain(|member| member.value.name != name);
+            kept.view.living.retain(|living| living.name != name);
+            file.save(&kept)
+        })
+        .await
     }
 
     /// Saves a view. Creates the folder, for this user only.
-    pub(crate) fn save(&self, view: &Snapshot) -> Result<(), DiscoveryError> {
+    pub(crate) fn save(&self, kept: &Kept) -> Result<(), DiscoveryError> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         created.map_err(|error| DiscoveryError::io("create", folder, error))?;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let document = Document {
             format: RECORD_FORMAT,
             url: self.url.clone(),
             cluster: self.cluster.clone(),
-            saved_unix_ms: since_1970.as_millis() as u64,
-            settings: view.settings.clone(),
-            members: view.members.clone(),
-            living: view.living.clone(),
+            saved_unix_ms: kept.saved_unix_ms,
+            settings: kept.view.settings.clone(),
+            members: kept.view.members.clone(),
+            living: kept.view.living.clone(),
+            doubted_unix_ms: kept.doubted_unix_ms,
         };
         let temporary = self.temporary();
         let saved = write_new(&temporary, &document)
@@ -175,34 +203,34 @@ mod tests {
     use super::*;
     use crate::{Id, Revision};
 
-    fn view() -> Snapshot {
+    fn kept() -> Kept {
         let recorded = Recorded { value: Member::ready("a", 2.0), revision: Revision(7) };
-        Snapshot {
+        let view = Snapshot {
             settings: Some(Settings::new("lab", 1_000)),
             members: vec![recorded],
             living: vec![Living::at("a", "127.0.0.1:7", Id([1; 16]))],
+            is_kept: true,
             ..Snapshot::default()
-        }
+        };
+        Kept { view, saved_unix_ms: 7, doubted_unix_ms: Some(8) }
     }
 
-    fn kept_in(folder: &Path) -> KeptView {
+    fn file_in(folder: &Path) -> KeptView {
         KeptView::new(folder.join("views/lab.json"), "consul://h:8500/x", "lab")
     }
 
     #[test]
     fn what_was_saved_is_loaded_by_its_user_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = kept_in(folder.path());
-        assert_eq!(kept.load().unwrap(), None);
-        kept.save(&view()).unwrap();
-        kept.save(&view()).unwrap();
-        let loaded = kept.load().unwrap().unwrap();
-        assert_eq!(loaded.view, view());
-        assert!(loaded.saved_unix_ms > 1_600_000_000_000);
-        assert_eq!(kept.path().metadata().unwrap().mode() & 0o777, 0o600);
-        assert_eq!(kept.path().parent().unwrap().read_dir().unwrap().count(), 1);
-        std::fs::set_permissions(kept.path(), Permissions::from_mode(0o666)).unwrap();
-        let refused = kept.load().unwrap_err();
+        let file = file_in(folder.path());
+        assert_eq!(file.load().unwrap(), None);
+        file.save(&kept()).unwrap();
+        file.save(&kept()).unwrap();
+        assert_eq!(file.load().unwrap(), Some(kept()));
+        assert_eq!(file.path().metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(file.path().parent().unwrap().read_dir().unwrap().count(), 1);
+        std::fs::set_permissions(file.path(), Permissions::from_mode(0o666)).unwrap();
+        let refused = file.load().unwrap_err();
         assert!(matches!(refused, DiscoveryError::OpenToOthers { .. }), "{refused:?}");
     }
 
@@ -218,11 +246,11 @@ mod tests {
     #[test]
     fn a_view_of_another_cluster_or_service_is_not_taken() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = kept_in(folder.path());
-        kept.save(&view()).unwrap();
+        let file = file_in(folder.path());
+        file.save(&kept()).unwrap();
         for other in [
-            KeptView::new(kept.path(), "consul://h:8500/x", "other"),
-            KeptView::new(kept.path(), "consul://h:8500/y", "lab"),
+            KeptView::new(file.path(), "consul://h:8500/x", "other"),
+            KeptView::new(file.path(), "consul://h:8500/y", "lab"),
         ] {
             let refused = other.load().unwrap_err();
             assert!(matches!(refused, DiscoveryError::WrongCluster { .. }), "{refused:?}");
@@ -232,17 +260,32 @@ mod tests {
     #[test]
     fn rubbish_is_refused_and_what_makes_no_sense_in_it_left_out() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = kept_in(folder.path());
-        kept.save(&view()).unwrap();
-        let whole = std::fs::read_to_string(kept.path()).unwrap();
+        let file = file_in(folder.path());
+        file.save(&kept()).unwrap();
+        let whole = std::fs::read_to_string(file.path()).unwrap();
         for length in 0..whole.len() {
-            std::fs::write(kept.path(), &whole[..length]).unwrap();
-            kept.load().unwrap_err();
+            std::fs::write(file.path(), &whole[..length]).unwrap();
+            file.load().unwrap_err();
         }
-        std::fs::write(kept.path(), whole.replace("127.0.0.1:7", "0.0.0.0:7")).unwrap();
-        let loaded = kept.load().unwrap().unwrap().view;
+        std::fs::write(file.path(), whole.replace("127.0.0.1:7", "0.0.0.0:7")).unwrap();
+        let loaded = file.load().unwrap().unwrap().view;
         assert_eq!((loaded.members.len(), loaded.living.len()), (1, 0));
-        std::fs::write(kept.path(), whole.replace("\"weight\": 2.0", "\"weight\": -1")).unwrap();
-        assert!(kept.load().unwrap().unwrap().view.members.is_empty());
+        std::fs::write(file.path(), whole.replace("\"weight\": 2.0", "\"weight\": -1")).unwrap();
+        assert!(file.load().unwrap().unwrap().view.members.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_member_that_was_forgotten_is_no_longer_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = file_in(folder.path());
+        file.forget("a").await.unwrap();
+        assert_eq!(file.last_seen("a").await.unwrap(), None);
+        file.save(&kept()).unwrap();
+        assert_eq!(file.last_seen("a").await.unwrap().unwrap().address(), "127.0.0.1:7");
+        assert_eq!(file.last_seen("b").await.unwrap(), None);
+        file.forget("a").await.unwrap();
+        let view = file.load().unwrap().unwrap().view;
+        assert!(view.members.is_empty() && view.living.is_empty(), "{view:?}");
+        assert_eq!(view.settings, kept().view.settings);
     }
 }

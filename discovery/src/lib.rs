@@ -88,6 +88,7 @@ mod forget;
 mod host;
 mod id;
 mod join;
+mod keeping;
 mod kept_view;
 mod listed;
 mod model;
@@ -117,14 +118,14 @@ pub use file::FileBackend;
 pub use forget::forget;
 pub use host::host_id;
 pub use id::{BadId, Id};
-pub use join::{JoinRequest, Joined, Probe, join, record};
+pub use join::{JoinRequest, Joined, Probe, join, join_again, record};
 pub use kept_view::KeptView;
 pub use model::{
     Living, Member, MemberState, Recorded, Revision, Settings, Snapshot, Strategy, UnknownWord,
 };
 pub use resolve::resolve;
 pub use static_list::StaticBackend;
-pub use url::{UrlProblem, masked, open, place_of};
-pub use watch::Watch;
+pub use url::{UrlProblem, is_beyond_this_machine, is_loopback, masked, open, place_of};
+pub use watch::{Watch, WatchStart};
 #[cfg(feature = "zookeeper")]
 pub use zookeeper::ZooKeeperBackend;

@@ -258,6 +258,9 @@ impl Living {
     }
 }
 
+/// Members that may vanish at once and are believed to be gone, in hundredths.
+const BELIEVED_PERCENT: usize = 15;
+
 /// Everything a back end knows at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
@@ -272,6 +275,9 @@ pub struct Snapshot {
     pub unreadable: Vec<String>,
     /// One line per ignored entry: what was wrong, what was expected.
     pub complaints: Vec<String>,
+    /// Whether settings and members are those of a [`KeptView`](crate::KeptView) that no
+    /// answer has confirmed yet: members may have joined since, of whom nothing is known.
+    pub is_kept: bool,
 }
 
 impl Snapshot {
@@ -285,6 +291,14 @@ impl Snapshot {
     pub fn alive(&self, name: &str) -> Option<&Living> {
         let at = self.living.binary_search_by(|living| living.name.as_str().cmp(name));
         at.ok().map(|index| &self.living[index])
+    }
+
+    /// Whether so many members of `before` are missing at once that it may be a fault of
+    /// the service: more than 15 %.
+    pub fn lacks_many_of(&self, before: &Self) -> bool {
+        let is_missing = |known: &&Recorded<Member>| self.member(&known.value.name).is_none();
+        let missing = before.members.iter().filter(is_missing).count();
+        missing * 100 > before.members.len() * BELIEVED_PERCENT
     }
 
     /// Whether nothing at all is recorded, as in a service that was wiped.

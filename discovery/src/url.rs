@@ -1,5 +1,6 @@
 //! From a URL to a back end.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -225,6 +226,28 @@ fn is_known(scheme: &str) -> bool {
     KNOWN.split(", ").any(|known| known == scheme)
 }
 
+/// Whether `url` names a service that other machines can reach too: one of its hosts is
+/// not this machine itself. Looks no name up.
+pub fn is_beyond_this_machine(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let before = rest.split('?').next().unwrap_or_default();
+    let place = before.rsplit('@').next().unwrap_or_default();
+    let hosts = place.split('/').next().unwrap_or_default();
+    matches!(scheme, "consul" | "etcd" | "zk") && !hosts.split(',').all(is_loopback)
+}
+
+/// Whether `host`, `host:port` or an IP address leads to this machine alone, wherever it is
+/// read. Looks no name up.
+pub fn is_loopback(place: &str) -> bool {
+    let bare = |text: &str| text.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let ip = place.parse::<SocketAddr>().ok().map(|socket| socket.ip()).or_else(|| bare(place));
+    let host = place.rsplit_once(':').map_or(place, |(host, _port)| host);
+    match ip {
+        Some(ip) => ip.to_canonical().is_loopback(),
+        None => host.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+    }
+}
+
 /// The file or the folder of this machine that `url` names, if it names one. It
 /// need not be there.
 pub fn place_of(url: &str) -> Option<PathBuf> {
@@ -313,6 +336,30 @@ mod tests {
             }
             let told = open(&format!("{scheme}?sesame"), "lab").unwrap_err().explained();
             assert!(!told.contains("sesame"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_service_of_this_machine_alone_is_told_from_one_that_others_reach() {
+        for url in [
+            "consul://10.0.0.1:8500/x",
+            "consul://token@consul",
+            "etcd://127.0.0.1:2379,10.0.0.2:2379/x?user=a@localhost",
+            "zk://root:p/w@[fd00::1]:2181",
+        ] {
+            assert!(is_beyond_this_machine(url), "{url}");
+        }
+        for url in [
+            "consul://127.0.0.1:8500/x",
+            "consul://10.0.0.1@localhost",
+            "etcd://127.0.0.1:2379,[::1]:2379,localhost.:1/x?ca=/a@b",
+            "zk://[::ffff:127.0.0.2]/x",
+            "zk://[::1]",
+            "dir:/run/x",
+            "static:a=10.0.0.1:1",
+            "srv:name",
+        ] {
+            assert!(!is_beyond_this_machine(url), "{url}");
         }
     }
 

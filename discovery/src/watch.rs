@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::backend::Backend;
-use crate::blocking::blocking;
 use crate::error::DiscoveryError;
-use crate::kept_view::{Kept, KeptView};
+use crate::keeping::Keeper;
+use crate::kept_view::KeptView;
 use crate::model::{Recorded, Snapshot};
 
 /// The shortest pause after a failure.
@@ -26,6 +26,11 @@ const BACKOFF_MAX: Duration = Duration::from_millis(1_500);
 const KEPT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long one reading may take before it counts as failed.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
+/// How many times as long as a reading took there is no other one: when everything
+/// changes at once, nobody reads all of it again for each change.
+const REST_SHARE: u32 = 10;
+/// The longest such rest: whatever changes is seen within a second, with its reading.
+const REST_MAX: Duration = Duration::from_millis(750);
 
 /// Follows a back end, in a task that ends when this is dropped.
 ///
@@ -38,7 +43,20 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Watch {
     view: watch::Receiver<Arc<Snapshot>>,
+    seen_before: Option<Snapshot>,
     task: JoinHandle<()>,
+}
+
+/// What a [`Watch`] begins with.
+#[derive(Debug)]
+pub struct WatchStart {
+    /// How long the service may take for its first good answer.
+    pub patience: Duration,
+    /// Where each good view is kept. When the service gives no answer within a second (or
+    /// `patience`, if that is less), the watch begins with the view that is in it.
+    pub file: Option<KeptView>,
+    /// What the service said a moment ago, by the same back end: then it is not asked.
+    pub answer: Option<Snapshot>,
 }
 
 impl Watch {
@@ -48,46 +66,58 @@ impl Watch {
         backend: Arc<dyn Backend>,
         patience: Duration,
     ) -> Result<Self, DiscoveryError> {
-        Self::start_from(backend, patience, None).await
+        Self::start_with(backend, WatchStart { patience, file: None, answer: None }).await
     }
 
-    /// As [`Watch::start`], and keeps each good view in a file. Where the service gives
-    /// no answer within a second (or `patience`, if that is less), begins with the view
-    /// that is in it. That the file cannot be read or written is logged, and no failure.
-    pub async fn start_from(
+    /// As [`Watch::start`], with what there is to begin with. That the file cannot be read
+    /// or written is logged, and no failure.
+    pub async fn start_with(
         backend: Arc<dyn Backend>,
-        patience: Duration,
-        file: Option<KeptView>,
+        start: WatchStart,
     ) -> Result<Self, DiscoveryError> {
+        let WatchStart { patience, file, answer } = start;
         let mut keeper = Keeper::load(file).await;
-        let kept = keeper.kept.take();
+        let kept = keeper.kept();
         let patience = if kept.is_some() { patience.min(KEPT_PATIENCE) } else { patience };
         let mut failures = Failures::default();
-        let first = match (first_snapshot(&*backend, patience).await, kept) {
+        let mut seen_before = None;
+        let answer = match answer {
+            Some(answer) => Ok(answer),
+            None => first_snapshot(&*backend, patience).await,
+        };
+        let first = match (answer, kept) {
             // A service that was wiped knows less than it did, also of where servers are.
-            (Ok(answer), Some(kept)) if answer.is_empty() => kept.view,
-            (Ok(answer), kept) => {
-                let kept = kept.map(|kept| kept.view).unwrap_or_default();
+            (Ok(answer), Some((kept, _age))) if answer.is_empty() => kept,
+            (Ok(answer), Some((kept, _age))) => {
                 log_complaints(&kept, &answer);
                 let first = merge(&kept, answer);
-                if first != kept {
-                    keeper.keep(&first).await;
-                }
+                seen_before = keeper.may_doubt().then_some(kept);
+                keeper.keep(&first).await;
                 first
             }
-            (Err(error), Some(Kept { view, saved_unix_ms })) => {
+            (Ok(answer), None) => {
+                log_complaints(&Snapshot::default(), &answer);
+                keeper.keep(&answer).await;
+                answer
+            }
+            (Err(error), Some((kept, age))) => {
                 failures.count = 1;
                 failures.logged.insert(discriminant(&error));
-                let age = since(saved_unix_ms).as_secs();
-                let (url, error) = (backend.url(), error.explained());
+                let (url, error, age) = (backend.url(), error.explained(), age.as_secs());
                 warn!("discovery by {url} fails, going on with a view {age} s old: {error}");
-                view
+                kept
             }
             (Err(error), None) => return Err(error),
         };
         let (sender, view) = watch::channel(Arc::new(first));
         let task = tokio::spawn(async move { follow(&*backend, &sender, failures, keeper).await });
-        Ok(Self { view, task })
+        Ok(Self { view, seen_before, task })
+    }
+
+    /// What was kept of the cluster, where the watch began with a newer view than that:
+    /// who doubts views that lack many members doubts the first one by this.
+    pub fn seen_before(&self) -> Option<&Snapshot> {
+        self.seen_before.as_ref()
     }
 
     /// The last good view.
@@ -143,12 +173,13 @@ async fn follow(
 ) {
     loop {
         match next_snapshot(backend, failures.any()).await {
-            Ok(snapshot) => {
+            Ok((snapshot, took)) => {
                 failures.end(backend);
                 if publish(sender, snapshot) {
                     let view = sender.borrow().clone();
                     keeper.keep(&view).await;
                 }
+                sleep((took * REST_SHARE).min(REST_MAX)).await;
             }
             Err(error) => {
                 failures.log(backend, &error);
@@ -158,14 +189,20 @@ async fn follow(
     }
 }
 
-/// After a failure the next reading does not wait for a change: the change
-/// that it was about is already over.
-async fn next_snapshot(backend: &dyn Backend, at_once: bool) -> Result<Snapshot, DiscoveryError> {
+/// The next reading, and how long it took. After a failure it does not wait for a change:
+/// the change that it was about is already over.
+async fn next_snapshot(
+    backend: &dyn Backend,
+    at_once: bool,
+) -> Result<(Snapshot, Duration), DiscoveryError> {
     if !at_once {
         backend.changed().await?;
     }
-    let answer = timeout(SNAPSHOT_PATIENCE, backend.snapshot()).await;
-    answer.unwrap_or_else(|_| Err(timed_out(backend, SNAPSHOT_PATIENCE)))
+    let began = Instant::now();
+    match timeout(SNAPSHOT_PATIENCE, backend.snapshot()).await {
+        Ok(answer) => Ok((answer?, began.elapsed())),
+        Err(_) => Err(timed_out(backend, SNAPSHOT_PATIENCE)),
+    }
 }
 
 /// Ends early when something changes, but never at once.
@@ -198,12 +235,11 @@ fn publish(sender: &watch::Sender<Arc<Snapshot>>, answer: Snapshot) -> bool {
 /// The view after an answer: never less than the answer justifies.
 fn merge(view: &Snapshot, mut answer: Snapshot) -> Snapshot {
     if answer.is_empty() {
-        answer.settings = view.settings.clone();
         answer.members = view.members.clone();
-        return answer;
     }
     if answer.settings.is_none() {
         answer.settings = view.settings.clone();
+        answer.is_kept = view.is_kept;
     }
     let kept = answer.unreadable.iter().filter_map(|name| view.member(name));
     let kept: Vec<Recorded<_>> = kept.cloned().collect();
@@ -217,49 +253,6 @@ fn log_complaints(view: &Snapshot, answer: &Snapshot) {
     for complaint in answer.complaints.iter().filter(new) {
         warn!("discovery: {complaint}");
     }
-}
-
-/// Keeps views in a file, if there is one.
-#[derive(Debug, Default)]
-struct Keeper {
-    file: Option<KeptView>,
-    /// What was in it at first.
-    kept: Option<Kept>,
-    has_failed: bool,
-}
-
-impl Keeper {
-    async fn load(file: Option<KeptView>) -> Self {
-        let Some(file) = file else { return Self::default() };
-        let kept = {
-            let file = file.clone();
-            blocking(move || file.load()).await
-        };
-        let kept = kept.unwrap_or_else(|error| {
-            warn!("the kept view cannot be used: {}", error.explained());
-            None
-        });
-        Self { file: Some(file), kept, has_failed: false }
-    }
-
-    /// A view without the living, as after a wipe, helps nobody who starts: it has no
-    /// address. Logs only the first failure: nothing depends on it now.
-    async fn keep(&mut self, view: &Snapshot) {
-        let Some(file) = self.file.clone().filter(|_| !view.living.is_empty()) else { return };
-        let view = view.clone();
-        let saved = blocking(move || file.save(&view)).await;
-        if let Err(error) = saved
-            && !std::mem::replace(&mut self.has_failed, true)
-        {
-            info!("the view is not kept for the next start: {}", error.explained());
-        }
-    }
-}
-
-/// How long ago a moment is; nothing when it lies ahead.
-fn since(unix_ms: u64) -> Duration {
-    let moment = UNIX_EPOCH + Duration::from_millis(unix_ms);
-    SystemTime::now().duration_since(moment).unwrap_or_default()
 }
 
 /// The failures since the last good answer.
@@ -332,6 +325,16 @@ mod tests {
         let merged = merge(&view(&["a", "b", "c"]), answer);
         assert_eq!(merged.members, view(&["a", "c"]).members);
         assert_eq!(merged.settings, view(&[]).settings);
+    }
+
+    #[test]
+    fn a_kept_view_stays_one_until_there_is_an_answer_with_settings() {
+        let kept = Snapshot { is_kept: true, ..view(&["a", "b"]) };
+        let unsettled = Snapshot { settings: None, ..view(&["a", "b"]) };
+        for answer in [Snapshot::default(), unsettled] {
+            assert_eq!(merge(&kept, answer), kept);
+        }
+        assert_eq!(merge(&kept, view(&["a", "b"])), view(&["a", "b"]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use rampuddle_discovery::{
     Backend, DiscoveryError, Id, KeptView, Living, Member, MemberState, Recorded, Revision,
-    Settings, Snapshot, Watch, open,
+    Settings, Snapshot, Watch, WatchStart, open,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -200,14 +200,22 @@ async fn a_failing_service_keeps_the_last_view_and_is_asked_again() {
     assert_eq!(*view, later);
 }
 
+async fn start_from(service: Arc<Scripted>, file: KeptView) -> Result<Watch, DiscoveryError> {
+    let start = WatchStart { patience: PATIENCE, file: Some(file), answer: None };
+    Watch::start_with(service, start).await
+}
+
+fn kept(view: Snapshot) -> Snapshot {
+    Snapshot { is_kept: true, ..view }
+}
+
 #[tokio::test]
 async fn a_watch_begins_with_the_view_that_was_kept_while_the_service_is_down_or_wiped() {
     let folder = tempfile::tempdir().unwrap();
     let file = KeptView::new(folder.path().join("view.json"), "scripted:", "lab");
     let start = async |answer| {
         let service = Scripted::with(answer);
-        let watch = Watch::start_from(service.clone(), PATIENCE, Some(file.clone())).await;
-        (service, watch)
+        (service.clone(), start_from(service, file.clone()).await)
     };
     let (_, watch) = start(Some(good_answer())).await;
     assert_eq!(*watch.unwrap().current(), good_answer());
@@ -215,7 +223,7 @@ async fn a_watch_begins_with_the_view_that_was_kept_while_the_service_is_down_or
     let begun = std::time::Instant::now();
     let (service, watch) = start(None).await;
     let mut watch = watch.unwrap();
-    assert_eq!(*watch.current(), good_answer());
+    assert_eq!(*watch.current(), kept(good_answer()));
     assert!(begun.elapsed() < PATIENCE / 2, "a kept view is not waited long for");
     // It is back: what it says counts, and is kept in turn.
     let mut later = good_answer();
@@ -227,10 +235,47 @@ async fn a_watch_begins_with_the_view_that_was_kept_while_the_service_is_down_or
 
     let (service, watch) = start(Some(Snapshot::default())).await;
     let watch = watch.unwrap();
-    assert_eq!(*watch.current(), later, "wiped, it knows nobody's address");
+    assert_eq!(*watch.current(), kept(later.clone()), "wiped, it knows nobody's address");
     service.answer(Some(Snapshot::default())).await;
     let (_, watch) = start(None).await;
-    assert_eq!(*watch.unwrap().current(), later, "nothing is not kept");
+    assert_eq!(*watch.unwrap().current(), kept(later), "nothing is not kept");
+}
+
+#[tokio::test]
+async fn a_kept_view_is_no_longer_one_when_the_service_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = KeptView::new(folder.path().join("view.json"), "scripted:", "lab");
+    drop(start_from(Scripted::with(Some(good_answer())), file.clone()).await.unwrap());
+    let service = Scripted::with(None);
+    let mut watch = start_from(service.clone(), file).await.unwrap();
+    assert_eq!(*watch.current(), kept(good_answer()));
+    *service.answer.lock().unwrap() = Some(good_answer());
+    assert_eq!(*timeout(PATIENCE, watch.changed()).await.unwrap(), good_answer());
+}
+
+#[tokio::test]
+async fn who_starts_with_another_view_than_was_kept_is_told_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = KeptView::new(folder.path().join("view.json"), "scripted:", "lab");
+    let service = Scripted::with(Some(good_answer()));
+    let watch = start_from(service.clone(), file.clone()).await.unwrap();
+    assert_eq!(watch.seen_before(), None);
+    let mut less = good_answer();
+    less.members.pop();
+    *service.answer.lock().unwrap() = Some(less.clone());
+    // One look does not make the others forget.
+    for _ in 0..2 {
+        let watch = start_from(service.clone(), file.clone()).await.unwrap();
+        assert_eq!(*watch.current(), less);
+        assert_eq!(watch.seen_before(), Some(&kept(good_answer())));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_there_already_is_not_asked_for() {
+    let start = WatchStart { patience: PATIENCE, file: None, answer: Some(good_answer()) };
+    let watch = Watch::start_with(Scripted::with(None), start).await.unwrap();
+    assert_eq!(*watch.current(), good_answer());
 }
 
 #[tokio::test]
@@ -242,7 +287,7 @@ async fn a_view_file_that_cannot_be_used_is_no_hindrance() {
     for path in [path, below_a_file] {
         let file = KeptView::new(path, "scripted:", "lab");
         let service = Scripted::with(Some(good_answer()));
-        let watch = Watch::start_from(service, PATIENCE, Some(file)).await.unwrap();
+        let watch = start_from(service, file).await.unwrap();
         assert_eq!(*watch.current(), good_answer());
     }
 }

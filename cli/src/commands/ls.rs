@@ -13,8 +13,8 @@ use crate::settings::Settings;
 use crate::time::utc;
 
 /// What is said of a cluster that was founded just now, as far as anybody knows.
-pub(crate) const YOUNG_REGISTRY: &str =
-    "objects may be missing: the cluster's registry is only seconds old, it may have been wiped";
+pub(crate) const YOUNG_REGISTRY: &str = "objects may be missing: the cluster's registry is only seconds old, or gives no answer, and \
+     servers may be missing from what is known of it";
 
 /// Prints a line per object.
 pub(crate) fn run(settings: &Settings, given: &LsArguments) -> anyhow::Result<Exit> {
@@ -32,7 +32,7 @@ pub(crate) fn run(settings: &Settings, given: &LsArguments) -> anyhow::Result<Ex
 }
 
 /// Says what may be missing from a listing: objects of servers that gave no answer,
-/// or that a young registry does not name yet, and objects that cannot be described.
+/// or that are missing from a young or a kept view, and objects that cannot be described.
 pub(crate) fn incomplete(listing: &Listing) -> Exit {
     let mut exit = Exit::Done;
     if !listing.unreachable().is_empty() {

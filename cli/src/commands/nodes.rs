@@ -108,7 +108,7 @@ fn disagreements(node: &Node) -> Vec<String> {
     }
     let announced = node.info.as_ref().map(|info| info.row.announced());
     if announced == Some(Announced::No) {
-        note("it says that discovery fails for it");
+        note("it says that discovery fails for it, or does not show it");
     }
     found
 }

@@ -8,7 +8,10 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context as _;
-use rampuddle_discovery::{Id, JoinRequest, Living, Member, Settings as ClusterSettings, host_id};
+use rampuddle_discovery::{
+    DiscoveryError, Id, JoinRequest, Living, Member, Settings as ClusterSettings, host_id,
+    is_beyond_this_machine, is_loopback, open,
+};
 use rampuddle_server::{Server, StartError, Stopper, ZeroCopyCounts};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::Serialize;
@@ -37,8 +40,10 @@ pub(crate) fn run(settings: &Settings, given: &ServeArguments) -> anyhow::Result
     let server = bind(&serve, output)?;
     let ready = Ready::new(&server, &serve);
     let request = join_request(&server, &serve)?;
+    warn_of_loopback(&ready.advertise, &serve.discovery);
     let told = serve.options.told.clone();
-    let announcer = Announcer::new(serve.discovery.clone(), request, told);
+    let (url, cluster) = (serve.discovery.clone(), serve.options.cluster.clone());
+    let announcer = Announcer::new(move || open(&url, &cluster), request, told);
     let helper = Helper { announcer, ready, output, stopper: server.stopper() };
     let (served, is_served) = oneshot::channel();
     let (listening, is_listening) = mpsc::channel();
@@ -106,6 +111,16 @@ fn bind(serve: &ServeSettings, output: Output) -> anyhow::Result<Server> {
         }
         error => error.into(),
     })
+}
+
+/// Others on other machines would look for the server on their own.
+fn warn_of_loopback(advertised: &str, discovery: &str) {
+    if is_loopback(advertised) && is_beyond_this_machine(discovery) {
+        tracing::warn!(
+            "others are told that this server is at {advertised}, where no other machine reaches \
+             it: say with --advertise ADDR:PORT where they do, and listen there"
+        );
+    }
 }
 
 fn join_request(server: &Server, serve: &ServeSettings) -> anyhow::Result<JoinRequest> {
@@ -249,6 +264,19 @@ fn tell(ready: &mut Ready, output: Output, news: News) {
             } else {
                 tell_ready_once(ready, output, true);
             }
+        }
+        News::Failing(error @ DiscoveryError::NameTaken { .. }) => {
+            let reason = error.explained();
+            tracing::error!(
+                "this server is not announced any more, serving all the same: {reason}"
+            );
+        }
+        News::NotShown { complaint } => {
+            let complaint = complaint.map(|complaint| format!(": {complaint}"));
+            tracing::warn!(
+                "discovery took the announcement, and does not show the server{}",
+                complaint.unwrap_or_default()
+            );
         }
         News::Failing(error) => {
             let reason = error.explained();

@@ -12,7 +12,7 @@ use super::format::Tag;
 use super::head::check_name;
 use super::observed::observed;
 use super::operation::Operation;
-use super::ranks::{Places, YOUNG, wanted_now};
+use super::ranks::{Places, wanted_now, why_young};
 use super::report::DeleteReport;
 use crate::client::Client;
 use crate::error::{Error, Fate};
@@ -178,7 +178,7 @@ async fn delete_once(operation: &Operation, key: &Bytes) -> Result<Option<Delete
     let owners = places.owners(replicas).len();
     let wanted = if existed { wanted_now(&view, replicas, owners, now_ms) } else { owners };
     if wanted > owners || (!existed && problems.is_empty() && view.is_young(now_ms)) {
-        problems.push(YOUNG.to_owned());
+        problems.push(why_young(&view).to_owned());
     }
     if !existed && !problems.is_empty() {
         // The delete is known to some; whether there was an object is not.

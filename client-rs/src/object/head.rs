@@ -15,7 +15,7 @@ use super::format::{INLINE_BYTES_MAX, Seed, Tag, head_key};
 use super::hedge::first_good;
 use super::life::Life;
 use super::operation::Operation;
-use super::ranks::{Places, YOUNG, prefer};
+use super::ranks::{Places, prefer, why_young};
 use super::read::stored_bytes;
 use super::report::ObjectStat;
 use super::sections::Sections;
@@ -305,7 +305,7 @@ async fn find_everywhere(
     }
     let mut problems: Vec<String> = silent.iter().map(ToString::to_string).collect();
     if view.is_young(operation.clocks().now_ms()) {
-        problems.push(YOUNG.to_owned());
+        problems.push(why_young(view).to_owned());
     }
     if problems.is_empty() {
         return Ok(None);

@@ -192,8 +192,9 @@ impl Listing {
         &self.unreadable
     }
 
-    /// Whether the cluster's registry was younger than 10 s when the listing began:
-    /// it may have been wiped, and the objects of servers missing from it are missing.
+    /// Whether the cluster's registry was younger than 10 s when the listing began, so that
+    /// it may have been wiped, or gave no answer yet, so that the client's view was one that
+    /// it had kept: the objects of servers that are missing there are missing.
     pub fn is_of_young_registry(&self) -> bool {
         self.is_of_young_registry
     }

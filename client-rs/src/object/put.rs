@@ -19,7 +19,7 @@ use super::observed::observed;
 use super::operation::Operation;
 use super::put_head::{HeadCrc, NewHead, WrittenHead};
 use super::put_stripes::Uploaded;
-use super::ranks::{Candidates, YOUNG};
+use super::ranks::{Candidates, why_young};
 use super::report::{Progress, PutCondition, PutOptions, PutReport, Source};
 use super::sections::{Sections, check_metadata};
 use super::source::Stripes;
@@ -423,7 +423,7 @@ impl Put {
         stand_ins.extend(of_head.filter(|name| !stand_ins.contains(name)).collect::<Vec<_>>());
         problems.extend(head.copies.problems());
         if wanted > candidates.ranks.len() {
-            problems.push(YOUNG.to_owned());
+            problems.push(why_young(&view).to_owned());
         }
         PutReport {
             bytes,

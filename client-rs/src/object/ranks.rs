@@ -7,8 +7,14 @@ use crate::client::Core;
 use crate::placement::Slot;
 use crate::view::View;
 
-/// What a young registry keeps a client from knowing.
-pub(super) const YOUNG: &str = "the cluster's registry is only seconds old, it may have been wiped";
+/// Why members may be missing from a view that is young.
+pub(super) fn why_young(view: &View) -> &'static str {
+    if view.is_kept() {
+        "discovery gave no answer yet, and servers may have joined since its view was kept"
+    } else {
+        "the cluster's registry is only seconds old, it may have been wiped"
+    }
+}
 
 /// Copies that a write is to make of `replicas` asked for. While the registry is
 /// young members may be missing from it: then no fewer than were asked for, so that

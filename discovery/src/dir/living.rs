@@ -66,6 +66,11 @@ impl Withdraw for Entry {
         drop(self);
         ready(removed).boxed()
     }
+
+    fn is_kept_up(&self) -> bool {
+        // What cannot be looked at is not known to be gone.
+        is_at(&self.file, &self.path).unwrap_or(true)
+    }
 }
 
 /// The entry at `path`, open, if its server is alive.

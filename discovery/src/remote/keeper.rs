@@ -7,6 +7,8 @@
 //! ```
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
@@ -59,14 +61,16 @@ pub(crate) trait Entry: Send + Sync + 'static {
 /// a runtime.
 pub(crate) fn keep(entry: impl Entry) -> Announcement {
     let (stop, stopped) = oneshot::channel();
+    let is_given_up = Arc::new(AtomicBool::new(false));
     let keeper = Keeper {
         entry,
+        is_given_up: Arc::clone(&is_given_up),
         is_lost: false,
         is_failing: false,
         backoff: Backoff::new(PAUSE_FIRST, HEARTBEAT),
     };
     tokio::spawn(keeper.run(stopped));
-    Announcement::new(Kept { stop })
+    Announcement::new(Kept { stop, is_given_up })
 }
 
 type Answer = oneshot::Sender<Result<(), DiscoveryError>>;
@@ -76,6 +80,7 @@ type Answer = oneshot::Sender<Result<(), DiscoveryError>>;
 #[derive(Debug)]
 struct Kept {
     stop: oneshot::Sender<Answer>,
+    is_given_up: Arc<AtomicBool>,
 }
 
 impl Withdraw for Kept {
@@ -85,10 +90,15 @@ impl Withdraw for Kept {
         let _ = self.stop.send(answer);
         async { answered.await.unwrap_or(Err(DiscoveryError::Stopped)) }.boxed()
     }
+
+    fn is_kept_up(&self) -> bool {
+        !self.is_given_up.load(Ordering::Relaxed)
+    }
 }
 
 struct Keeper<E> {
     entry: E,
+    is_given_up: Arc<AtomicBool>,
     is_lost: bool,
     is_failing: bool,
     backoff: Backoff,
@@ -123,6 +133,7 @@ impl<E: Entry> Keeper<E> {
             match next {
                 Next::Wait(pause) => at = began + pause,
                 Next::GiveUp => {
+                    self.is_given_up.store(true, Ordering::Relaxed);
                     let _ = self.entry.release().await;
                     if let Ok(answer) = stopped.await {
                         let _ = answer.send(Ok(()));
@@ -194,7 +205,7 @@ impl<E: Entry> Keeper<E> {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -260,6 +271,7 @@ mod tests {
         let announcement = keep(entry.clone());
         let asked = entry.until_asked(4).await;
         assert_eq!(asked, ["beat", "claim", "claim", "beat"]);
+        assert!(announcement.is_kept_up());
         announcement.withdraw().await.unwrap();
         assert_eq!(entry.until_asked(5).await.last(), Some(&"release"));
     }
@@ -271,6 +283,7 @@ mod tests {
             let entry = Scripted::new(answers);
             let announcement = keep(entry.clone());
             assert_eq!(entry.until_asked(times).await.last(), Some(&"release"));
+            assert!(!announcement.is_kept_up());
             announcement.withdraw().await.unwrap();
             assert_eq!(entry.until_asked(times).await.len(), times);
         }

@@ -4,11 +4,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rampuddle_client::{Client, GetOptions, PutOptions, ViewFile};
+use rampuddle_discovery::Snapshot;
 use rampuddle_harness::{
-    Cluster, Pattern, ServerProcess, Transport, pace, puddle_binary, refused_start, until,
+    Cluster, Pattern, ServeOptions, ServerProcess, Transport, pace, puddle_binary, refused_start,
+    until,
 };
 use rampuddle_protocol::Announced;
 use tempfile::TempDir;
@@ -24,6 +26,9 @@ const STOP_SEEN: Duration = Duration::from_secs(1);
 const STOPS: usize = 3;
 /// How long the service is down while servers and clients start.
 const DOWN: Duration = Duration::from_secs(5);
+/// How long a name is watched that two servers want.
+const NAME_WATCHED: Duration = Duration::from_secs(8);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 const OBJECT: &str = "object";
 const OBJECT_BYTES: u64 = 3 << 20;
 
@@ -32,6 +37,7 @@ pub(crate) fn servers_and_clients_start_and_stop_whatever_the_service_does(servi
     println!("{}:", rig.service.name());
     stops_are_seen_soon(&mut rig);
     a_name_is_for_one(&mut rig);
+    a_name_stays_with_who_took_it(&mut rig);
     whatever_starts_while_the_service_is_down_works(&mut rig);
 }
 
@@ -100,6 +106,45 @@ fn a_name_is_for_one(rig: &mut Rig) {
     rig.until_said("the second is alive", rig.has_all_alive());
     // Longer than the lease of the first.
     rig.assert_stay_alive(3 * HEARTBEAT + granularity);
+}
+
+/// Two servers of one name that cannot reach each other: the second finds nobody where
+/// the first says that it is, and takes the name. The first leaves it there.
+fn a_name_stays_with_who_took_it(rig: &mut Rig) {
+    let url = rig.service.url();
+    let nowhere = ["--advertise", "127.0.0.1:1"].map(ToOwned::to_owned).to_vec();
+    let first = ServeOptions { arguments: nowhere, ..serve(&url, "e".to_owned()) };
+    let first = ServerProcess::start(first);
+    rig.until_said("the first is alive", has_alive(&first));
+    let second = ServerProcess::start(serve(&url, "e".to_owned()));
+    assert_eq!(second.ready()["announced"], true, "{}", second.ready());
+    rig.until_said("the second is alive", has_alive(&second));
+    until("the first says so itself", PATIENCE, || announced(&first) == Announced::No);
+    // Longer than it took the first to take its name back.
+    let (began, is_alive) = (Instant::now(), has_alive(&second));
+    while began.elapsed() < NAME_WATCHED {
+        let found = rig.snapshot().expect("the service is up");
+        assert!(is_alive(&found), "after {:?}: {found:?}", began.elapsed());
+        pace(LOOK_EVERY);
+    }
+    let said = first.stderr();
+    let taken = said.matches("the name \"e\" is taken by a living server").count();
+    println!("  a server whose name was taken says so {taken} time");
+    assert_eq!((taken, announced(&first)), (1, Announced::No), "{said}");
+    for mut server in [second, first] {
+        server.ask_to_stop();
+        assert_eq!(server.wait(PATIENCE).code(), Some(0));
+    }
+    rig.until_said("both are gone", rig.has_all_alive());
+    rig.forget("e");
+}
+
+fn has_alive(server: &ServerProcess) -> impl Fn(&Snapshot) -> bool + use<> {
+    let (name, wanted) = (server.name().to_owned(), incarnation(server));
+    move |found| {
+        let alive = found.alive(&name).and_then(|living| living.incarnation);
+        alive.is_some_and(|alive| alive.to_string() == wanted)
+    }
 }
 
 fn whatever_starts_while_the_service_is_down_works(rig: &mut Rig) {

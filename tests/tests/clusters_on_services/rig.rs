@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rampuddle_client::{Client, Options, ViewFile};
-use rampuddle_discovery::{Backend, Settings, Snapshot, open};
+use rampuddle_discovery::{Backend, Settings, Snapshot, forget, open};
 use rampuddle_harness::{ServeOptions, ServerProcess};
 use tokio::runtime::{Builder, Runtime};
 
@@ -76,6 +76,12 @@ impl Rig {
     pub(crate) fn snapshot(&self) -> Result<Snapshot, String> {
         let found = self.runtime.block_on(self.observer.snapshot());
         found.map_err(|error| error.explained())
+    }
+
+    /// Takes a server that was stopped out of the members.
+    pub(crate) fn forget(&self, name: &str) {
+        let forgotten = forget(&*self.observer, name, None, &|_| Box::pin(async { None }));
+        self.runtime.block_on(forgotten).expect("the service is up");
     }
 
     /// Asks discovery again and again until it says what is wanted; when that was.

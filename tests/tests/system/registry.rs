@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rampuddle_client::{Client, CreateItem, Error, GetOptions, Options, PutOptions, Target};
+use rampuddle_client::{
+    Client, CreateItem, Error, GetOptions, Options, PutOptions, Target, ViewFile,
+};
 use rampuddle_discovery::{Living, Member, Revision, Settings, open};
 use rampuddle_harness::{ServeOptions, ServerProcess, Transport, puddle_binary, until};
 use rampuddle_protocol::{ClientHello, Header, Nonce, SessionId, Status};
@@ -70,8 +72,18 @@ impl Listed {
     }
 
     fn client(&self) -> Client {
+        self.client_with(ViewFile::None)
+    }
+
+    /// A client that keeps its view in the folder.
+    fn client_that_keeps(&self) -> Client {
+        self.client_with(ViewFile::At(self.folder.path().join("view.json")))
+    }
+
+    fn client_with(&self, view_file: ViewFile) -> Client {
         let mut options = Options::new(self.url());
         options.cluster = "test".to_owned();
+        options.view_file = view_file;
         self.runtime.block_on(Client::connect(options)).expect("the client connects")
     }
 
@@ -127,6 +139,58 @@ fn members_that_vanish_from_the_registry_stay_while_they_answer() {
     listed.list(&["a", "b"], "third", "");
     until("the new list is read", PATIENCE, || has_seen(&client, "b", "third"));
     assert_eq!(members(&client), ["a", "b"]);
+}
+
+/// Members may have joined since it was kept, and have what the others have not.
+#[test]
+fn nothing_is_said_not_to_be_there_by_a_view_that_was_kept() {
+    let listed = Listed::start(&["a", "b", "c"]);
+    listed.list(&["a", "b"], "first", "");
+    drop(listed.client_that_keeps());
+    listed.list(&["a", "b", "c"], "second", "");
+    let (newer, options) = (listed.client(), PutOptions::default());
+    let names: Vec<String> = (0..16).map(|number| format!("object-{number}")).collect();
+    for name in &names {
+        let put = newer.put(name.as_bytes(), vec![7; 100], &options);
+        assert!(!listed.runtime.block_on(put).expect("the object is written").is_short());
+    }
+    fs::remove_file(listed.path()).expect("the list was there");
+
+    let client = listed.client_that_keeps();
+    assert_eq!((members(&client), client.view().is_kept()), (vec!["a".into(), "b".into()], true));
+    let get =
+        |name: &str| listed.runtime.block_on(client.get(name.as_bytes(), &GetOptions::default()));
+    for name in names.iter().map(String::as_str).chain(["nothing"]) {
+        match get(name) {
+            Ok(Some(value)) => assert_eq!(value.into_bytes(), vec![7; 100], "{name}"),
+            Err(Error::Unknown { problems, .. }) => {
+                assert!(problems[0].contains("since its view was kept"), "{problems:?}");
+            }
+            known => panic!("\"{name}\" is said to be {known:?}"),
+        }
+    }
+    assert!(matches!(get("nothing"), Err(Error::Unknown { .. })));
+    listed.list(&["a", "b", "c"], "third", "");
+    until("the list is back", PATIENCE, || has_seen(&client, "c", "third"));
+    assert!(!client.view().is_kept());
+    assert!(get("nothing").expect("all have answered").is_none());
+}
+
+#[test]
+fn members_that_vanished_since_a_view_was_kept_stay_while_they_answer() {
+    let mut listed = Listed::start(&["a", "b", "c"]);
+    listed.list(&["a", "b", "c"], "first", "");
+    drop(listed.client_that_keeps());
+    listed.list(&["a"], "second", "");
+    listed.servers[2].kill();
+    // The first one that starts does not make the others forget.
+    for _ in 0..2 {
+        let client = listed.client_that_keeps();
+        assert_eq!(members(&client), ["a", "b", "c"]);
+        assert!(has_seen(&client, "a", "second") && !client.view().is_kept());
+    }
+    let client = listed.client_that_keeps();
+    until("the dead member is gone", PATIENCE, || members(&client) == ["a", "b"]);
 }
 
 #[test]
