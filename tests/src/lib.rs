@@ -43,6 +43,6 @@ pub use raw::{
 pub use seed::Seeded;
 pub use services::{
     Certificates, Consul, ConsulOptions, Etcd, EtcdOptions, FakeAnswer, FakeHttp, FakeRequest,
-    NameServer, ZooKeeper, ZooKeeperClient, ZooKeeperOptions, base64,
+    LocalService, NameServer, ZooKeeper, ZooKeeperClient, ZooKeeperOptions, base64,
 };
 pub use waiting::{pace, until};
