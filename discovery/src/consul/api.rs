@@ -148,8 +148,7 @@ impl Api {
         if !said.contains("ermission denied") {
             return Ok(Transaction::NotDone(message));
         }
-        let (what, backend) = (call.what, self.service().to_owned());
-        Err(DiscoveryError::NotAllowed { what, backend, message })
+        Err(self.not_allowed(call, message))
     }
 
     /// Puts a value under a key that nobody holds, held by `session`; false when
@@ -268,12 +267,23 @@ impl Api {
     }
 
     fn refused(&self, call: &Call, answer: &Answer) -> DiscoveryError {
-        let (what, backend) = (call.what, self.service().to_owned());
         let message = self.hidden(&answer.message());
         match answer.status {
-            401 | 403 => DiscoveryError::NotAllowed { what, backend, message },
-            code => DiscoveryError::Refused { what, backend, code: code.into(), message },
+            401 | 403 => self.not_allowed(call, message),
+            code => {
+                let (what, backend) = (call.what, self.service().to_owned());
+                DiscoveryError::Refused { what, backend, code: code.into(), message }
+            }
         }
+    }
+
+    fn not_allowed(&self, call: &Call, message: String) -> DiscoveryError {
+        let credential = match &self.token {
+            Some(token) => format!("with the token {}", token.origin()),
+            None => "without a token".to_owned(),
+        };
+        let (what, backend) = (call.what, self.service().to_owned());
+        DiscoveryError::NotAllowed { what, backend, message, credential }
     }
 
     /// What Consul said, without our secret.

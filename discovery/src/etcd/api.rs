@@ -125,10 +125,11 @@ impl Api {
     pub(super) fn ended(&self, reason: &str) -> DiscoveryError {
         self.forget_token();
         let message = self.hidden(reason);
-        let (what, backend) = ("watch keys", self.service().to_owned());
+        let what = "watch keys";
         if is_about_rights(reason) {
-            return DiscoveryError::NotAllowed { what, backend, message };
+            return self.not_allowed(what, message);
         }
+        let backend = self.service().to_owned();
         DiscoveryError::Refused { what, backend, code: 200, message }
     }
 
@@ -190,13 +191,22 @@ impl Api {
     }
 
     fn refused(&self, what: &'static str, status: u16, message: &str) -> DiscoveryError {
-        let backend = self.service().to_owned();
         let is_about_rights = matches!(status, 401 | 403) || is_about_rights(message);
         let message = self.hidden(message);
         if is_about_rights {
-            return DiscoveryError::NotAllowed { what, backend, message };
+            return self.not_allowed(what, message);
         }
+        let backend = self.service().to_owned();
         DiscoveryError::Refused { what, backend, code: status.into(), message }
+    }
+
+    fn not_allowed(&self, what: &'static str, message: String) -> DiscoveryError {
+        let credential = match &self.user {
+            Some(user) => format!("with a user and the password {}", user.password.origin()),
+            None => "without a user".to_owned(),
+        };
+        let backend = self.service().to_owned();
+        DiscoveryError::NotAllowed { what, backend, message, credential }
     }
 
     /// What etcd said, without our secrets.
