@@ -56,6 +56,9 @@ format:
 
 lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	for feature in "" consul dns etcd zookeeper; do \
+	  $(CARGO) clippy --locked --package rampuddle-discovery --all-targets \
+	    --no-default-features --features "$$feature" -- -D warnings || exit 1; done
 	cd fuzz && $(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
 
 documents:

@@ -122,7 +122,7 @@ fn code_of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
         return Some(match error {
             DiscoveryError::NoSuchMember { .. } => Exit::Absent,
             DiscoveryError::ReadOnly { .. } | DiscoveryError::Unreadable { .. } => Exit::Refused,
-            error if is_settings_error(error) => Exit::Refused,
+            error if is_mistake(error) => Exit::Refused,
             _ => Exit::Failed,
         });
     }
@@ -135,7 +135,7 @@ fn code_of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
 /// Whether nothing was done because the request or the settings are wrong.
 fn is_refusal(error: &ClientError) -> bool {
     match error {
-        ClientError::Discovery(error) => is_settings_error(error),
+        ClientError::Discovery(error) => is_mistake(error),
         ClientError::BadKey { .. }
         | ClientError::BadName { .. }
         | ClientError::ReservedKey { .. }
@@ -148,6 +148,12 @@ fn is_refusal(error: &ClientError) -> bool {
         | ClientError::UnsupportedPlacement { .. } => true,
         error => error.is_refusal(),
     }
+}
+
+/// Whether whoever gave the command has to change it, or the settings. A server waits until
+/// it is let in.
+fn is_mistake(error: &DiscoveryError) -> bool {
+    is_settings_error(error) || matches!(error, DiscoveryError::NotAllowed { .. })
 }
 
 /// Whether only other settings would help: trying again does not.
@@ -194,6 +200,12 @@ mod tests {
         assert_eq!(code_of(&early.unwrap_err()), Exit::Refused);
         let bad = ClientError::BadKey { bytes: 0 };
         assert_eq!(code_of(&bad.into()), Exit::Refused);
+        let (what, backend) = ("list keys", String::new());
+        let (message, credential) = (String::new(), String::new());
+        let stranger = DiscoveryError::NotAllowed { what, backend, message, credential };
+        // A server waits until it is let in.
+        assert!(!is_settings_error(&stranger));
+        assert_eq!(code_of(&ClientError::from(stranger).into()), Exit::Refused);
         let unwanted = ClientError::TokenWanted { server: "a".into() };
         assert_eq!(code_of(&unwanted.into()), Exit::Refused);
         let refused = |status| ClientError::Refused { server: "a".into(), what: "a copy", status };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rampuddle_client::{Client, DiscoverySource};
-use rampuddle_discovery::{open, place_of};
+use rampuddle_discovery::{DiscoveryError, open, place_of};
 use tokio::time::timeout;
 
 use crate::exit::{is_settings_error, refusal};
@@ -54,6 +54,8 @@ pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Client> {
     let backend = open(&url, &settings.cluster)?;
     match timeout(FIRST_LOOK_PATIENCE, backend.snapshot()).await {
         Ok(Err(error)) if is_settings_error(&error) => return Err(error.into()),
+        // Only the client knows whether it can begin with what it kept.
+        Ok(Err(DiscoveryError::NotAllowed { .. })) => {}
         Ok(Err(error)) => {
             let reason = error.explained();
             settings.output.remark(&format!("discovery fails, trying again: {reason}"));

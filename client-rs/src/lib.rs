@@ -63,6 +63,9 @@
 //!
 //! There is no thread and no task per connection: whoever waits for an answer
 //! reads it. Dropping the future of a call closes the connections that it used.
+//!
+//! Ways to find a cluster are features, all on by default: `consul`, `etcd`, `zookeeper`, `dns`
+//! (`srv:` and `dns:`). `dir:`, `file:` and `static:` are always there.
 
 #![deny(unsafe_code)]
 

@@ -231,7 +231,7 @@ pub enum DiscoveryError {
         message: String,
     },
     /// The service does not let us in: give other credentials, or more rights.
-    #[error("{} does not let us {what}{}: check the token, or the user and the password, and their rights", shown(.backend), said(.message))]
+    #[error("{} does not let us {what}{}, {}: check the token, or the user and the password, and their rights", shown(.backend), said(.message), shown(.credential))]
     NotAllowed {
         /// What was asked of it, as a verb.
         what: &'static str,
@@ -239,6 +239,9 @@ pub enum DiscoveryError {
         backend: String,
         /// What it said, cut, without our secrets; may be empty.
         message: String,
+        /// With which credential it was asked, and where that is from; never the
+        /// credential itself.
+        credential: String,
     },
     /// What the service answered is no answer to what it was asked.
     #[error("the answer of {} to {what} makes no sense: is it the right service?", shown(.backend))]

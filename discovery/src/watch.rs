@@ -61,7 +61,8 @@ pub struct WatchStart {
 
 impl Watch {
     /// Waits for the first good answer, for at most `patience`; then fails
-    /// with the last failure, or [`DiscoveryError::TimedOut`].
+    /// with the last failure, or [`DiscoveryError::TimedOut`]. Fails at once with
+    /// [`DiscoveryError::NotAllowed`].
     pub async fn start(
         backend: Arc<dyn Backend>,
         patience: Duration,
@@ -156,6 +157,8 @@ async fn first_snapshot(
     while let Ok(answer) = timeout_at(deadline, backend.snapshot()).await {
         match answer {
             Ok(snapshot) => return Ok(snapshot),
+            // Other credentials would help, and no other moment.
+            Err(error @ DiscoveryError::NotAllowed { .. }) => return Err(error),
             Err(error) => last = error,
         }
         if timeout_at(deadline, sleep(failures.next_pause())).await.is_err() {

@@ -19,6 +19,7 @@ mod canary;
 mod cluster;
 mod counts;
 mod faketime;
+mod machine;
 mod oracle;
 mod pattern;
 mod process;
@@ -33,6 +34,7 @@ pub use canary::{CANARY_BOUND, Canary};
 pub use cluster::{Cluster, ClusterOptions};
 pub use counts::Counts;
 pub use faketime::WrongClock;
+pub use machine::{Machine, Moment};
 pub use oracle::Oracle;
 pub use pattern::Pattern;
 pub use process::{ServeOptions, ServerProcess, kill_hard, refused_start};
@@ -43,6 +45,6 @@ pub use raw::{
 pub use seed::Seeded;
 pub use services::{
     Certificates, Consul, ConsulOptions, Etcd, EtcdOptions, FakeAnswer, FakeHttp, FakeRequest,
-    NameServer, ZooKeeper, ZooKeeperClient, ZooKeeperOptions, base64,
+    LocalService, NameServer, ZooKeeper, ZooKeeperClient, ZooKeeperOptions, base64,
 };
 pub use waiting::{pace, until};

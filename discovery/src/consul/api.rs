@@ -13,6 +13,7 @@ use super::json::{
 
 use crate::error::DiscoveryError;
 use crate::remote::http::{self, Answer, CALL_LIMIT, Call, Client};
+use crate::remote::keeper::HEARTBEAT;
 use crate::remote::{HeldSecret, Secret, ServiceUrl, Tls};
 
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-consul-token");
@@ -20,6 +21,8 @@ const INDEX_HEADER: &str = "x-consul-index";
 
 /// How long a heartbeat may take: less than a lease.
 const BEAT_LIMIT: Duration = Duration::from_millis(1500);
+/// How long a look may take at which nothing is read.
+const LOOK_LIMIT: Duration = HEARTBEAT;
 
 /// One agent of Consul, as it is asked.
 #[derive(Debug)]
@@ -63,6 +66,14 @@ impl Api {
             404 => Ok((Vec::new(), index)),
             _ => Ok((self.json(&call, &answer)?, index)),
         }
+    }
+
+    /// The index that a [`list`](Self::list) would have now.
+    pub(super) async fn index_of_keys(&self, root: &str) -> Result<u64, DiscoveryError> {
+        let target = self.target("/v1/kv/", root, "keys&separator=/");
+        let call = Call::get("look at keys", target).once().within(LOOK_LIMIT);
+        let answer = self.ask(&call).await?;
+        self.index(&call, &answer)
     }
 
     /// What lies under one key.
@@ -148,8 +159,7 @@ impl Api {
         if !said.contains("ermission denied") {
             return Ok(Transaction::NotDone(message));
         }
-        let (what, backend) = (call.what, self.service().to_owned());
-        Err(DiscoveryError::NotAllowed { what, backend, message })
+        Err(self.not_allowed(call, message))
     }
 
     /// Puts a value under a key that nobody holds, held by `session`; false when
@@ -268,12 +278,23 @@ impl Api {
     }
 
     fn refused(&self, call: &Call, answer: &Answer) -> DiscoveryError {
-        let (what, backend) = (call.what, self.service().to_owned());
         let message = self.hidden(&answer.message());
         match answer.status {
-            401 | 403 => DiscoveryError::NotAllowed { what, backend, message },
-            code => DiscoveryError::Refused { what, backend, code: code.into(), message },
+            401 | 403 => self.not_allowed(call, message),
+            code => {
+                let (what, backend) = (call.what, self.service().to_owned());
+                DiscoveryError::Refused { what, backend, code: code.into(), message }
+            }
         }
+    }
+
+    fn not_allowed(&self, call: &Call, message: String) -> DiscoveryError {
+        let credential = match &self.token {
+            Some(token) => format!("with the token {}", token.origin()),
+            None => "without a token".to_owned(),
+        };
+        let (what, backend) = (call.what, self.service().to_owned());
+        DiscoveryError::NotAllowed { what, backend, message, credential }
     }
 
     /// What Consul said, without our secret.

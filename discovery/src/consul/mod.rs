@@ -251,7 +251,7 @@ impl ConsulBackend {
 /// The token: of the URL, else of the file that it names, else of the environment.
 fn token(url: &ServiceUrl) -> Result<Option<Credential>, DiscoveryError> {
     if let Some(token) = url.token()? {
-        return Ok(Some(Credential::Given(token)));
+        return Ok(Some(Credential::OfUrl(token)));
     }
     let file = url.options.file("token-file").map_err(|reason| url.bad(reason))?;
     let of_environment = || Credential::from_environment(TOKEN_VARIABLE);

@@ -1,6 +1,7 @@
 //! Waiting for changes by blocking queries, as Consul documents them: an index that goes
 //! backwards starts anew, and what answers at once without anything new is asked less and
-//! less often.
+//! less often. Beside them it is looked at the index alone, once a heartbeat: an agent, its
+//! way to the servers, or a connection may be gone without a word.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,10 +11,10 @@ use tokio::time::{Instant, sleep};
 
 use super::api::Api;
 use crate::error::DiscoveryError;
+use crate::remote::looking::news_or_look;
 use crate::remote::pace::{Backoff, Pace, jittered};
 
-/// How long one query may block: the agent may be gone without a word, and it can only
-/// be seen when an answer is due.
+/// How long one query may block.
 const WAIT: Duration = Duration::from_secs(10);
 /// Between the begins of two rounds.
 const APART: Duration = Duration::from_millis(50);
@@ -85,13 +86,20 @@ impl Watching {
             let known = *self.known();
             let began = Instant::now();
             let wait = jittered(WAIT);
-            let keys = Box::pin(api.wait_for_keys(root, known.keys, wait));
-            let services = Box::pin(api.wait_for_passing(service, tag, known.services, wait));
-            let news = match select(keys, services).await {
-                Either::Left((answered, _)) => News::of(known.keys, answered?),
-                Either::Right((answered, _)) => News::of(known.services, answered?),
+            let news = async {
+                let keys = Box::pin(api.wait_for_keys(root, known.keys, wait));
+                let services = Box::pin(api.wait_for_passing(service, tag, known.services, wait));
+                match select(keys, services).await {
+                    Either::Left((answered, _)) => answered.map(|now| News::of(known.keys, now)),
+                    Either::Right((answered, _)) => {
+                        answered.map(|now| News::of(known.services, now))
+                    }
+                }
             };
-            match news {
+            // Whatever becomes of a server, its key is written or removed.
+            let look = || async move { Ok(api.index_of_keys(root).await? <= known.keys) };
+            let Some(news) = news_or_look(news, look).await else { return Ok(()) };
+            match news? {
                 // A zero is no index: whoever answers it is not to be asked often.
                 News::Changed if known.keys > 0 && known.services > 0 => {
                     self.absurd().reset();

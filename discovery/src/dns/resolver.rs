@@ -3,25 +3,22 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::name_servers::NameServers;
 use crate::error::DiscoveryError;
 use crate::remote::Options;
 use crate::remote::pace::random_fraction;
 use crate::url::{UrlProblem, masked};
 
 const DNS_PORT: u16 = 53;
-/// How long one name server may take, before it or another is asked again.
-const ASK_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How long a reading may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Records are asked for again when their time is over, but not sooner and not later.
@@ -33,8 +30,7 @@ const SPREAD: Duration = Duration::from_millis(100);
 pub(super) struct Question {
     url: String,
     name: Name,
-    server: Option<SocketAddr>,
-    resolver: OnceLock<TokioResolver>,
+    servers: NameServers,
     ask_again: Mutex<Option<Instant>>,
 }
 
@@ -68,8 +64,7 @@ impl Question {
         let question = Self {
             url: format!("{scheme}:{text}{}", options.to_text()),
             name,
-            server: server.transpose()?,
-            resolver: OnceLock::new(),
+            servers: NameServers::new(server.transpose()?),
             ask_again: Mutex::default(),
         };
         Ok((question, options))
@@ -89,7 +84,11 @@ impl Question {
         &self,
         reading: impl Future<Output = Result<Found<T>, DiscoveryError>>,
     ) -> Result<T, DiscoveryError> {
-        let found = timeout(PATIENCE, reading).await;
+        let found = timeout(PATIENCE, async {
+            self.servers.refresh().await.map_err(|error| self.failed(&error))?;
+            reading.await
+        })
+        .await;
         let (soonest, latest) = ASK_AGAIN;
         let holds = match &found {
             Ok(Ok(found)) => found.holds.clamp(soonest, latest),
@@ -98,7 +97,10 @@ impl Question {
         self.ask_again_in(holds);
         match found {
             Ok(found) => found.map(|found| found.records),
-            Err(_) => Err(DiscoveryError::TimedOut { backend: self.url(), waited: PATIENCE }),
+            Err(_) => {
+                self.servers.doubt();
+                Err(DiscoveryError::TimedOut { backend: self.url(), waited: PATIENCE })
+            }
         }
     }
 
@@ -151,41 +153,25 @@ impl Question {
             records: found.iter().collect(),
             holds: shortest(found.as_lookup().answers()),
         });
-        Ok(found.map_err(|error| words(&error)))
+        Ok(found.map_err(|error| {
+            self.note(&error);
+            words(&error)
+        }))
     }
 
-    /// Made at its first use: the system says which servers it asks.
-    fn resolver(&self) -> Result<&TokioResolver, DiscoveryError> {
-        if let Some(resolver) = self.resolver.get() {
-            return Ok(resolver);
-        }
-        let made = self.new_resolver().map_err(|error| self.failed(&error))?;
-        Ok(self.resolver.get_or_init(|| made))
+    fn resolver(&self) -> Result<TokioResolver, DiscoveryError> {
+        self.servers.resolver().map_err(|error| self.failed(&error))
     }
 
-    fn new_resolver(&self) -> Result<TokioResolver, NetError> {
-        let mut builder = match self.server {
-            None => TokioResolver::builder_tokio()?,
-            Some(server) => {
-                let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-                connections.iter_mut().for_each(|connection| connection.port = server.port());
-                let server = NameServerConfig::new(server.ip(), true, connections);
-                let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            }
-        };
-        let options = builder.options_mut();
-        options.timeout = ASK_PATIENCE;
-        options.attempts = 1;
-        // Whoever asks here wants to know what is true now; name servers have caches.
-        options.cache_size = 0;
-        if self.server.is_some() {
-            options.use_hosts_file = ResolveHosts::Never;
+    /// What a name server did not say itself may be for the wrong server.
+    fn note(&self, error: &NetError) {
+        if !error.is_nx_domain() && !error.is_no_records_found() {
+            self.servers.doubt();
         }
-        builder.build()
     }
 
     fn failed(&self, error: &NetError) -> DiscoveryError {
+        self.note(error);
         let (what, backend) = ("look up", self.url());
         DiscoveryError::Unreachable { what, backend, source: words(error).into() }
     }
@@ -224,9 +210,10 @@ mod tests {
         let parse =
             |rest: &str| Question::parse("srv", rest, &["server"]).map(|(question, _)| question);
         let question = parse("_puddle._tcp.example?server=10.0.0.1").unwrap();
-        assert_eq!(question.server, Some("10.0.0.1:53".parse().unwrap()));
+        assert_eq!(question.servers.named(), Some("10.0.0.1:53".parse().unwrap()));
         assert_eq!(question.url(), "srv:_puddle._tcp.example?server=10.0.0.1");
-        assert_eq!(parse("a?server=[::1]:54").unwrap().server, Some("[::1]:54".parse().unwrap()));
+        let question = parse("a?server=[::1]:54").unwrap();
+        assert_eq!(question.servers.named(), Some("[::1]:54".parse().unwrap()));
         for (rest, told) in [
             ("", "expected srv:NAME"),
             (".", "expected srv:NAME"),

@@ -14,10 +14,13 @@ use super::json::{
 use crate::error::DiscoveryError;
 use crate::remote::base64::Base64;
 use crate::remote::http::{Answer, Call, Client, Lines, bad};
+use crate::remote::keeper::HEARTBEAT;
 use crate::remote::{HeldSecret, Secret, ServiceUrl, Tls};
 
 /// How long a heartbeat may take: less than a lease.
 const BEAT_LIMIT: Duration = Duration::from_millis(1500);
+/// How long a look may take at which nothing is read.
+const LOOK_LIMIT: Duration = HEARTBEAT;
 
 const LOG_IN: &str = "log in";
 
@@ -26,6 +29,13 @@ const LOG_IN: &str = "log in";
 pub(super) struct User {
     pub(super) name: String,
     pub(super) password: HeldSecret,
+}
+
+/// What is remembered of a reading.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reading {
+    pub(super) revision: i64,
+    pub(super) keys: i64,
 }
 
 /// The members of one etcd, as they are asked.
@@ -50,16 +60,35 @@ impl Api {
 
     /// All keys that begin with `root`, and the revision of this reading.
     pub(super) async fn list(&self, root: &str) -> Result<(Vec<Pair>, i64), DiscoveryError> {
-        let range = Range { key: Base64::of(root), range_end: Some(end_of(root)) };
+        let range = Range { range_end: Some(end_of(root)), ..Range::one(root) };
         let call = call("list keys", "/v3/kv/range", &range).repeatable();
         let found: Found = self.ask(&call).await?;
         Ok((found.kvs, found.header.revision.0))
     }
 
+    /// Whether all that begins with `root` is as it was read: so many keys, and none of
+    /// them written since. A member that is cut off from the others gives no answer.
+    pub(super) async fn is_as_read(
+        &self,
+        root: &str,
+        read: Reading,
+    ) -> Result<bool, DiscoveryError> {
+        let range = Range {
+            range_end: Some(end_of(root)),
+            min_mod_revision: Some(Number(read.revision + 1)),
+            keys_only: true,
+            ..Range::one(root)
+        };
+        let call = call("look at keys", "/v3/kv/range", &range).once().within(LOOK_LIMIT);
+        let found: Found = self.ask(&call).await?;
+        let is_same_time = found.header.revision.0 >= read.revision;
+        Ok(is_same_time && found.kvs.is_empty() && found.count.0 == read.keys)
+    }
+
     /// What lies under one key.
     pub(super) async fn get(&self, key: &str) -> Result<Option<Pair>, DiscoveryError> {
-        let range = Range { key: Base64::of(key), range_end: None };
-        let call = call("read a key", "/v3/kv/range", &range).repeatable().within(BEAT_LIMIT);
+        let call =
+            call("read a key", "/v3/kv/range", &Range::one(key)).repeatable().within(BEAT_LIMIT);
         let found: Found = self.ask(&call).await?;
         Ok(found.kvs.into_iter().next())
     }
@@ -125,10 +154,11 @@ impl Api {
     pub(super) fn ended(&self, reason: &str) -> DiscoveryError {
         self.forget_token();
         let message = self.hidden(reason);
-        let (what, backend) = ("watch keys", self.service().to_owned());
+        let what = "watch keys";
         if is_about_rights(reason) {
-            return DiscoveryError::NotAllowed { what, backend, message };
+            return self.not_allowed(what, message);
         }
+        let backend = self.service().to_owned();
         DiscoveryError::Refused { what, backend, code: 200, message }
     }
 
@@ -190,13 +220,22 @@ impl Api {
     }
 
     fn refused(&self, what: &'static str, status: u16, message: &str) -> DiscoveryError {
-        let backend = self.service().to_owned();
         let is_about_rights = matches!(status, 401 | 403) || is_about_rights(message);
         let message = self.hidden(message);
         if is_about_rights {
-            return DiscoveryError::NotAllowed { what, backend, message };
+            return self.not_allowed(what, message);
         }
+        let backend = self.service().to_owned();
         DiscoveryError::Refused { what, backend, code: status.into(), message }
+    }
+
+    fn not_allowed(&self, what: &'static str, message: String) -> DiscoveryError {
+        let credential = match &self.user {
+            Some(user) => format!("with a user and the password {}", user.password.origin()),
+            None => "without a user".to_owned(),
+        };
+        let backend = self.service().to_owned();
+        DiscoveryError::NotAllowed { what, backend, message, credential }
     }
 
     /// What etcd said, without our secrets.

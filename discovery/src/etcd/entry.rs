@@ -68,7 +68,7 @@ impl EtcdEntry {
         Transaction {
             compare: [Compare { key: key(), target: "MOD", mod_revision }],
             success: [Step::Put(put)],
-            failure: [Step::Read(Range { key: key(), range_end: None })],
+            failure: [Step::Read(Range::one(&self.key))],
         }
     }
 

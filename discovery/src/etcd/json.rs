@@ -66,8 +66,22 @@ pub(super) struct Pair {
 #[derive(Debug, Serialize)]
 pub(super) struct Range {
     pub(super) key: Base64,
+    /// The first key behind the last one; one key is meant where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) range_end: Option<Base64>,
+    /// Keys that were written before are counted, and not shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) min_mod_revision: Option<Number>,
+    /// Without values.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) keys_only: bool,
+}
+
+impl Range {
+    /// One key.
+    pub(super) fn one(key: &str) -> Self {
+        Self { key: Base64::of(key), range_end: None, min_mod_revision: None, keys_only: false }
+    }
 }
 
 #[derive(Debug, DeriveDeserialize)]
@@ -75,6 +89,9 @@ pub(super) struct Found {
     pub(super) header: Header,
     #[serde(default)]
     pub(super) kvs: Vec<Pair>,
+    /// Of those in the range, whatever is shown of them.
+    #[serde(default)]
+    pub(super) count: Number,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -30,7 +30,7 @@ use crate::remote::keeper;
 use crate::remote::layout::{Layout, Listing};
 use crate::remote::{HeldSecret, ServiceUrl, Tls};
 use crate::validate;
-use api::{Api, User};
+use api::{Api, Reading, User};
 use entry::EtcdEntry;
 use json::{Compare, Done, Number, Pair, Put, Range, Step, Transaction};
 use watching::Watching;
@@ -71,7 +71,7 @@ impl EtcdBackend {
             let key = pair.key.text();
             listing.take(&key, &pair.value.0, revision_of(pair), pair.lease.0 != 0)?;
         }
-        self.watching.read(revision);
+        self.watching.read(Reading { revision, keys: pairs.len() as i64 });
         Ok(listing.finish())
     }
 
@@ -87,7 +87,7 @@ impl EtcdBackend {
         let transaction = Transaction {
             compare: [Compare { key: of_key(), target: "MOD", mod_revision }],
             success: [success],
-            failure: [Step::Read(Range { key: of_key(), range_end: None })],
+            failure: [Step::Read(Range::one(key))],
         };
         self.api.transact(&transaction).await
     }
@@ -120,7 +120,7 @@ impl EtcdBackend {
     async fn remove(&self, name: &str, expected: Revision) -> Result<(), DiscoveryError> {
         validate::name(name)?;
         let key = self.layout.member(name);
-        let range = Range { key: Base64::of(key.as_str()), range_end: None };
+        let range = Range::one(&key);
         let done = self.write_at(&key, expected, Step::Remove(range)).await?;
         if done.succeeded {
             return Ok(());
@@ -139,7 +139,7 @@ impl EtcdBackend {
         let key = self.layout.living(&silent.name);
         let Some(pair) = self.api.get(&key).await? else { return Ok(()) };
         if records::is_entry_of(&key, silent, &pair.value.0) {
-            let range = Range { key: Base64::of(key.as_str()), range_end: None };
+            let range = Range::one(&key);
             self.write_at(&key, revision_of(&pair), Step::Remove(range)).await?;
         }
         Ok(())

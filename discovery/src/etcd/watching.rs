@@ -1,32 +1,33 @@
 //! Waiting for changes by a watch, from the revision of the last reading on. Whatever
 //! ends a watch means that all is read again: also a compaction, after which etcd does
-//! not know any more what changed.
+//! not know any more what changed. Beside it is looked whether all is as it was read, once
+//! a heartbeat: a member may be gone without a word, and one that is cut off from the
+//! others goes on with its watches, and tells nothing.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::api::Api;
+use super::api::{Api, Reading};
 use super::json::Watched;
 use crate::error::DiscoveryError;
 use crate::remote::http::{CALL_LIMIT, bad};
+use crate::remote::looking::news_or_look;
 use crate::remote::pace::{Backoff, Pace, jittered};
 
-/// How long one watch lasts: a member that is gone without a word is only seen when
-/// something is due.
+/// How long one watch lasts.
 const LASTS: Duration = Duration::from_secs(10);
 /// Between the begins of two rounds.
 const APART: Duration = Duration::from_millis(50);
 /// The longest pause after a watch that ended for nothing.
 const PAUSE_LAST: Duration = Duration::from_secs(2);
 
-/// What is known of the revision of a cluster.
+/// What is known of a cluster.
 #[derive(Debug)]
 pub(super) struct Watching {
-    /// That of the last reading; 0 before it.
-    known: AtomicI64,
+    /// Nothing before the first reading.
+    known: Mutex<Reading>,
     pace: Pace,
     absurd: Mutex<Backoff>,
 }
@@ -41,7 +42,7 @@ enum News {
 impl Default for Watching {
     fn default() -> Self {
         Self {
-            known: AtomicI64::new(0),
+            known: Mutex::default(),
             pace: Pace::default(),
             absurd: Mutex::new(Backoff::new(APART, PAUSE_LAST)),
         }
@@ -49,17 +50,20 @@ impl Default for Watching {
 }
 
 impl Watching {
-    /// Notes the revision of a reading: changes are those after it.
-    pub(super) fn read(&self, revision: i64) {
-        self.known.store(revision, Ordering::Relaxed);
+    /// Notes a reading: changes are those after it.
+    pub(super) fn read(&self, reading: Reading) {
+        *self.known() = reading;
     }
 
     /// Resolves when something may have changed since the last reading.
     pub(super) async fn changed(&self, api: &Api, root: &str) -> Result<(), DiscoveryError> {
         loop {
             self.pace.round(APART).await;
-            let known = self.known.load(Ordering::Relaxed);
-            match watch(api, root, known).await? {
+            let known = *self.known();
+            let look = || api.is_as_read(root, known);
+            let news = news_or_look(watch(api, root, known.revision), look).await;
+            let Some(news) = news else { return Ok(()) };
+            match news? {
                 Some(News::Changed) => {
                     self.absurd().reset();
                     return Ok(());
@@ -72,6 +76,10 @@ impl Watching {
                 None => {}
             }
         }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Reading> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn absurd(&self) -> std::sync::MutexGuard<'_, Backoff> {

@@ -11,10 +11,14 @@ pub(crate) mod http;
 pub(crate) mod keeper;
 #[cfg(feature = "registry")]
 pub(crate) mod layout;
+#[cfg(feature = "http")]
+pub(crate) mod looking;
 mod options;
 pub(crate) mod pace;
 #[cfg(feature = "registry")]
 mod secret;
+#[cfg(feature = "registry")]
+pub(crate) mod sockets;
 #[cfg(feature = "registry")]
 mod tls;
 #[cfg(feature = "registry")]

@@ -41,8 +41,10 @@ impl fmt::Debug for Secret {
 /// runs.
 #[derive(Clone, Debug)]
 pub(crate) enum Credential {
-    /// It stood in the URL or in the environment.
-    Given(Secret),
+    /// It stood in the URL.
+    OfUrl(Secret),
+    /// It stood in a variable of the environment.
+    OfVariable(Secret, &'static str),
     /// It lies in a file.
     File(PathBuf),
 }
@@ -51,15 +53,24 @@ impl Credential {
     /// The secret as it is now. Reads the file, if there is one.
     pub(crate) fn secret(&self) -> Result<Secret, DiscoveryError> {
         match self {
-            Self::Given(secret) => Ok(secret.clone()),
+            Self::OfUrl(secret) | Self::OfVariable(secret, _) => Ok(secret.clone()),
             Self::File(path) => read(path),
         }
     }
 
+    /// Where it is from, as it follows "the token" or "the password" in a message.
+    pub(crate) fn origin(&self) -> String {
+        match self {
+            Self::OfUrl(_) => "of the url".to_owned(),
+            Self::OfVariable(_, variable) => format!("of the variable {variable}"),
+            Self::File(path) => format!("in {}", path.display()),
+        }
+    }
+
     /// The credential that an environment variable holds, unless it is empty.
-    pub(crate) fn from_environment(variable: &str) -> Option<Self> {
+    pub(crate) fn from_environment(variable: &'static str) -> Option<Self> {
         let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
-        value.map(|value| Self::Given(Secret::new(value)))
+        value.map(|value| Self::OfVariable(Secret::new(value), variable))
     }
 
     /// The credential in the file that an environment variable names.
@@ -81,6 +92,11 @@ impl HeldSecret {
     pub(crate) fn new(credential: Credential) -> Result<Self, DiscoveryError> {
         let current = Mutex::new(credential.secret()?);
         Ok(Self { credential, current })
+    }
+
+    /// See [`Credential::origin`].
+    pub(crate) fn origin(&self) -> String {
+        self.credential.origin()
     }
 
     /// The secret as it was last read.
@@ -121,8 +137,12 @@ mod tests {
     #[test]
     fn a_secret_is_never_shown() {
         let secret = Secret::new("sesame");
-        let shown = format!("{secret:?} {:?}", Credential::Given(secret.clone()));
-        assert!(!shown.contains("sesame"), "{shown}");
+        for credential in
+            [Credential::OfUrl(secret.clone()), Credential::OfVariable(secret.clone(), "TOKEN")]
+        {
+            let shown = format!("{secret:?} {credential:?} {}", credential.origin());
+            assert!(!shown.contains("sesame"), "{shown}");
+        }
         assert_eq!(secret.hidden_in("no such token sesame"), "no such token ...");
         assert_eq!(Secret::new("").hidden_in("text"), "text");
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tracing::debug;
 
 use super::options::Options;
 use super::secret::Secret;
@@ -48,6 +49,8 @@ pub(crate) struct TlsFiles {
     pub(crate) authorities: Vec<u8>,
     /// The file that they are from.
     authorities_path: PathBuf,
+    /// Whether somebody named that file: then each certificate in it must be good.
+    is_named: bool,
     /// Our own certificate and its key, as PEM.
     pub(crate) identity: Option<Identity>,
     /// See [`Tls::server_name`].
@@ -89,7 +92,9 @@ impl TlsFiles {
         if !is_asked_for {
             return Ok(None);
         }
-        let authorities_path = options.file("ca").map_err(&bad)?.map_or_else(system_bundle, Ok)?;
+        let named = options.file("ca").map_err(&bad)?;
+        let is_named = named.is_some();
+        let authorities_path = named.map_or_else(system_bundle, Ok)?;
         let pair = (options.file("cert").map_err(&bad)?, options.file("key").map_err(&bad)?);
         let identity = match pair {
             (Some(certificates), Some(key)) => Some(Identity::read(certificates, key)?),
@@ -103,6 +108,7 @@ impl TlsFiles {
         Ok(Some(Self {
             authorities: read_pem(&authorities_path)?,
             authorities_path,
+            is_named,
             identity,
             server_name: server_name.transpose()?,
         }))
@@ -128,16 +134,22 @@ impl TlsFiles {
         Ok(Tls { config: Arc::new(config), server_name: self.server_name })
     }
 
-    /// A bundle of a system may have one among hundreds that the library does not take;
-    /// of a file that somebody named each must be good.
+    /// A bundle of a system may have one among hundreds that the library does not take; of
+    /// a file that somebody named each must be good.
     fn roots(&self) -> Result<RootCertStore, DiscoveryError> {
-        let certificates = certificates(&self.authorities, &self.authorities_path)?;
         let mut roots = RootCertStore::empty();
-        let (taken, _refused) = roots.add_parsable_certificates(certificates);
-        if taken > 0 {
-            return Ok(roots);
+        let path = &self.authorities_path;
+        for (at, certificate) in certificates(&self.authorities, path)?.into_iter().enumerate() {
+            match roots.add(certificate) {
+                Ok(()) => {}
+                Err(error) if self.is_named => return Err(bad_certificate(path, at + 1, error)),
+                Err(error) => {
+                    let error = bad_certificate(path, at + 1, error).explained();
+                    debug!("an authority is not trusted: {error}");
+                }
+            }
         }
-        Err(no_certificate(&self.authorities_path))
+        if roots.is_empty() { Err(no_certificate(path)) } else { Ok(roots) }
     }
 }
 
@@ -194,11 +206,21 @@ fn read_pem(path: &Path) -> Result<Vec<u8>, DiscoveryError> {
 }
 
 fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, DiscoveryError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(no_certificate(path)),
-    }
+    let numbered = CertificateDer::pem_slice_iter(pem).enumerate();
+    let found = numbered
+        .map(|(at, found)| found.map_err(|error| bad_certificate(path, at + 1, error)))
+        .collect::<Result<Vec<_>, _>>()?;
+    if found.is_empty() { Err(no_certificate(path)) } else { Ok(found) }
+}
+
+/// The `number`th certificate of a file, counted from 1, is none.
+fn bad_certificate(
+    path: &Path,
+    number: usize,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> DiscoveryError {
+    let what = format!("certificate number {number} in {}", path.display());
+    DiscoveryError::malformed(what, source)
 }
 
 fn no_certificate(path: &Path) -> DiscoveryError {
@@ -243,6 +265,48 @@ mod tests {
         assert!(error.contains("expected cert and key, both or neither"), "{error}");
         let error = read(&format!("ca={path}&server-name=a%20b")).unwrap_err();
         assert!(error.contains("its option server-name: expected the name"), "{error}");
+    }
+
+    /// An authority, as openssl makes one.
+    const GOOD: &str = "-----BEGIN CERTIFICATE-----
+MIIBijCCAS+gAwIBAgIUcp81Ejfm+LmiwzY8cuZbjAKJ3vkwCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOdGVzdC1hdXRob3JpdHkwIBcNMjYxMTIyMDU1NTQxWhgPMjEy
+NjEwMjkwNTU1NDFaMBkxFzAVBgNVBAMMDnRlc3QtYXV0aG9yaXR5MFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAEcbWriLH/SLvuwHtHnVT3TW0Si5d5gV/sci2ORLpk
+fUeCiOilFwL51KhMqVDcBOK1xL37EX58nN7pLMsezFLcxqNTMFEwHQYDVR0OBBYE
+FKf6AHPFvFdcvfjcKm08t4rGQpmbMB8GA1UdIwQYMBaAFKf6AHPFvFdcvfjcKm08
+t4rGQpmbMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhAJBp5hjM
+u8b2rXdSnkL7XPeKKjK+Ym260GVcdpJllmLYAiEAyrUCyny33CfvpcUhGHDc/Ix6
+nH+f1ckKUD8QTEiQWbk=
+-----END CERTIFICATE-----
+";
+    /// PEM of something that is no certificate.
+    const BAD: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    /// Not even base64.
+    const WORSE: &str = "-----BEGIN CERTIFICATE-----\n%%%%\n-----END CERTIFICATE-----\n";
+
+    fn files(text: &str, is_named: bool) -> (String, Result<Tls, String>) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, text).unwrap();
+        let path = file.path().display().to_string();
+        let read = read(&format!("ca={path}")).unwrap().unwrap();
+        let made = TlsFiles { is_named, ..read }.into_tls();
+        (path, made.map_err(|error| error.explained()))
+    }
+
+    // Of a file with one good certificate the others were left out without a word: whoever
+    // they were for was refused, and nothing said why.
+    #[test]
+    fn one_bad_certificate_among_good_ones_is_told_by_its_number() {
+        assert!(files(&GOOD.repeat(2), true).1.is_ok());
+        for bad in [BAD, WORSE] {
+            let (path, refused) = files(&format!("{GOOD}{GOOD}{bad}{GOOD}"), true);
+            let error = refused.unwrap_err();
+            assert!(error.contains(&format!("certificate number 3 in {path}")), "{error}");
+        }
+        // Nobody here chose what is in the bundle of the system.
+        assert!(files(&format!("{GOOD}{BAD}{GOOD}"), false).1.is_ok());
+        assert!(files(BAD, false).1.unwrap_err().contains("expected certificates in PEM"));
     }
 
     #[test]

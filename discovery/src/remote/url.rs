@@ -117,7 +117,7 @@ impl ServiceUrl {
         let file = self.options.file("password-file").map_err(|reason| self.bad(reason))?;
         let password = password
             .flatten()
-            .map(Credential::Given)
+            .map(Credential::OfUrl)
             .or(file.map(Credential::File))
             .or_else(|| Credential::from_environment(PASSWORD_VARIABLE));
         let password = password.ok_or_else(|| self.bad(UrlProblem::NoPassword))?;

@@ -23,6 +23,10 @@ use crate::validate::{ANSWER_BYTES_MAX, RECORD_BYTES_MAX};
 const SESSION_MS: i32 = 4_000;
 /// How often a sign of life is sent at the latest.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long the answer to a request may take, from the one before it on: a connection that
+/// only gives signs of life is as good as none. Less than a call may take, so that the
+/// next one finds another.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(4);
 /// The largest answer that is about one record, with what ZooKeeper says beside it.
 const ABOUT_ONE_BYTES_MAX: u64 = RECORD_BYTES_MAX + 256;
 /// The largest answer to a greeting.
@@ -77,6 +81,7 @@ struct Request {
 /// What was asked, in the order in which the answers come.
 struct Waiter {
     number: i32,
+    asked: Instant,
     bytes_max: u64,
     answer: oneshot::Sender<Answered>,
 }
@@ -238,7 +243,7 @@ async fn send(
 
 fn frame(request: Request, number: i32, waiters: &Waiters) -> Vec<u8> {
     let Request { operation, message, bytes_max, answer } = request;
-    let waiter = Waiter { number, bytes_max, answer };
+    let waiter = Waiter { number, asked: Instant::now(), bytes_max, answer };
     waiters.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiter);
     Message::default().int(number).int(operation).part(&message).into_frame()
 }
@@ -249,7 +254,12 @@ async fn receive(
     events: &watch::Sender<u64>,
     silence: Duration,
 ) -> Result<(), Failure> {
+    let mut answered_last = Instant::now();
     loop {
+        // Signs of life come often enough to look here only.
+        if is_overdue(waiters, answered_last) {
+            return Err(Failure::Silent(ANSWER_PATIENCE));
+        }
         let mut head = [0; HEAD_BYTES as usize];
         let read = timeout(silence, reader.read_exact(&mut head)).await;
         read.map_err(|_| Failure::Silent(silence))?.map_err(|_| Failure::Lost)?;
@@ -270,6 +280,7 @@ async fn receive(
             None if number == number::EVENT => events.send_modify(|count| *count += 1),
             None => {}
             Some(waiter) => {
+                answered_last = Instant::now();
                 let answered = match body {
                     _ if code != 0 => Err(Failure::refused(code)),
                     Some(body) => Ok(Answer { moment, body }),
@@ -280,6 +291,13 @@ async fn receive(
             }
         }
     }
+}
+
+/// Whether the next answer should have come since.
+fn is_overdue(waiters: &Waiters, answered_last: Instant) -> bool {
+    let waiters = waiters.lock().unwrap_or_else(PoisonError::into_inner);
+    let due = waiters.front().map(|next| next.asked.max(answered_last) + ANSWER_PATIENCE);
+    due.is_some_and(|due| due <= Instant::now())
 }
 
 fn next_waiter(waiters: &Waiters, number: i32) -> Result<Waiter, Garbled> {
@@ -302,4 +320,72 @@ async fn read_body(
     let mut body = vec![0; bytes as usize];
     reader.read_exact(&mut body).await?;
     Ok(Some(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// The life of a session, in milliseconds.
+    const LIFE_MS: i32 = 4_000;
+
+    async fn read_request(stream: &mut DuplexStream) -> Option<(i32, i32)> {
+        let length = stream.read_i32().await.ok()?;
+        let mut frame = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut frame).await.ok()?;
+        let mut fields = Fields::of(&frame);
+        Some((fields.int().unwrap(), fields.int().unwrap()))
+    }
+
+    /// Gives a session, answers signs of life, and the first `answers` of all else.
+    async fn half_dead(mut stream: DuplexStream, mut answers: usize) {
+        read_request(&mut stream).await.unwrap();
+        let hello = Message::default().int(0).int(LIFE_MS).long(7).bytes(&[0; 16]);
+        stream.write_all(&hello.into_frame()).await.unwrap();
+        while let Some((number, operation)) = read_request(&mut stream).await {
+            if operation != operation::PING {
+                if answers == 0 {
+                    continue;
+                }
+                answers -= 1;
+            }
+            let answer = Message::default().int(number).long(1).int(0).into_frame();
+            if stream.write_all(&answer).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn connected(answers: usize) -> Connection {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(half_dead(theirs, answers));
+        Connection::open(Box::new(ours), None, None).await.unwrap()
+    }
+
+    // It was kept for ever, and everything that was asked over it failed.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_only_gives_signs_of_life_is_given_up() {
+        for answers in [0, 2] {
+            let connection = connected(answers).await;
+            for _ in 0..answers {
+                connection.ask(operation::SYNC, Message::default()).await.unwrap();
+            }
+            let began = Instant::now();
+            let asked = connection.ask(operation::SYNC, Message::default()).await;
+            assert!(matches!(asked, Err(Failure::Lost)), "{asked:?}");
+            let took = began.elapsed();
+            assert!((ANSWER_PATIENCE..=ANSWER_PATIENCE + HEARTBEAT).contains(&took), "{took:?}");
+            assert!(!connection.is_open());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_over_which_nothing_is_asked_stays() {
+        let connection = connected(1).await;
+        sleep(Duration::from_secs(60)).await;
+        connection.ask(operation::SYNC, Message::default()).await.unwrap();
+        assert!(connection.is_open());
+    }
 }

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use super::connection::{Connection, Session, Stream};
 use super::failure::Failure;
 use crate::remote::pace::random_fraction;
-use crate::remote::{HostPort, Tls};
+use crate::remote::{HostPort, Tls, sockets};
 use crate::resolve::resolve;
 
 /// How long one server may take to let us in, before the next one is tried: what a
@@ -68,7 +68,7 @@ impl Hosts {
         let connected = async {
             let addresses = resolve(&host.to_string()).await?;
             let stream = TcpStream::connect(&*addresses).await?;
-            stream.set_nodelay(true)?;
+            sockets::prepare(&stream)?;
             match &self.tls {
                 None => Ok(Box::new(stream) as Box<dyn Stream>),
                 Some(tls) => secured(tls, host, stream).await,

@@ -96,7 +96,14 @@ impl Service {
         let backend = self.url();
         match failure {
             Failure::Refused(code @ (Code::NO_AUTH | Code::AUTH_FAILED | Code::INVALID_ACCESS)) => {
-                DiscoveryError::NotAllowed { what, backend, message: words(code).to_owned() }
+                let credential = match &self.user {
+                    Some((_, password)) => {
+                        format!("with a user and the password {}", password.origin())
+                    }
+                    None => "without a user".to_owned(),
+                };
+                let message = words(code).to_owned();
+                DiscoveryError::NotAllowed { what, backend, message, credential }
             }
             Failure::Refused(code) => DiscoveryError::Refused {
                 what,

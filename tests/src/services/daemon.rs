@@ -1,6 +1,5 @@
 //! A program that a test starts, kills and starts again.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -26,7 +25,11 @@ impl Daemon {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub(super) fn start(command: &[String], variables: &[(&str, String)], log: &Path) -> Self {
+    pub(super) fn start(
+        command: &[String],
+        variables: &[(&'static str, String)],
+        log: &Path,
+    ) -> Self {
         let output = std::fs::File::options().create(true).append(true).open(log);
         let output = output.expect("the log can be written");
         let errors = output.try_clone().expect("a descriptor is left");
@@ -110,12 +113,6 @@ pub(super) fn command_of(script: &str, arguments: &[&str]) -> Option<Vec<String>
     assert!(is_required.iter().all(Option::is_none), "deploy/{script} failed: {why}");
     eprintln!("skipped: {}", why.lines().last().unwrap_or("the program cannot be had"));
     None
-}
-
-/// A port of this machine that nobody uses just now.
-pub(super) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener.local_addr().expect("it listens").port()
 }
 
 /// What several tests use at the same time: started by the first, ended with the last.

@@ -1,14 +1,13 @@
 //! A name server.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 
-use super::daemon::{Daemon, command_of, free_port};
+use super::daemon::command_of;
+use super::local::{LocalService, is_local_service};
 use crate::waiting::until;
 
 /// How long the server may take until it answers.
@@ -22,13 +21,11 @@ const SOA: u8 = 6;
 /// `broken.`, of which it knows nothing: it answers SERVFAIL there.
 #[derive(Debug)]
 pub struct NameServer {
-    daemon: Option<Daemon>,
-    command: Vec<String>,
-    folder: TempDir,
-    port: u16,
-    version: String,
+    service: LocalService,
     serial: u32,
 }
+
+is_local_service!(NameServer);
 
 impl NameServer {
     /// Starts a server with these lines in its zone, and returns when it answers. None
@@ -37,10 +34,9 @@ impl NameServer {
     /// # Panics
     /// When it does not answer in time.
     pub fn start(records: &str) -> Option<Self> {
-        let mut command = command_of("dns.sh", &[])?;
-        let folder = TempDir::new().expect("a temporary folder");
-        let port = free_port();
-        let path = folder.path().display();
+        let command = command_of("dns.sh", &[])?;
+        let mut service = LocalService::new("the name server", command, |_| true);
+        let (port, path) = (service.address().port(), service.folder().display());
         let settings = format!(
             "server:\n  ip-address: 127.0.0.1@{port}\n  server-count: 1\n  username: \"\"\n  \
              chroot: \"\"\n  zonesdir: \"{path}\"\n  database: \"\"\n  pidfile: \"{path}/pid\"\n  \
@@ -49,17 +45,15 @@ impl NameServer {
              zone:\n  name: \"test\"\n  zonefile: \"zone\"\n\
              zone:\n  name: \"broken\"\n  zonefile: \"missing\"\n"
         );
-        let file = folder.path().join("nsd.conf");
-        fs::write(&file, settings).expect("the folder is ours");
-        command.extend(["-d".to_owned(), "-c".to_owned(), file.display().to_string()]);
-        let (daemon, version) = (None, String::new());
-        let mut server = Self { daemon, command, folder, port, version, serial: 0 };
+        let file = service.write("nsd.conf", settings);
+        service.say(["-d".to_owned(), "-c".to_owned(), file.display().to_string()]);
+        let mut server = Self { service, serial: 0 };
         server.write_zone(records);
         server.start_again();
         let said = server.said();
         let version = said.split_once("started (").and_then(|(_, rest)| rest.split_once(')'));
-        server.version = version.map(|(version, _)| version.to_owned()).unwrap_or_default();
-        println!("{} at {}", server.version, server.address());
+        let version = version.map(|(version, _)| version.to_owned()).unwrap_or_default();
+        server.is_of_version(version);
         Some(server)
     }
 
@@ -68,7 +62,7 @@ impl NameServer {
     /// # Panics
     /// When it does not in time.
     pub fn start_again(&mut self) {
-        self.daemon = Some(Daemon::start(&self.command, &[], &self.log()));
+        self.service.start_again();
         self.until_it_serves();
     }
 
@@ -78,32 +72,8 @@ impl NameServer {
     /// When they are not in time.
     pub fn set(&mut self, records: &str) {
         self.write_zone(records);
-        self.daemon.as_ref().expect("it runs").signal(Signal::HUP);
+        self.signal(Signal::HUP);
         self.until_it_serves();
-    }
-
-    /// SIGKILL, and waits until the process is gone.
-    pub fn kill(&mut self) {
-        self.daemon = None;
-    }
-
-    /// Its name and version.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// Where it listens, for UDP and TCP.
-    pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
-    }
-
-    /// What it logged.
-    pub fn said(&self) -> String {
-        fs::read_to_string(self.log()).unwrap_or_default()
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
     }
 
     fn write_zone(&mut self, records: &str) {
@@ -111,9 +81,8 @@ impl NameServer {
         let serial = self.serial;
         let head = format!("$TTL 1\n@ IN SOA ns root {serial} 3600 600 86400 1\n@ IN NS ns\n");
         // Renamed into place: the server may read it at any moment.
-        let (new, zone) = (self.folder.path().join("new"), self.folder.path().join("zone"));
-        fs::write(&new, format!("{head}ns IN A 127.0.0.1\n{records}\n")).expect("it is ours");
-        fs::rename(new, zone).expect("it is ours");
+        let new = self.write("new", format!("{head}ns IN A 127.0.0.1\n{records}\n"));
+        fs::rename(new, self.folder().join("zone")).expect("it is ours");
     }
 
     fn until_it_serves(&self) {

@@ -1,23 +1,18 @@
-//! An etcd of one member.
+//! An etcd of one member, or of three.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::certificates::Certificates;
-use super::daemon::{Daemon, command_of, free_port, shared};
+use super::daemon::{command_of, shared};
+use super::local::{LocalService, is_local_service};
 use super::plain_http;
-use crate::waiting::until;
+use super::port::Port;
 
 const SCRIPT: &str = "etcd.sh";
-/// How long a member may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a member is started.
 #[derive(Debug, Clone, Default)]
@@ -28,16 +23,15 @@ pub struct EtcdOptions {
     pub certificates: Option<Arc<Certificates>>,
 }
 
-/// A running member, killed when dropped.
+/// A running member.
 #[derive(Debug)]
 pub struct Etcd {
-    daemon: Option<Daemon>,
-    command: Vec<String>,
-    folder: TempDir,
-    port: u16,
-    tls_port: u16,
-    version: String,
+    service: LocalService,
+    /// For other members.
+    peer_port: Port,
 }
+
+is_local_service!(Etcd);
 
 static SHARED: Mutex<Weak<Etcd>> = Mutex::new(Weak::new());
 
@@ -53,96 +47,75 @@ impl Etcd {
     /// # Panics
     /// When it does not answer in time.
     pub fn start(options: &EtcdOptions) -> Option<Self> {
-        let mut command = command_of(SCRIPT, &[])?;
-        let version = version_of(&command[0]);
-        let folder = TempDir::new().expect("a temporary folder");
-        let (port, tls_port, peer_port) = (free_port(), free_port(), free_port());
-        let plain = format!("http://127.0.0.1:{port}");
-        let peer = format!("http://127.0.0.1:{peer_port}");
-        let mut listen = plain.clone();
-        let mut say = |name: &str, value: String| command.extend([format!("--{name}"), value]);
-        if let Some(certificates) = &options.certificates {
-            let (certificate, key) = certificates.server();
-            listen += &format!(",https://127.0.0.1:{tls_port}");
-            say("cert-file", certificate.display().to_string());
-            say("key-file", key.display().to_string());
-            say("trusted-ca-file", certificates.authority().display().to_string());
-            say("client-cert-auth", "true".to_owned());
-        }
-        if let Some(seconds) = options.token_seconds {
-            say("auth-token-ttl", seconds.to_string());
-        }
-        say("name", "tested".to_owned());
-        say("data-dir", folder.path().join("data").display().to_string());
-        say("listen-client-urls", listen);
-        say("advertise-client-urls", plain);
-        say("listen-peer-urls", peer.clone());
-        say("initial-advertise-peer-urls", peer.clone());
-        say("initial-cluster", format!("tested={peer}"));
-        // "--flag value" is not understood of flags that are true or false.
-        let command = joined_flags(&command);
-        let mut member = Self { daemon: None, command, folder, port, tls_port, version };
+        let mut member = Self::new(options, "tested")?;
+        let others = format!("tested={}", member.peer());
+        member.say([format!("--initial-cluster={others}")]);
         member.start_again();
-        println!("etcd {} at {}", member.version, member.address());
         Some(member)
     }
 
-    /// Starts it again, with the same address and what is left of its data, and returns
-    /// when it answers.
+    /// Starts three members that know each other, and returns when they answer. None where
+    /// etcd cannot be had.
     ///
     /// # Panics
-    /// When it does not in time.
-    pub fn start_again(&mut self) {
-        let log = self.folder.path().join("log");
+    /// When they do not answer in time.
+    pub fn start_three() -> Option<[Self; 3]> {
+        let options = EtcdOptions::default();
+        let mut members = [
+            Self::new(&options, "first")?,
+            Self::new(&options, "second")?,
+            Self::new(&options, "third")?,
+        ];
+        let [first, second, third] = members.each_ref().map(Self::peer);
+        let all = format!("first={first},second={second},third={third}");
+        for member in &mut members {
+            member.say([format!("--initial-cluster={all}")]);
+            // One alone answers nobody.
+            member.start_only();
+        }
+        members.iter().for_each(|member| member.until_it_answers());
+        Some(members)
+    }
+
+    fn new(options: &EtcdOptions, name: &str) -> Option<Self> {
+        let command = command_of(SCRIPT, &[])?;
+        let version = version_of(&command[0]);
+        let mut service = LocalService::new("etcd", command, is_healthy);
         // It only runs where it was tried, unless it is told to.
-        let variables = [("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH.to_owned())];
-        let variables = if cfg!(target_arch = "x86_64") { &[][..] } else { &variables[..] };
-        self.daemon = Some(Daemon::start(&self.command, variables, &log));
-        until("etcd answers", PATIENCE, || self.is_healthy());
+        if !cfg!(target_arch = "x86_64") {
+            service.set("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH);
+        }
+        let mut member = Self { service, peer_port: Port::take() };
+        let plain = format!("http://{}", member.address());
+        let mut listen = plain.clone();
+        let mut words = Vec::new();
+        // "--flag value" is not understood of flags that are true or false.
+        let mut say = |name: &str, value: &str| words.push(format!("--{name}={value}"));
+        if let Some(certificates) = &options.certificates {
+            let (certificate, key) = certificates.server();
+            listen += &format!(",https://{}", member.tls_address());
+            say("cert-file", &certificate.display().to_string());
+            say("key-file", &key.display().to_string());
+            say("trusted-ca-file", &certificates.authority().display().to_string());
+            say("client-cert-auth", "true");
+        }
+        if let Some(seconds) = options.token_seconds {
+            say("auth-token-ttl", &seconds.to_string());
+        }
+        say("name", name);
+        say("data-dir", &member.folder().join("data").display().to_string());
+        say("listen-client-urls", &listen);
+        say("advertise-client-urls", &plain);
+        say("listen-peer-urls", &member.peer());
+        say("initial-advertise-peer-urls", &member.peer());
+        member.say(words);
+        member.is_of_version(version);
+        Some(member)
     }
 
-    fn is_healthy(&self) -> bool {
-        let answer = plain_http::call(self.address(), "GET", "/health", &[], b"");
-        answer.is_some_and(|(_, said)| said.contains("true"))
-    }
-
-    /// SIGKILL, and waits until the process is gone.
-    pub fn kill(&mut self) {
-        self.daemon = None;
-    }
-
-    /// SIGSTOP: it keeps its connections and answers nothing.
-    pub fn pause(&self) {
-        self.daemon.as_ref().expect("it runs").signal(Signal::STOP);
-    }
-
-    /// SIGCONT.
-    pub fn resume(&self) {
-        self.daemon.as_ref().expect("it runs").signal(Signal::CONT);
-    }
-
-    /// Removes all its data, of a member that was killed.
-    ///
-    /// # Panics
-    /// When it runs.
-    pub fn wipe(&mut self) {
-        assert!(self.daemon.is_none(), "only one that was killed is wiped");
-        fs::remove_dir_all(self.folder.path().join("data")).expect("the folder is ours");
-    }
-
-    /// Its version.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.port).into()
-    }
-
-    /// Where it listens with TLS.
-    pub fn tls_address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.tls_port).into()
+    /// Where other members find it.
+    fn peer(&self) -> String {
+        format!("http://{}", self.peer_port.address())
     }
 
     /// Asks it over its JSON gateway.
@@ -181,11 +154,9 @@ impl Etcd {
     }
 }
 
-/// `--name value` as `--name=value`.
-fn joined_flags(command: &[String]) -> Vec<String> {
-    let (program, flags) = command.split_first().expect("there is a program");
-    let flags = flags.chunks(2).map(|pair| pair.join("="));
-    std::iter::once(program.clone()).chain(flags).collect()
+fn is_healthy(address: SocketAddr) -> bool {
+    let answer = plain_http::call(address, "GET", "/health", &[], b"");
+    answer.is_some_and(|(_, said)| said.contains("true"))
 }
 
 fn version_of(program: &str) -> String {

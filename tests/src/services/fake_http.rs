@@ -16,6 +16,8 @@ pub enum FakeAnswer {
     Huge(u64, bool),
     /// A head, then a byte now and then, for ever.
     Endless,
+    /// A head, then these bytes again and again, as fast as they are taken, for ever.
+    Flood(&'static str),
     /// Head after head line, for ever.
     EndlessHead,
     /// Nothing; the connection stays.
@@ -152,6 +154,15 @@ impl State {
             FakeAnswer::Endless => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nX-Consul-Index: 9\r\n\r\n[")?;
                 self.drip(stream, b" ")
+            }
+            FakeAnswer::Flood(line) => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+                let part = line.repeat((1 << 16) / line.len());
+                while !self.is_over.load(Ordering::Relaxed) {
+                    stream.write_all(part.as_bytes())?;
+                    self.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
+                }
+                Ok(false)
             }
             FakeAnswer::EndlessHead => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n")?;

@@ -11,7 +11,9 @@ mod daemon;
 mod dns;
 mod etcd;
 mod fake_http;
+mod local;
 mod plain_http;
+mod port;
 mod zookeeper;
 mod zookeeper_client;
 
@@ -21,5 +23,6 @@ pub use consul::{Consul, ConsulOptions};
 pub use dns::NameServer;
 pub use etcd::{Etcd, EtcdOptions};
 pub use fake_http::{FakeAnswer, FakeHttp, FakeRequest};
+pub use local::LocalService;
 pub use zookeeper::{ZooKeeper, ZooKeeperOptions};
 pub use zookeeper_client::ZooKeeperClient;

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use rampuddle_client::{Client, GetOptions, PutOptions, ViewFile};
 use rampuddle_discovery::Snapshot;
 use rampuddle_harness::{
-    Cluster, Pattern, ServeOptions, ServerProcess, Transport, pace, puddle_binary, refused_start,
-    until,
+    Cluster, Machine, Pattern, ServeOptions, ServerProcess, Transport, pace, puddle_binary,
+    refused_start, until,
 };
 use rampuddle_protocol::Announced;
 use tempfile::TempDir;
 
-use crate::machine::Machine;
 use crate::rig::{CLUSTER, HEARTBEAT, PATIENCE, Rig, incarnation, serve};
 use crate::service::Service;
 use crate::sightings::{Sightings, incarnations};

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use rampuddle_client::{Client, Slot, View};
-use rampuddle_harness::{base64, pace};
+use rampuddle_harness::{Moment, base64, pace};
 use rampuddle_protocol::Announced;
 use serde_json::json;
 
 use crate::load::{Done, Load};
-use crate::machine::Moment;
 use crate::rig::{HEARTBEAT, PATIENCE, Rig, incarnation};
 use crate::service::Service;
 use crate::sightings::{Sightings, incarnations};

@@ -5,7 +5,6 @@
 mod edges;
 mod faults;
 mod load;
-mod machine;
 mod rig;
 mod rubbish;
 mod service;

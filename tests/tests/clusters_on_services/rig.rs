@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use rampuddle_client::{Client, Options, ViewFile};
 use rampuddle_discovery::{Backend, Settings, Snapshot, forget, open};
-use rampuddle_harness::{ServeOptions, ServerProcess};
+use rampuddle_harness::{Machine, ServeOptions, ServerProcess};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::machine::Machine;
 use crate::service::Service;
 
 pub(crate) const CLUSTER: &str = "test";

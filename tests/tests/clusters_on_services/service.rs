@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rampuddle_harness::{
-    Consul, ConsulOptions, Etcd, EtcdOptions, ZooKeeper, ZooKeeperClient, ZooKeeperOptions, base64,
+    Consul, ConsulOptions, Etcd, EtcdOptions, LocalService, ZooKeeper, ZooKeeperClient,
+    ZooKeeperOptions, base64,
 };
 use serde_json::{Value, json};
 
@@ -16,17 +17,6 @@ pub(crate) enum Service {
     Consul(Consul),
     Etcd(Etcd),
     ZooKeeper(ZooKeeper),
-}
-
-/// Does the same with whichever service it is.
-macro_rules! whichever {
-    ($service:expr, $it:ident => $what:expr) => {
-        match $service {
-            Service::Consul($it) => $what,
-            Service::Etcd($it) => $what,
-            Service::ZooKeeper($it) => $what,
-        }
-    };
 }
 
 impl Service {
@@ -45,14 +35,26 @@ impl Service {
         ZooKeeper::start(&options).map(Self::ZooKeeper)
     }
 
+    fn local(&self) -> &LocalService {
+        match self {
+            Self::Consul(service) => service,
+            Self::Etcd(service) => service,
+            Self::ZooKeeper(service) => service,
+        }
+    }
+
+    fn local_mut(&mut self) -> &mut LocalService {
+        match self {
+            Self::Consul(service) => service,
+            Self::Etcd(service) => service,
+            Self::ZooKeeper(service) => service,
+        }
+    }
+
     /// Its name and version.
     pub(crate) fn name(&self) -> String {
-        let name = match self {
-            Self::Consul(_) => "Consul",
-            Self::Etcd(_) => "etcd",
-            Self::ZooKeeper(_) => "ZooKeeper",
-        };
-        format!("{name} {}", whichever!(self, it => it.version()))
+        let local = self.local();
+        format!("{} {}", local.name(), local.version())
     }
 
     /// The URL of its back end.
@@ -62,7 +64,7 @@ impl Service {
             Self::Etcd(_) => "etcd",
             Self::ZooKeeper(_) => "zk",
         };
-        format!("{scheme}://{}/{PREFIX}", whichever!(self, it => it.address()))
+        format!("{scheme}://{}/{PREFIX}", self.local().address())
     }
 
     /// How much longer than the lease a dead server may be seen alive, and why.
@@ -79,17 +81,17 @@ impl Service {
 
     /// SIGKILL, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
-        whichever!(self, it => it.kill());
+        self.local_mut().kill();
     }
 
     /// Removes the data of one that was killed.
     pub(crate) fn wipe(&mut self) {
-        whichever!(self, it => it.wipe());
+        self.local_mut().wipe();
     }
 
     /// Starts it again, and returns at its first answer.
     pub(crate) fn start_again(&mut self) {
-        whichever!(self, it => it.start_again());
+        self.local_mut().start_again();
     }
 
     /// Writes a record of the cluster, for instance `members/a`. One that is held belongs

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rampuddle_discovery::{Backend, Member, Revision, Settings, open};
-use rampuddle_harness::{FakeAnswer, FakeHttp};
+use rampuddle_harness::{FakeAnswer, FakeHttp, Machine};
 
-use crate::support::{backend, server, within};
+use crate::support::{HEARTBEAT, backend, server, within};
 
 /// Longer than any call takes.
 const CALL_PATIENCE: Duration = Duration::from_secs(7);
@@ -176,6 +176,43 @@ async fn a_watch_that_grows_without_an_end_is_refused() {
     let error = within("watch", CALL_PATIENCE, backend.changed()).await.unwrap_err().explained();
     assert!(error.contains("has more than 16777216 bytes"), "{error}");
     assert!(fake.bytes() < 64 << 20, "{} bytes were taken", fake.bytes());
+}
+
+// Blank lines were read over for ever, each at the cost of all that had come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_flooded_with_nothing_ends_in_time_and_is_not_stored() {
+    let progress = "{\"result\":{\"header\":{\"revision\":\"5\"}}}\n";
+    for line in ["\n", " \r\n", progress] {
+        let fake = FakeHttp::start(move |request| match request.line.contains("watch") {
+            true => FakeAnswer::Flood(line),
+            false => answer("200 OK", "{\"header\": {\"revision\": \"5\"}}"),
+        });
+        let backend = backend(&format!("etcd://{}", fake.address()));
+        backend.snapshot().await.unwrap();
+        let error = within(line, WAIT_PATIENCE, backend.changed()).await.unwrap_err().explained();
+        assert!(error.contains("has more than 16777216 bytes"), "{line:?}: {error}");
+        assert!(fake.bytes() < 64 << 20, "{line:?}: {} bytes were taken", fake.bytes());
+    }
+}
+
+// What was sent while a service was gone without a word is never answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_answered_is_asked_again_after_a_heartbeat() {
+    let found = "{\"header\": {\"revision\": \"5\"}}";
+    for (scheme, body, swallowed) in [("consul", "[]", 2), ("etcd", found, 1)] {
+        let count = AtomicU64::new(0);
+        let fake =
+            FakeHttp::start(move |_| match count.fetch_add(1, Ordering::Relaxed) < swallowed {
+                true => FakeAnswer::Nothing,
+                false => answer("200 OK", body),
+            });
+        let (backend, machine) =
+            (backend(&format!("{scheme}://{}", fake.address())), Machine::watched());
+        let began = machine.now();
+        backend.snapshot().await.unwrap();
+        machine.assert_within(scheme, began, began.elapsed(), 2 * HEARTBEAT);
+        assert!(began.elapsed() >= HEARTBEAT);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

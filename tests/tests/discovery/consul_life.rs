@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use rampuddle_discovery::{Member, Revision};
-use rampuddle_harness::{Consul, ConsulOptions, pace};
+use rampuddle_harness::{Consul, ConsulOptions, Machine, pace};
 use serde_json::{Value, json};
 
 use crate::consul::prefix;
 use crate::support::{
-    HEARTBEAT, PATIENCE, backend, check_a_stopped_process, is_alive, is_dead, server, until,
+    HEARTBEAT, PATIENCE, backend, check_a_freed_name, check_a_return, check_a_stopped_process,
+    is_alive, is_dead, server, until,
 };
 
 /// What Consul itself adds: its timers, and the way from the agent to its servers.
@@ -51,7 +51,7 @@ async fn a_server_whose_service_session_or_key_somebody_removes_is_back() {
     let prefix = prefix();
     let url = format!("consul://{}/{prefix}", consul.address());
     let (watcher, living) = (backend(&url), server("a", 1));
-    let announced = watcher.announce(&living).await.unwrap();
+    let (announced, machine) = (watcher.announce(&living).await.unwrap(), Machine::watched());
     let key = format!("/v1/kv/{prefix}/lab/living/a");
     for what in ["service", "session", "key", "value"] {
         let pair = consul.json("GET", &key, &Value::Null)[0].clone();
@@ -68,9 +68,9 @@ async fn a_server_whose_service_session_or_key_somebody_removes_is_back() {
             _ => _ = consul.json("PUT", &key, &json!({ "name": "a", "tcp": "127.0.0.1:1" })),
         }
         until("lost", PATIENCE, &*watcher, |found| !is_alive(&living)(found)).await;
+        let lost = machine.now();
         let back = until("back", PATIENCE, &*watcher, is_alive(&living)).await;
-        println!("{what} removed: back after {back:?}");
-        assert!(back < 2 * HEARTBEAT, "{what}: {back:?}");
+        machine.assert_within(&format!("{what} removed: back"), lost, back, 2 * HEARTBEAT);
     }
     announced.withdraw().await.unwrap();
     until("gone", PATIENCE, &*watcher, is_dead(&living)).await;
@@ -80,32 +80,7 @@ async fn a_server_whose_service_session_or_key_somebody_removes_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_back_within_two_heartbeats_of_its_agents_return() {
     let Some(mut consul) = Consul::start(&ConsulOptions::default()) else { return };
-    let url = format!("consul://{}/tested", consul.address());
-    let (watcher, living) = (backend(&url), server("a", 1));
-    let member = Member::ready("a", 1.0);
-    watcher.write_member(&member, Revision::ABSENT).await.unwrap();
-    let announced = watcher.announce(&living).await.unwrap();
-    for is_wiped in [false, true] {
-        consul.kill();
-        if is_wiped {
-            consul.wipe();
-        }
-        pace(4 * HEARTBEAT);
-        consul.start_again();
-        let back = until("back", PATIENCE, &*watcher, is_alive(&living)).await;
-        println!("agent started again, wiped: {is_wiped}: back after {back:?}");
-        assert!(back < 2 * HEARTBEAT, "{back:?}");
-        let found = watcher.snapshot().await.unwrap();
-        assert_eq!(found.member("a").is_some(), !is_wiped);
-    }
-    // A change after the wipe is seen by who knew higher indexes before.
-    let changed = tokio::spawn({
-        let watcher = watcher.clone();
-        async move { watcher.changed().await }
-    });
-    watcher.write_member(&member, Revision::ABSENT).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(1), changed).await.unwrap().unwrap().unwrap();
-    announced.withdraw().await.unwrap();
+    check_a_return("consul", &mut consul).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,16 +93,5 @@ async fn a_server_that_stops_for_a_while_is_back_in_consul_unless_another_has_it
 #[tokio::test(flavor = "multi_thread")]
 async fn the_name_of_a_silent_server_is_freed_in_consul() {
     let Some(consul) = Consul::shared() else { return };
-    let url = format!("consul://{}/{}", consul.address(), prefix());
-    let (watcher, other) = (backend(&url), backend(&url));
-    let first = watcher.announce(&server("a", 1)).await.unwrap();
-    // Of another incarnation nothing is freed.
-    other.free_name(&server("a", 2)).await.unwrap();
-    assert!(other.announce(&server("a", 2)).await.is_err());
-    other.free_name(&server("a", 1)).await.unwrap();
-    let second = other.announce(&server("a", 2)).await.unwrap();
-    assert_eq!(other.snapshot().await.unwrap().living, [server("a", 2)]);
-    first.withdraw().await.unwrap();
-    assert_eq!(other.snapshot().await.unwrap().living, [server("a", 2)]);
-    second.withdraw().await.unwrap();
+    check_a_freed_name(&format!("consul://{}/{}", consul.address(), prefix())).await;
 }

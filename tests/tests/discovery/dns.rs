@@ -9,13 +9,15 @@ use rampuddle_discovery::conformance::{Capability, Service, run};
 use rampuddle_discovery::{
     Backend, DiscoveryError, Id, Living, MemberState, Snapshot, Watch, open,
 };
-use rampuddle_harness::NameServer;
+use rampuddle_harness::{Machine, NameServer};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The time to live of the records, unless they say otherwise.
 const TTL: Duration = Duration::from_secs(1);
+/// What a reading takes, and what clients are spread over.
+const SLACK: Duration = Duration::from_secs(1);
 /// How long a call may take at most, and some time for a busy machine.
 const CALL_LIMIT: Duration = Duration::from_secs(7);
 
@@ -121,7 +123,8 @@ async fn names_that_are_not_there_or_have_no_records_are_errors() {
 async fn a_changed_record_is_seen_after_its_time_to_live() {
     let Some(mut server) = NameServer::start(TWO) else { return };
     let mut watch = Watch::start(opened(&srv_url(&server)), PATIENCE).await.unwrap();
-    let mut slowest = Duration::ZERO;
+    let (machine, mut slowest) = (Machine::watched(), Duration::ZERO);
+    let all = machine.now();
     for (records, wanted) in [
         (THREE, vec![("a", 1.0), ("b", 5.0), ("c", 7.0)]),
         (TWO, vec![("a", 1.0), ("b", 5.0)]),
@@ -133,8 +136,7 @@ async fn a_changed_record_is_seen_after_its_time_to_live() {
         assert_eq!(weights(&view), wanted);
         slowest = slowest.max(began.elapsed());
     }
-    println!("changed records: seen after {slowest:?} at most, with a time to live of {TTL:?}");
-    assert!(slowest < TTL + Duration::from_secs(1), "{slowest:?}");
+    machine.assert_within("changed records are seen", all, slowest, TTL + SLACK);
 }
 
 #[tokio::test]
@@ -244,17 +246,18 @@ async fn a_listed_member_is_alive_as_long_as_the_name_has_its_address() {
     ]);
     let backend = opened(&list.url(&server));
     let mut watch = Watch::start(opened(&list.url(&server)), PATIENCE).await.unwrap();
+    let machine = Machine::watched();
     let alive = |view: &Snapshot| {
         view.living.iter().map(|living| living.name.clone()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!((watch.current().members.len(), alive(&watch.current()).as_str()), (4, "a c"));
     for (addresses, wanted) in [(&[2, 3][..], "b c"), (&[1], "a"), (&[1, 2, 3, 9], "a b c")] {
         server.set(&names(addresses));
-        let began = Instant::now();
+        let began = machine.now();
         while alive(&watch.current()) != wanted {
             timeout(PATIENCE, watch.changed()).await.unwrap();
         }
-        assert!(began.elapsed() < TTL + Duration::from_secs(1), "{:?}", began.elapsed());
+        machine.assert_within("other addresses are seen", began, began.elapsed(), TTL + SLACK);
         assert_eq!(watch.current().members.len(), 4);
     }
     let complaints = snapshot(&*backend).await.complaints;

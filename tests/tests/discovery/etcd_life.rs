@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use rampuddle_discovery::{Member, Revision, Snapshot, Watch};
-use rampuddle_harness::{Etcd, EtcdOptions, FakeAnswer, FakeHttp, pace};
+use rampuddle_harness::{Etcd, EtcdOptions, FakeAnswer, FakeHttp, Machine, pace};
 use serde_json::json;
 
 use crate::base64;
 use crate::etcd::prefix;
 use crate::support::{
-    HEARTBEAT, PATIENCE, backend, check_a_stopped_process, is_alive, is_dead, server, until,
+    HEARTBEAT, PATIENCE, backend, check_a_freed_name, check_a_return, check_a_stopped_process,
+    is_alive, is_dead, server, until, within,
 };
 
 /// etcd looks for leases that ended twice a second.
@@ -21,7 +22,7 @@ async fn a_server_whose_lease_or_key_somebody_removes_is_back() {
     let prefix = prefix();
     let (watcher, living) =
         (backend(&format!("etcd://{}/{prefix}", etcd.address())), server("a", 1));
-    let announced = watcher.announce(&living).await.unwrap();
+    let (announced, machine) = (watcher.announce(&living).await.unwrap(), Machine::watched());
     let key = base64(format!("{prefix}/lab/living/a").as_bytes());
     for what in ["lease", "key", "value"] {
         let pair = etcd.api("/v3/kv/range", &json!({ "key": key }))["kvs"][0].clone();
@@ -32,9 +33,9 @@ async fn a_server_whose_lease_or_key_somebody_removes_is_back() {
         };
         etcd.api(call.0, &call.1);
         until("lost", PATIENCE, &*watcher, is_dead(&living)).await;
+        let lost = machine.now();
         let back = until("back", PATIENCE, &*watcher, is_alive(&living)).await;
-        println!("{what} removed: back after {back:?}");
-        assert!(back < 2 * HEARTBEAT, "{what}: {back:?}");
+        machine.assert_within(&format!("{what} removed: back"), lost, back, 2 * HEARTBEAT);
     }
     // Longer than a lease lasts by itself.
     pace(5 * HEARTBEAT);
@@ -48,7 +49,7 @@ async fn after_a_compaction_all_is_read_again() {
     let Some(etcd) = Etcd::start(&EtcdOptions::default()) else { return };
     let url = format!("etcd://{}", etcd.address());
     let (watcher, writer) = (backend(&url), backend(&url));
-    let mut revision = Revision::ABSENT;
+    let (mut revision, machine) = (Revision::ABSENT, Machine::watched());
     for weight in [1.0, 2.0, 3.0] {
         assert_eq!(watcher.snapshot().await.unwrap().members.len(), usize::from(weight > 1.0));
         // What was read is forgotten by etcd before anybody waits for a change.
@@ -57,8 +58,9 @@ async fn after_a_compaction_all_is_read_again() {
             revision = writer.write_member(&member, revision).await.unwrap();
         }
         let compacted = etcd.compact();
-        let changed = tokio::time::timeout(Duration::from_secs(1), watcher.changed()).await;
-        changed.expect("a compaction wakes at once").unwrap();
+        let began = machine.now();
+        within("a compaction wakes", PATIENCE, watcher.changed()).await.unwrap();
+        machine.assert_within("a compaction wakes", began, began.elapsed(), HEARTBEAT);
         let found = watcher.snapshot().await.unwrap();
         assert_eq!(found.member("a").unwrap().value.weight, weight + 0.3);
         println!("compacted at {compacted}: read again");
@@ -73,35 +75,14 @@ async fn after_a_compaction_all_is_read_again() {
                 watch.changed().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(2), seen).await.expect("the watch goes on");
+        tokio::time::timeout(PATIENCE, seen).await.expect("the watch goes on");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_back_within_two_heartbeats_of_etcds_return() {
     let Some(mut etcd) = Etcd::start(&EtcdOptions::default()) else { return };
-    let (watcher, living) = (backend(&format!("etcd://{}", etcd.address())), server("a", 1));
-    let member = Member::ready("a", 1.0);
-    for _ in 0..3 {
-        let found = watcher.snapshot().await.unwrap();
-        let revision = found.member("a").map_or(Revision::ABSENT, |found| found.revision);
-        watcher.write_member(&member, revision).await.unwrap();
-    }
-    let announced = watcher.announce(&living).await.unwrap();
-    for is_wiped in [false, true] {
-        etcd.kill();
-        if is_wiped {
-            etcd.wipe();
-        }
-        pace(3 * HEARTBEAT);
-        etcd.start_again();
-        let back = until("back", PATIENCE, &*watcher, is_alive(&living)).await;
-        println!("etcd started again, wiped: {is_wiped}: back after {back:?}");
-        assert!(back < 2 * HEARTBEAT, "{back:?}");
-        let found = watcher.snapshot().await.unwrap();
-        assert_eq!(found.member("a").is_some(), !is_wiped);
-    }
-    announced.withdraw().await.unwrap();
+    check_a_return("etcd", &mut etcd).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,16 +118,7 @@ async fn a_server_that_stops_for_a_while_is_back_in_etcd_unless_another_has_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn the_name_of_a_silent_server_is_freed_in_etcd() {
     let Some(etcd) = Etcd::shared() else { return };
-    let url = format!("etcd://{}/{}", etcd.address(), prefix());
-    let (watcher, other) = (backend(&url), backend(&url));
-    let first = watcher.announce(&server("a", 1)).await.unwrap();
-    other.free_name(&server("a", 2)).await.unwrap();
-    assert!(other.announce(&server("a", 2)).await.is_err());
-    other.free_name(&server("a", 1)).await.unwrap();
-    let second = other.announce(&server("a", 2)).await.unwrap();
-    first.withdraw().await.unwrap();
-    assert_eq!(other.snapshot().await.unwrap().living, [server("a", 2)]);
-    second.withdraw().await.unwrap();
+    check_a_freed_name(&format!("etcd://{}/{}", etcd.address(), prefix())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ mod dns;
 mod etcd;
 mod etcd_life;
 mod secured;
+mod silent;
 mod support;
 mod zookeeper;
 

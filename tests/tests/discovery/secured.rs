@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rampuddle_discovery::{DiscoveryError, Member, Revision};
 use rampuddle_harness::{
@@ -38,6 +38,8 @@ fn token(consul: &Consul, name: &str, rules: &str) -> String {
 fn check_refused(error: &DiscoveryError, secret: &str) {
     let explained = error.explained();
     assert!(matches!(error, DiscoveryError::NotAllowed { .. }), "{explained}");
+    let named = ["with the token", "with a user and the password", "without a"];
+    assert!(named.iter().any(|named| explained.contains(named)), "{explained}");
     assert!(explained.contains("check the token, or the user"), "{explained}");
     assert!(!explained.contains(secret) && !format!("{error:?}").contains(secret), "{explained}");
 }
@@ -209,6 +211,12 @@ async fn check_tls(scheme: &str, address: &str, certificates: &Certificates) {
         assert!(is_alive(&server("a", 1))(&backend.snapshot().await.unwrap()));
         announced.withdraw().await.unwrap();
     }
+    // The system's authorities, which a variable can name.
+    let of_system = url(&format!("tls=on&{}", pair(certificates)));
+    let process = Announcer::start(&of_system, &[("SSL_CERT_FILE", &authority)]);
+    let watcher = backend(&url(&good));
+    until("alive", PATIENCE, &*watcher, is_alive(&server("a", 1))).await;
+    drop(process);
     let other_authority = others.authority().display().to_string();
     for (options, said) in [
         (good.replace(&authority, &other_authority), "invalid peer certificate"),
@@ -241,6 +249,49 @@ async fn etcd_is_spoken_to_with_tls_and_a_certificate() {
         EtcdOptions { certificates: Some(certificates.clone()), ..EtcdOptions::default() };
     let Some(etcd) = Etcd::start(&options) else { return };
     check_tls("etcd", &etcd.tls_address().to_string(), &certificates).await;
+}
+
+// It waited for ten seconds, and said that it failed.
+#[test]
+fn a_wrong_credential_is_a_mistake_that_a_command_tells_at_once_and_never_shows() {
+    let fake = FakeHttp::start(|_| {
+        FakeAnswer::Answer("403 Forbidden", Vec::new(), b"Permission denied".to_vec())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "sesame-1\n").unwrap();
+    let (file, address) = (file.display().to_string(), fake.address());
+    let password = "PUDDLE_DISCOVERY_PASSWORD";
+    for (url, variables, named) in [
+        (format!("consul://{address}"), vec![], "without a token".to_owned()),
+        (format!("consul://sesame-1@{address}"), vec![], "with the token of the url".to_owned()),
+        (
+            format!("consul://{address}"),
+            vec![("CONSUL_HTTP_TOKEN", "sesame-1")],
+            "with the token of the variable CONSUL_HTTP_TOKEN".to_owned(),
+        ),
+        (
+            format!("consul://{address}?token-file={file}"),
+            vec![],
+            format!("with the token in {file}"),
+        ),
+        (
+            format!("etcd://{address}?user=me"),
+            vec![(password, "sesame-1")],
+            format!("with a user and the password of the variable {password}"),
+        ),
+    ] {
+        let began = Instant::now();
+        let mut command = Command::new(puddle_binary());
+        command.args(["ls", "--view-file", "none", "--discovery", &url]).envs(variables);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        println!("{said}");
+        assert_eq!(output.status.code(), Some(2), "{url}: {said}");
+        assert!(said.contains(&named) && !said.contains("sesame-1"), "{url}: {said}");
+        // Discovery is given ten seconds.
+        assert!(began.elapsed() < Duration::from_secs(8), "{url}: {:?}", began.elapsed());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,11 +2,13 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::Response;
 use hyper::body::{Body, Incoming};
 use serde::de::DeserializeOwned;
+use tokio::task::yield_now;
 
 use super::connection::Connection;
 use crate::error::DiscoveryError;
@@ -24,18 +26,22 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Reads it, and counts in `bytes` what came, the head as one.
     pub(super) async fn read(
         response: Response<Incoming>,
         what: &'static str,
         service: &str,
+        bytes: &AtomicU64,
     ) -> Result<Self, DiscoveryError> {
         let mut answer = Self::head_of(&response);
+        bytes.fetch_add(1, Ordering::Relaxed);
         let mut incoming = response.into_body();
         while let Some(part) = next_part(&mut incoming, service).await? {
             if (answer.body.len() + part.len()) as u64 > ANSWER_BYTES_MAX {
                 return Err(too_large(what, service));
             }
             answer.body.extend_from_slice(&part);
+            bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
         }
         Ok(answer)
     }
@@ -67,12 +73,16 @@ impl Answer {
     }
 }
 
-/// An answer that comes line by line, for as long as somebody reads.
+/// An answer that comes line by line, for as long as somebody reads: up to
+/// [`ANSWER_BYTES_MAX`] in all.
 #[derive(Debug)]
 pub(crate) struct Lines {
     pub(crate) status: u16,
     incoming: Incoming,
-    buffer: Vec<u8>,
+    /// What came and was not read.
+    buffer: BytesMut,
+    /// How many bytes came.
+    bytes: u64,
     what: &'static str,
     service: String,
     _connection: Connection,
@@ -88,19 +98,21 @@ impl Lines {
         Self {
             status: response.status().as_u16(),
             incoming: response.into_body(),
-            buffer: Vec::new(),
+            buffer: BytesMut::new(),
+            bytes: 0,
             what,
             service: service.to_owned(),
             _connection: connection,
         }
     }
 
-    /// The next line as JSON; waits for it for ever. Fails at the end.
+    /// The next line as JSON; waits for it for ever. Fails at the end, and when too much
+    /// has come.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, DiscoveryError> {
         let mut seen = 0;
         loop {
             if let Some(at) = self.buffer[seen..].iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=seen + at).collect();
+                let line = self.buffer.split_to(seen + at + 1);
                 seen = 0;
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
@@ -111,10 +123,13 @@ impl Lines {
             seen = self.buffer.len();
             let part = next_part(&mut self.incoming, &self.service).await?;
             let part = part.ok_or_else(|| bad(self.what, &self.service, "it ended early"))?;
-            if (seen + part.len()) as u64 > ANSWER_BYTES_MAX {
+            self.bytes += part.len() as u64;
+            if self.bytes > ANSWER_BYTES_MAX {
                 return Err(too_large(self.what, &self.service));
             }
             self.buffer.extend_from_slice(&part);
+            // A flood is always ready: time limits have their turn between its parts.
+            yield_now().await;
         }
     }
 }

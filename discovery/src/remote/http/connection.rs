@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
+use crate::remote::sockets;
 use crate::remote::tls::Tls;
 use crate::remote::url::HostPort;
 
@@ -35,7 +36,7 @@ pub(super) struct NotAnswered {
 impl Connection {
     pub(super) async fn open(host: usize, place: &HostPort, tls: Option<&Tls>) -> io::Result<Self> {
         let stream = TcpStream::connect((place.host.as_str(), place.port)).await?;
-        stream.set_nodelay(true)?;
+        sockets::prepare(&stream)?;
         let Some(tls) = tls else { return Self::over(host, stream).await };
         let name = match &tls.server_name {
             Some(name) => name.clone(),

@@ -7,22 +7,28 @@
 //!     +----> the answer, read up to ANSWER_BYTES_MAX
 //! ```
 //!
+//! A service may be gone without a word, and be back while a call still waits for what was
+//! swallowed. So what may be asked twice is asked again after each heartbeat in which
+//! nothing came, over a connection of its own; the first answer counts.
+//!
 //! Redirects are answers like any other: nothing is followed.
 
 mod answer;
 mod connection;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Response};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub(crate) use answer::{Answer, Lines, bad};
 use connection::Connection;
 
+use super::keeper::HEARTBEAT;
 use super::secret::Secret;
 use super::tls::Tls;
 use super::url::{HostPort, ServiceUrl};
@@ -94,10 +100,24 @@ impl Call {
         Self { is_repeatable: true, ..self }
     }
 
+    /// The same call, which is made once, though it could be made twice.
+    pub(crate) fn once(self) -> Self {
+        Self { is_repeatable: false, ..self }
+    }
+
     /// The same call with another time limit.
     pub(crate) fn within(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
+}
+
+/// One try of a call.
+#[derive(Debug)]
+struct Try {
+    /// The number of the host that it went to.
+    host: AtomicUsize,
+    /// How much of the answer came so far.
+    bytes: AtomicU64,
 }
 
 impl Client {
@@ -120,30 +140,60 @@ impl Client {
     }
 
     /// Asks, and reads the answer. Fails when none comes in time; whatever the service
-    /// says is an answer. A repeatable call of a service with several hosts is tried at
-    /// a second one, when the first does not answer in half of the time.
+    /// says is an answer. A repeatable call is made again after each heartbeat in which
+    /// nothing of an answer came, and at once at a second host, if there are several and the
+    /// first fails.
     pub(crate) async fn call(&self, call: &Call) -> Result<Answer, DiscoveryError> {
-        let began = Instant::now();
-        if call.is_repeatable && self.hosts.len() > 1 {
-            let first = self.call_until(began + call.limit / 2, call).await;
-            if first.as_ref().is_ok_and(|answer| answer.status < 500) {
-                return first;
-            }
+        let deadline = Instant::now() + call.limit;
+        let (mut last, mut seen) = (self.new_try(), 0);
+        if !call.is_repeatable {
+            return self.call_until(deadline, call, last).await;
         }
-        self.call_until(began + call.limit, call).await
+        let mut tries = FuturesUnordered::new();
+        tries.push(self.call_until(deadline, call, Arc::clone(&last)));
+        let mut others = self.hosts.len().min(2) - 1;
+        loop {
+            tokio::select! {
+                Some(answered) = tries.next() => {
+                    let is_good = answered.as_ref().is_ok_and(|answer| answer.status < 500);
+                    if is_good || (others == 0 && tries.is_empty()) {
+                        return answered;
+                    }
+                    if others == 0 {
+                        continue;
+                    }
+                    others -= 1;
+                }
+                () = sleep(HEARTBEAT) => {
+                    let bytes = last.bytes.load(Ordering::Relaxed);
+                    if std::mem::replace(&mut seen, bytes) < bytes {
+                        continue;
+                    }
+                    self.silent(&last);
+                }
+            }
+            (last, seen) = (self.new_try(), 0);
+            tries.push(self.call_until(deadline, call, Arc::clone(&last)));
+        }
     }
 
-    async fn call_until(&self, deadline: Instant, call: &Call) -> Result<Answer, DiscoveryError> {
-        let asked = self.asked();
+    async fn call_until(
+        &self,
+        deadline: Instant,
+        call: &Call,
+        this: Arc<Try>,
+    ) -> Result<Answer, DiscoveryError> {
         let answered = timeout_at(deadline, async {
-            let (response, connection) = self.send(call, &asked).await?;
-            let answer = Answer::read(response, call.what, &self.service).await?;
+            let (response, connection) = self.send(call, &this).await?;
+            let answer = Answer::read(response, call.what, &self.service, &this.bytes).await?;
             self.keep(connection);
             Ok(answer)
         });
         let answered = answered.await.unwrap_or_else(|_| Err(self.timed_out(call.limit)));
-        if answered.as_ref().map_or(true, |answer| answer.status >= 500) {
-            self.avoid(&asked);
+        match &answered {
+            Ok(answer) if answer.status >= 500 => self.avoid(&this),
+            Ok(_) => {}
+            Err(_) => self.silent(&this),
         }
         answered
     }
@@ -151,12 +201,12 @@ impl Client {
     /// Asks, and returns the head of the answer; the connection ends with it. For
     /// answers that are long in coming, or whose body does not matter.
     pub(crate) async fn head(&self, call: &Call) -> Result<Answer, DiscoveryError> {
-        let asked = self.asked();
-        let answered = timeout(call.limit, self.send(call, &asked)).await;
+        let this = self.new_try();
+        let answered = timeout(call.limit, self.send(call, &this)).await;
         let answered = answered.unwrap_or_else(|_| Err(self.timed_out(call.limit)));
         let answered = answered.map(|(response, _connection)| Answer::head_of(&response));
         if answered.is_err() {
-            self.avoid(&asked);
+            self.silent(&this);
         }
         answered
     }
@@ -164,26 +214,33 @@ impl Client {
     /// Asks, and returns an answer that comes line by line, without an end. The limit is
     /// that of its begin.
     pub(crate) async fn lines(&self, call: &Call) -> Result<Lines, DiscoveryError> {
-        let asked = self.asked();
-        let answered = timeout(call.limit, self.send(call, &asked)).await;
+        let this = self.new_try();
+        let answered = timeout(call.limit, self.send(call, &this)).await;
         let answered = answered.unwrap_or_else(|_| Err(self.timed_out(call.limit)));
         if answered.is_err() {
-            self.avoid(&asked);
+            self.silent(&this);
         }
         let (response, connection) = answered?;
         Ok(Lines::new(response, connection, call.what, &self.service))
     }
 
-    /// Where the host that a call went to is noted.
-    fn asked(&self) -> AtomicUsize {
-        AtomicUsize::new(self.preferred())
+    fn new_try(&self) -> Arc<Try> {
+        let (host, bytes) = (AtomicUsize::new(self.preferred()), AtomicU64::new(0));
+        Arc::new(Try { host, bytes })
     }
 
-    /// The host `asked` is not asked first any more.
-    fn avoid(&self, asked: &AtomicUsize) {
-        let asked = asked.load(Ordering::Relaxed);
-        let next = (asked + 1) % self.hosts.len();
-        let _ = self.preferred.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
+    /// The host of that try is not asked first any more.
+    fn avoid(&self, tried: &Try) {
+        let host = tried.host.load(Ordering::Relaxed);
+        let next = (host + 1) % self.hosts.len();
+        let _ = self.preferred.compare_exchange(host, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The host of that try gives no answer: whatever else is connected to it may lead
+    /// nowhere as well.
+    fn silent(&self, tried: &Try) {
+        self.avoid(tried);
+        self.idle().clear();
     }
 
     fn preferred(&self) -> usize {
@@ -195,10 +252,10 @@ impl Client {
     async fn send(
         &self,
         call: &Call,
-        asked: &AtomicUsize,
+        this: &Try,
     ) -> Result<(Response<hyper::body::Incoming>, Connection), DiscoveryError> {
         if let Some(mut connection) = self.idle_connection().await {
-            asked.store(connection.host, Ordering::Relaxed);
+            this.host.store(connection.host, Ordering::Relaxed);
             let request = self.request(call, connection.host)?;
             match connection.send(request).await {
                 Ok(response) => return Ok((response, connection)),
@@ -209,7 +266,7 @@ impl Client {
             }
         }
         let mut connection = self.connect().await?;
-        asked.store(connection.host, Ordering::Relaxed);
+        this.host.store(connection.host, Ordering::Relaxed);
         let request = self.request(call, connection.host)?;
         let sent = connection.send(request).await;
         let response = sent.map_err(|failure| self.unreachable("speak with", failure.error))?;

@@ -6,6 +6,7 @@ use rampuddle_discovery::{DiscoveryError, Member, Revision, Settings};
 use rampuddle_harness::{Certificates, ZooKeeperOptions};
 
 use super::*;
+use crate::support::Announcer;
 
 /// ZooKeeper's code for whom a node is not open.
 const NO_AUTH: i32 = -102;
@@ -65,6 +66,13 @@ async fn with_tls_only_those_get_through_who_trust_each_other() {
     announcement.withdraw().await.unwrap();
     let seen = until_view("it is withdrawn", &mut watch, |view| view.living.is_empty()).await;
     println!("TLS: ZooKeeper {}, a withdrawal is seen after {seen:?}", server.version());
+
+    // The system's authorities, which a variable can name.
+    let of_system = format!("{place}?tls=on&{identity}");
+    let authority = certificates.authority().display().to_string();
+    let process = Announcer::start(&of_system, &[("SSL_CERT_FILE", &authority)]);
+    until_view("it is announced", &mut watch, |view| view.alive("a").is_some()).await;
+    drop(process);
 
     let others = Certificates::make().unwrap();
     let other_trust = format!("ca={}", others.authority().display());

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use rampuddle_discovery::{DiscoveryError, Member, Revision, Settings};
-use rampuddle_harness::{ZooKeeperClient, ZooKeeperOptions};
+use rampuddle_harness::{Machine, ZooKeeperClient, ZooKeeperOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
@@ -69,24 +69,24 @@ async fn a_server_that_slept_longer_than_its_session_comes_back_with_another() {
     let mut others = ZooKeeperClient::connect(server.address());
     let child = Announcing::start(&place.url);
     let first = place.owner(&mut others).unwrap();
-    let mut watch = place.watch().await;
+    let (mut watch, machine) = (place.watch().await, Machine::watched());
 
+    let stopped = machine.now();
     child.signal(Signal::STOP);
     let gone = until_view("it is gone", &mut watch, |view| view.alive("a").is_none()).await;
-    assert!(gone < SESSION + 2 * TICK, "{gone:?}");
+    machine.assert_within("asleep: gone", stopped, gone, SESSION + 2 * TICK);
+    let goes_on = machine.now();
     child.signal(Signal::CONT);
     let back = until_view("it is back", &mut watch, |view| view.alive("a").is_some()).await;
-    assert!(back < 2 * HEARTBEAT + TICK, "{back:?}");
+    machine.assert_within("awake: back", goes_on, back, 2 * HEARTBEAT + TICK);
     assert_eq!(watch.current().living, [server_a(1)]);
     let second = place.owner(&mut others).unwrap();
     assert!(second != 0 && second != first);
 
+    let ended = machine.now();
     child.signal(Signal::KILL);
-    let killed = until_view("it is dead", &mut watch, |view| view.alive("a").is_none()).await;
-    assert!(killed < SESSION + 2 * TICK, "{killed:?}");
-    println!(
-        "asleep: gone after {gone:?}; awake: back after {back:?}; killed: gone after {killed:?}"
-    );
+    let dead = until_view("it is dead", &mut watch, |view| view.alive("a").is_none()).await;
+    machine.assert_within("killed: gone", ended, dead, SESSION + 2 * TICK);
 }
 
 #[tokio::test]
@@ -130,8 +130,9 @@ async fn after_ten_seconds_without_zookeeper_entries_and_watches_are_back_at_onc
     assert!(matches!(failed, DiscoveryError::Unreachable { .. }), "{failed:?}");
     sleep(Duration::from_secs(10)).await;
     assert!(watch.current().alive("a").is_some() && watch.current().member("a").is_some());
+    let machine = Machine::watched();
     server.start_again();
-    let began = Instant::now();
+    let (began, returned) = (Instant::now(), machine.now());
     let second = Member::ready("b", 1.0);
     while backend.write_member(&second, Revision::ABSENT).await.is_err() {
         sleep(LOOK_EVERY).await;
@@ -141,10 +142,8 @@ async fn after_ten_seconds_without_zookeeper_entries_and_watches_are_back_at_onc
     let seen = began.elapsed();
     until_view("the entry", &mut watch, |view| view.alive("a").is_some()).await;
     let entry = began.elapsed();
-    println!(
-        "after 10 s: written to after {written:?}, watched after {seen:?}, alive after {entry:?}"
-    );
-    assert!(entry < 2 * HEARTBEAT + TICK, "{entry:?}");
+    println!("after 10 s: written to after {written:?}, watched after {seen:?}");
+    machine.assert_within("alive", returned, entry, 2 * HEARTBEAT + TICK);
     // It stays, and is renewed: longer than a session that nobody renews.
     let stays = timeout(SESSION + 2 * TICK, watch.changed()).await;
     assert!(stays.is_err(), "{:?}", watch.current());
@@ -163,10 +162,11 @@ async fn after_its_data_was_wiped_an_entry_is_back_and_the_view_of_members_stays
     server.kill();
     server.wipe();
     server.start_again();
+    let machine = Machine::watched();
+    let returned = machine.now();
     let mut others = ZooKeeperClient::connect(server.address());
     let back = until("the entry is back", || place.owner(&mut others).is_some()).await;
-    println!("wiped: back after {back:?}");
-    assert!(back < 2 * HEARTBEAT + TICK, "{back:?}");
+    machine.assert_within("wiped: back", returned, back, 2 * HEARTBEAT + TICK);
     assert_eq!(snapshot(&*backend).await.living, [server_a(1)]);
     assert!(watch.current().member("a").is_some());
 }
@@ -176,11 +176,11 @@ async fn an_entry_that_somebody_removed_is_back_within_a_heartbeat() {
     let Some(server) = ZooKeeper::shared() else { return };
     let place = Place::fresh(&server);
     let _announcement = place.open().announce(&server_a(1)).await.unwrap();
-    let mut others = ZooKeeperClient::connect(server.address());
+    let (mut others, machine) = (ZooKeeperClient::connect(server.address()), Machine::watched());
+    let removed = machine.now();
     others.delete(&place.living());
     let back = until("it is back", || place.owner(&mut others).is_some()).await;
-    println!("removed: back after {back:?}");
-    assert!(back < 2 * HEARTBEAT, "{back:?}");
+    machine.assert_within("removed: back", removed, back, 2 * HEARTBEAT);
 }
 
 /// One that takes connections, and says nothing.
