@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::operation::Operation;
 use super::ranks::answers;
-use super::read::{Piece, Reading, Unread};
+use super::read::{Choice, Piece, Reading, Unread};
 use crate::retry::Attempts;
 use crate::server::Server;
 
@@ -236,15 +236,16 @@ impl Hedging {
                     },
                 };
             }
-            if !(self.is_in_order() && slow.server.was_outrun_after(slow.since)) {
+            let was_outrun = self.is_in_order() && slow.server.was_outrun_after(slow.since);
+            if !was_outrun || !reading.has_owner_besides(piece, &slow.server, Choice::Better) {
                 tokio::select! {
                     biased;
                     read = &mut first => return read,
                     () = sleep_until(began + self.far_too_long()) => {}
                 }
-            }
-            if !reading.has_a_better_owner(piece, &slow.server) {
-                return first.await;
+                if !reading.has_owner_besides(piece, &slow.server, Choice::Any) {
+                    return first.await;
+                }
             }
             slow
         };
@@ -351,9 +352,14 @@ pub(super) async fn first_good<T, S: Future<Output = T>>(
         answer = &mut first => return answer,
         () = sleep(SLOW_ANSWER) => {}
     }
-    let Some(second) = second().filter(|_| operation.retries.try_spend()) else {
-        return first.await;
-    };
+    let Some(second) = second() else { return first.await };
+    if !operation.retries.try_spend() {
+        tokio::select! {
+            biased;
+            answer = &mut first => return answer,
+            () = sleep(GIVEN_UP_MIN) => {}
+        }
+    }
     tokio::select! {
         biased;
         answer = &mut first => return answer,

@@ -149,6 +149,15 @@ impl Served {
     }
 }
 
+/// Which owners are a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// Those that were not outrun lately.
+    Better,
+    /// All that answer.
+    Any,
+}
+
 impl Reading<'_> {
     /// Reads a piece into `out`.
     pub(super) async fn piece(
@@ -169,15 +178,16 @@ impl Reading<'_> {
         self.tag.replicas > 1
     }
 
-    /// Whether a piece has an owner that answers and was not outrun lately, besides this
-    /// one.
-    pub(super) fn has_a_better_owner(&self, piece: &Piece, than: &Server) -> bool {
+    /// Whether a piece has an owner that answers, besides this one.
+    pub(super) fn has_owner_besides(&self, piece: &Piece, than: &Server, choice: Choice) -> bool {
         let key = stripe_key(self.tag.upload, piece.stripe);
         let places = Places::of_copies(&self.operation.views.current(), &key, self.tag.replicas);
         let mut others = places.owners(self.tag.replicas).iter().filter(|it| *it != than.name());
         others.any(|name| {
             let server = self.operation.servers.server(name);
-            let is_good = server.is_ok_and(|server| !server.is_slow() && !server.is_outrun());
+            let is_outrun_good = choice == Choice::Any;
+            let is_good =
+                server.is_ok_and(|it| !it.is_slow() && (is_outrun_good || !it.is_outrun()));
             is_good && answers(self.operation, name)
         })
     }

@@ -105,10 +105,28 @@ async fn what_takes_far_too_long_is_given_up_without_a_budget_in_whatever_order(
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_given_up_when_all_servers_were_outrun() {
-    let courses = Courses::default();
-    assert_eq!(read_beside(SHORT, true, &courses).await, "first");
-    assert!(courses.into_inner().unwrap().is_empty());
+async fn when_all_servers_were_outrun_only_what_takes_far_too_long_is_given_up() {
+    let (courses, hedging) = (Courses::default(), Hedging::in_order());
+    assert_eq!(read_slowly(&hedging, SHORT, GIVEN_UP_MIN / 2, true, &courses).await, "first");
+    assert!(courses.lock().unwrap().is_empty());
+    assert_eq!(read_beside(SHORT, true, &courses).await, "second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_to_a_silent_server_goes_to_the_next_one_without_a_budget_too() {
+    let operation = operation().await;
+    for (is_spent, soonest) in [(false, SLOW_ANSWER), (true, SLOW_ANSWER + GIVEN_UP_MIN)] {
+        while is_spent && operation.retries.try_spend() {}
+        let began = Instant::now();
+        let first = async {
+            sleep(LONG).await;
+            "first"
+        };
+        let second = || Some(async { "second" });
+        assert_eq!(first_good(&operation, "s0", first, second, |_| true).await, "second");
+        let took = began.elapsed();
+        assert!((soonest..soonest + 10 * SHORT).contains(&took), "{took:?}");
+    }
 }
 
 /// How long the first of some pieces takes that are asked of a server that says nothing.
