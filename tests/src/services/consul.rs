@@ -52,7 +52,7 @@ impl Consul {
         let mut service =
             LocalService::new("Consul", command, move |address| has_leader(address, &token));
         let ports = [Port::take(), Port::take()];
-        let settings = settings(options, &service, &ports).to_string();
+        let settings = settings(options, &mut service, &ports).to_string();
         let file = service.write("consul.json", settings);
         service.say(["agent".to_owned(), format!("-config-file={}", file.display())]);
         service.start_again();
@@ -120,7 +120,7 @@ fn has_leader(address: SocketAddr, token: &Option<String>) -> bool {
         && is_true(call(address, token, "GET", "/v1/health/node/tested", b""), "serfHealth")
 }
 
-fn settings(options: &ConsulOptions, service: &LocalService, ports: &[Port; 2]) -> Value {
+fn settings(options: &ConsulOptions, service: &mut LocalService, ports: &[Port; 2]) -> Value {
     let [server, gossip] = ports.each_ref().map(Port::number);
     let mut settings = json!({
         "data_dir": service.folder().join("data"),
@@ -144,7 +144,7 @@ fn settings(options: &ConsulOptions, service: &LocalService, ports: &[Port; 2]) 
         settings["primary_datacenter"] = "dc1".into();
     }
     if let Some(certificates) = &options.certificates {
-        settings["ports"]["https"] = service.tls_address().port().into();
+        settings["ports"]["https"] = service.listens_with_tls().into();
         settings["ca_file"] = certificates.authority().display().to_string().into();
         settings["cert_file"] = certificates.server().0.display().to_string().into();
         settings["key_file"] = certificates.server().1.display().to_string().into();

@@ -93,6 +93,7 @@ impl Etcd {
         let mut say = |name: &str, value: &str| words.push(format!("--{name}={value}"));
         if let Some(certificates) = &options.certificates {
             let (certificate, key) = certificates.server();
+            member.service.listens_with_tls();
             listen += &format!(",https://{}", member.tls_address());
             say("cert-file", &certificate.display().to_string());
             say("key-file", &key.display().to_string());

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub struct LocalService {
     folder: TempDir,
     port: Port,
     tls_port: Port,
+    has_tls: bool,
     answers: Box<Answers>,
 }
 
@@ -52,6 +53,7 @@ impl LocalService {
             folder: TempDir::new().expect("a temporary folder"),
             port: Port::take(),
             tls_port: Port::take(),
+            has_tls: false,
             answers: Box::new(answers),
         }
     }
@@ -70,6 +72,12 @@ impl LocalService {
     pub(super) fn is_of_version(&mut self, version: String) {
         self.version = version;
         println!("{} {} at {}", self.name, self.version, self.address());
+    }
+
+    /// It listens with TLS too, as its settings say: the port to put there.
+    pub(super) fn listens_with_tls(&mut self) -> u16 {
+        self.has_tls = true;
+        self.tls_address().port()
     }
 
     /// Writes a file into its folder.
@@ -101,6 +109,10 @@ impl LocalService {
     pub(super) fn until_it_answers(&self) {
         let what = format!("{} answers", self.name);
         until(&what, PATIENCE, || (self.answers)(self.address()));
+        if self.has_tls {
+            let what = format!("{} takes connections with TLS", self.name);
+            until(&what, PATIENCE, || TcpStream::connect(self.tls_address()).is_ok());
+        }
     }
 
     /// SIGKILL, and waits until the process is gone.

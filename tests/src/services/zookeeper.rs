@@ -70,7 +70,7 @@ impl ZooKeeper {
             service.folder().join("data").display(),
         );
         if let Some(certificates) = &options.certificates {
-            settings += &tls_settings(&service, certificates);
+            settings += &tls_settings(&mut service, certificates);
         }
         let file = service.write("zoo.cfg", settings);
         service.say([file.display().to_string()]);
@@ -93,11 +93,11 @@ fn ask_version(address: SocketAddr) -> Option<String> {
 }
 
 /// Only netty takes TLS.
-fn tls_settings(service: &LocalService, certificates: &Certificates) -> String {
+fn tls_settings(service: &mut LocalService, certificates: &Certificates) -> String {
     let read = |path: PathBuf| fs::read_to_string(path).expect("it was just made");
     let (certificate, key) = certificates.server();
     let pair = service.write("server.pem", read(certificate) + &read(key));
-    let port = service.tls_address().port();
+    let port = service.listens_with_tls();
     let mut settings = format!(
         "secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n\
          serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
