@@ -316,7 +316,9 @@ fn mappings_that_come_and_go_leave_no_descriptor_behind() {
         assert!(status == Status::Busy && shared.is_none(), "{status}");
         busy += 1;
     }
-    assert_eq!((server.open_descriptors(), busy), (before, 100));
+    assert_eq!(busy, 100);
+    // The thread that announces the server has a file open now and then.
+    until("no descriptor to be left", PATIENCE, || server.open_descriptors() <= before);
     pools.truncate(1);
     drop(share(&mut client));
     // Clients who never read their answer, and are gone.

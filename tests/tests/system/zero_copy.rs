@@ -155,7 +155,7 @@ fn readers_that_go_amid_what_is_lent_leave_neither_memory_nor_descriptors() {
         assert_eq!(other.info().used_bytes, MIB);
         drop(readers);
         until("the memory to come back", 5 * SECOND, || other.info().used_bytes == 0);
-        until("the sockets to be closed", 5 * SECOND, || server.open_descriptors() == descriptors);
+        until("the sockets to be closed", 5 * SECOND, || server.open_descriptors() <= descriptors);
         assert_eq!(other.info().connections, 1);
     }
     let [sends, _, done] = told(&mut server);
@@ -176,7 +176,7 @@ fn a_peer_that_takes_nothing_of_what_it_is_lent_is_cut_off_and_the_memory_comes_
     assert_status!(other.delete(b"key"), Ok);
     until("the memory to come back", 2 * WINDOW, || other.info().used_bytes == 0);
     assert!(began.elapsed() >= WINDOW * 9 / 10, "too early: {:?}", began.elapsed());
-    until("the sockets to be closed", 5 * SECOND, || server.open_descriptors() == descriptors);
+    until("the sockets to be closed", 5 * SECOND, || server.open_descriptors() <= descriptors);
     assert!(other.info().stalled_connections >= 1);
     drop((reader, ended));
 }
