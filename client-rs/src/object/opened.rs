@@ -14,7 +14,7 @@ use super::hold::Hold;
 use super::in_place::InPlace;
 use super::operation::Operation;
 use super::ranks::answers;
-use super::read::{Piece, Reading, Unread, begin_of, pieces};
+use super::read::{Piece, Reading, Unread, begin_of, blocks_per_stripe, pieces, pieces_of_at_most};
 use super::report::{GetOptions, GetReport, Value};
 use crate::buffers::Buffer;
 use crate::error::Error;
@@ -224,12 +224,16 @@ impl Opened {
         &self,
         range: &Range<u64>,
     ) -> impl Iterator<Item = (u64, Piece)> + use<> {
-        let mut at = begin_of(range);
-        pieces(self.tag(), range).map(move |piece| {
-            let begin = at;
-            at += piece.bytes;
-            (begin, piece)
-        })
+        with_begins(begin_of(range), pieces(self.tag(), range))
+    }
+
+    /// The stripes that cover a range, as pieces, each with its begin in the object.
+    pub(super) fn stripes_of(
+        &self,
+        range: &Range<u64>,
+    ) -> impl Iterator<Item = (u64, Piece)> + use<> {
+        let of_stripe = blocks_per_stripe(self.tag());
+        with_begins(begin_of(range), pieces_of_at_most(of_stripe, self.tag(), range))
     }
 
     /// Memory for so many bytes of the object.
@@ -296,6 +300,18 @@ async fn read_all(
         read?;
     }
     Ok(())
+}
+
+/// Pieces that follow each other from `at` on, each with its begin in the object.
+fn with_begins(
+    mut at: u64,
+    pieces: impl Iterator<Item = Piece>,
+) -> impl Iterator<Item = (u64, Piece)> {
+    pieces.map(move |piece| {
+        let begin = at;
+        at += piece.bytes;
+        (begin, piece)
+    })
 }
 
 /// Pieces, one behind the other, each with its part of `out`.

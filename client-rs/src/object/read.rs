@@ -76,6 +76,15 @@ pub(super) fn stored_bytes(blocks: &[BlockEntry]) -> u64 {
 
 /// The pieces, each within one stripe, that cover `range` of an object.
 pub(super) fn pieces(tag: &Tag, range: &Range<u64>) -> impl Iterator<Item = Piece> + use<> {
+    pieces_of_at_most(PIECE_BLOCKS, tag, range)
+}
+
+/// The same, of another number of blocks at most.
+pub(super) fn pieces_of_at_most(
+    blocks_max: u64,
+    tag: &Tag,
+    range: &Range<u64>,
+) -> impl Iterator<Item = Piece> + use<> {
     let end = if range.is_empty() { 0 } else { range.end.div_ceil(BLOCK_BYTES) };
     let (object_bytes, per_stripe) = (tag.object_bytes, blocks_per_stripe(tag));
     let mut block = range.start / BLOCK_BYTES;
@@ -84,7 +93,7 @@ pub(super) fn pieces(tag: &Tag, range: &Range<u64>) -> impl Iterator<Item = Piec
             return None;
         }
         let stripe = block / per_stripe;
-        let blocks = block..end.min((stripe + 1) * per_stripe).min(block + PIECE_BLOCKS);
+        let blocks = block..end.min((stripe + 1) * per_stripe).min(block + blocks_max);
         let begin = blocks.start * BLOCK_BYTES;
         let bytes = object_bytes.min(blocks.end * BLOCK_BYTES) - begin;
         block = blocks.end;

@@ -189,7 +189,9 @@ impl InPlace {
 
     /// Whether all stripes of the object are there.
     pub(super) fn is_whole(&self, tag: &Tag) -> bool {
-        (0..tag.stripes()).all(|stripe| self.stripe(stripe).is_some())
+        let has =
+            |stripe| self.servers.iter().any(|server| server.found.place_of(stripe).is_some());
+        (0..tag.stripes()).all(has)
     }
 
     /// Where the bytes of an inline object lie, as they are stored.
@@ -216,8 +218,8 @@ impl InPlace {
     /// Where a stripe lies.
     fn stripe(&self, stripe: u64) -> Option<Places<'_>> {
         self.servers.iter().find_map(|OfServer { name, kept, found }| {
-            let at = found.stripes.binary_search_by_key(&stripe, |(stripe, _)| *stripe).ok()?;
-            Some(Places::all(name, kept, &found.runs[found.stripes[at].1.clone()]))
+            let (_, runs) = &found.stripes[found.place_of(stripe)?];
+            Some(Places::all(name, kept, &found.runs[runs.clone()]))
         })
     }
 }
@@ -306,6 +308,16 @@ impl Found {
         let last = self.stripes.last_mut().map_or(&mut self.head, |(_, runs)| runs);
         self.runs.push(row.offset..row.offset + row.bytes);
         last.end = self.runs.len();
+    }
+
+    /// Where a stripe stands among those found, which are in order.
+    fn place_of(&self, stripe: u64) -> Option<usize> {
+        // Where all are found each stands at its own number.
+        let own = usize::try_from(stripe).ok()?;
+        if self.stripes.get(own).is_some_and(|(found, _)| *found == stripe) {
+            return Some(own);
+        }
+        self.stripes.binary_search_by_key(&stripe, |(found, _)| *found).ok()
     }
 
     /// Keeps the stripes that are as long as the block table says.

@@ -69,45 +69,70 @@ fn runs_within(
 /// Bytes of an object on their way to the reader, in order: neighbours of one pool
 /// become one slice.
 #[derive(Debug, Default)]
-pub(super) struct Assembly {
+pub(super) struct Assembly<'p> {
     parts: Vec<Bytes>,
     /// The last slice, which may grow.
-    open: Option<(Arc<Kept>, Range<u64>)>,
-    mapped: u64,
+    open: Option<Slice<'p>>,
+    /// Bytes that lie where they are stored, by server.
+    mapped: Vec<(&'p Arc<str>, u64)>,
 }
 
-impl Assembly {
+/// A stretch of a server's pool.
+#[derive(Debug)]
+struct Slice<'p> {
+    server: &'p Arc<str>,
+    kept: &'p Arc<Kept>,
+    range: Range<u64>,
+}
+
+impl<'p> Assembly<'p> {
     /// Appends bytes where they lie.
-    pub(super) fn push_places(&mut self, places: &Places<'_>) {
-        for run in places.runs() {
-            self.mapped += run.end - run.start;
+    pub(super) fn push_places(&mut self, places: &Places<'p>) {
+        for range in places.runs() {
             match &mut self.open {
-                Some((kept, open)) if open.end == run.start && Arc::ptr_eq(kept, places.kept) => {
-                    open.end = run.end;
+                Some(open)
+                    if open.range.end == range.start && Arc::ptr_eq(open.kept, places.kept) =>
+                {
+                    open.range.end = range.end;
                 }
                 _ => {
                     self.close();
-                    self.open = Some((Arc::clone(places.kept), run));
+                    let Places { server, kept, .. } = *places;
+                    self.open = Some(Slice { server, kept, range });
                 }
             }
         }
     }
 
-    /// Appends bytes that came some other way.
-    pub(super) fn push(&mut self, bytes: Bytes) {
+    /// Leaves out bytes that come some other way: where to [`fill`](Self::fill) them in.
+    pub(super) fn leave_out(&mut self) -> usize {
         self.close();
-        if !bytes.is_empty() {
-            self.parts.push(bytes);
-        }
+        self.parts.push(Bytes::new());
+        self.parts.len() - 1
+    }
+
+    /// Fills in bytes that were left out.
+    pub(super) fn fill(&mut self, place: usize, bytes: Bytes) {
+        self.parts[place] = bytes;
     }
 
     fn close(&mut self) {
-        let open = self.open.take();
-        self.parts.extend(open.map(|(kept, run)| kept.shared(run)));
+        let Some(Slice { server, kept, range }) = self.open.take() else { return };
+        let bytes = range.end - range.start;
+        match self.mapped.iter_mut().find(|(known, _)| Arc::ptr_eq(known, server)) {
+            Some((_, mapped)) => *mapped += bytes,
+            None => self.mapped.push((server, bytes)),
+        }
+        self.parts.push(kept.shared(range));
     }
 
-    /// All of them, and how many of them lie where they are stored.
-    pub(super) fn finish(mut self) -> (Vec<Bytes>, u64) {
+    /// Whether anything lies where it is stored.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.open.is_some() || !self.mapped.is_empty()
+    }
+
+    /// All of them, and by server how many of them lie where they are stored.
+    pub(super) fn finish(mut self) -> (Vec<Bytes>, Vec<(&'p Arc<str>, u64)>) {
         self.close();
         (self.parts, self.mapped)
     }

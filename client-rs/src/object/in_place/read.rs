@@ -1,6 +1,7 @@
 //! Reading what lies on this machine: views, copies, and the rest as ever.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -19,12 +20,14 @@ use crate::object::verifier::Verifier;
 /// computed.
 const COPY_BYTES: usize = 256 << 10;
 
-/// How a piece is had.
-enum Had<'p> {
-    /// It lies here, as readers want it.
-    Here(Places<'p>),
-    /// It came some other way, or must.
-    Else(Option<Bytes>),
+/// A piece that does not lie here as readers want it.
+struct Missing {
+    piece: Piece,
+    /// What is wanted of it, and where that goes.
+    wanted: Range<u64>,
+    place: usize,
+    /// Once it was fetched.
+    bytes: Option<Bytes>,
 }
 
 impl Opened {
@@ -39,39 +42,45 @@ impl Opened {
             return Ok(self.inline_view(in_place, range, options));
         }
         let reading = self.reading(options);
-        let mut had = Vec::new();
-        for (begin, piece) in self.pieces_of(range) {
-            let places = reading.plain_places(in_place, &piece);
-            let places =
-                places.filter(|places| !options.verify_mapped || reading.is_right(places, &piece));
-            if options.verify_mapped {
-                yield_now().await;
+        let (mut assembly, mut missing) = (Assembly::default(), Vec::new());
+        for (begin, stripe) in self.stripes_of(range) {
+            if !options.verify_mapped
+                && let Some(places) = reading.plain_places(in_place, &stripe)
+            {
+                let wanted = wanted_of(range, begin, &stripe);
+                assembly.push_places(&places.part(wanted).expect("a stripe has all of its bytes"));
+                continue;
             }
-            had.push((begin, piece, places.map_or(Had::Else(None), Had::Here)));
+            let of_stripe = range.start.max(begin)..range.end.min(begin + stripe.bytes);
+            for (begin, piece) in self.pieces_of(&of_stripe) {
+                let wanted = wanted_of(range, begin, &piece);
+                let places = reading
+                    .plain_places(in_place, &piece)
+                    .filter(|places| !options.verify_mapped || reading.is_right(places, &piece));
+                match places.map(|places| places.part(wanted.clone())) {
+                    Some(part) => {
+                        assembly.push_places(&part.expect("a piece has all of its bytes"))
+                    }
+                    None => {
+                        let place = assembly.leave_out();
+                        missing.push(Missing { piece, wanted, place, bytes: None });
+                    }
+                }
+                if options.verify_mapped {
+                    yield_now().await;
+                }
+            }
         }
-        if !had.iter().any(|(.., had)| matches!(had, Had::Here(_)))
-            && self.tag().codec == Codec::None
-        {
+        if !assembly.is_mapped() && self.tag().codec == Codec::None {
             return Ok(None);
         }
-        self.fetch_rest(&reading, in_place, &mut had).await?;
-        let mut assembly = Assembly::default();
-        for (begin, piece, had) in had {
-            let from = range.start.max(begin) - begin;
-            let to = range.end.min(begin + piece.bytes) - begin;
-            match had {
-                Had::Here(places) => {
-                    let part = places.part(from..to).expect("a piece has all of its bytes");
-                    reading.served.add(part.server, to - from);
-                    assembly.push_places(&part);
-                }
-                Had::Else(bytes) => {
-                    let bytes = bytes.expect("the rest was fetched");
-                    assembly.push(bytes.slice(from as usize..to as usize));
-                }
-            }
+        self.fetch(&reading, in_place, &mut missing).await?;
+        for Missing { wanted, place, bytes, .. } in missing {
+            let bytes = bytes.expect("the rest was fetched");
+            assembly.fill(place, bytes.slice(wanted.start as usize..wanted.end as usize));
         }
         let (parts, mapped) = assembly.finish();
+        let mapped = reading.serve(&mapped);
         options.progress.iter().for_each(|progress| progress.add(mapped));
         let report = self.report(range.end - range.start, reading.served.list(), mapped);
         Ok(Some(Value::of_parts(parts, report)))
@@ -91,6 +100,7 @@ impl Opened {
         let mut assembly = Assembly::default();
         assembly.push_places(&part);
         let (parts, mapped) = assembly.finish();
+        let mapped = mapped.iter().map(|(_, bytes)| bytes).sum();
         Some(Value::of_parts(parts, self.inline_report(range.end - range.start, mapped, options)))
     }
 
@@ -141,18 +151,18 @@ impl Opened {
     }
 
     /// Fetches what does not lie here as readers want it, several pieces at once.
-    async fn fetch_rest(
+    async fn fetch(
         &self,
         reading: &Reading<'_>,
         in_place: &InPlace,
-        had: &mut [(u64, Piece, Had<'_>)],
+        missing: &mut [Missing],
     ) -> Result<(), Stopped> {
         let hedging = &Hedging::in_any_order();
-        let mut missing = had.iter_mut().filter(|one| matches!(one.2, Had::Else(None)));
+        let mut missing = missing.iter_mut();
         let mut fetch_next = || {
-            let (_, piece, had) = missing.next()?;
+            let Missing { piece, bytes, .. } = missing.next()?;
             Some(async move {
-                *had = Had::Else(Some(reading.new_piece_near(in_place, piece, hedging).await?));
+                *bytes = Some(reading.new_piece_near(in_place, piece, hedging).await?);
                 Ok::<(), Unread>(())
             })
         };
@@ -303,10 +313,21 @@ impl Reading<'_> {
         };
         let mut assembly = Assembly::default();
         assembly.push_places(&places);
-        self.served.add(places.server, piece.bytes);
         self.progress.iter().for_each(|progress| progress.add(piece.bytes));
-        Ok(Some(assembly.finish()))
+        let (parts, mapped) = assembly.finish();
+        Ok(Some((parts, self.serve(&mapped))))
     }
+
+    /// Notes what servers gave where it lies; returns how much that is.
+    fn serve(&self, mapped: &[(&Arc<str>, u64)]) -> u64 {
+        mapped.iter().for_each(|(server, bytes)| self.served.add(server, *bytes));
+        mapped.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// What a range has of a piece that begins at `begin`, by its place in that.
+fn wanted_of(range: &Range<u64>, begin: u64, piece: &Piece) -> Range<u64> {
+    range.start.max(begin) - begin..range.end.min(begin + piece.bytes) - begin
 }
 
 /// Cuts bytes in pieces to a part of them.
