@@ -121,7 +121,7 @@ pub(crate) struct Grants {
     pub(crate) rows: u32,
     pub(crate) table_bytes: u64,
     pub(crate) payload_bytes: u64,
-    outstanding_requests: usize,
+    pub(crate) outstanding_requests: usize,
     outstanding_bytes: u64,
 }
 

@@ -81,15 +81,22 @@ impl Mapping {
     }
 
     async fn ask_once(
-        &self,
+        self: &Arc<Self>,
         connection: &mut Connection,
         row: MapRow,
         key: &[u8],
         described: &mut u64,
         each: &mut (impl FnMut(&MappedRow, &[u8], &[u8]) + Send),
     ) -> Result<Page, Error> {
+        // What has ended goes ahead: one way for both, and more may be kept.
+        let may_go_ahead = connection.grants().outstanding_requests > 1;
+        let ended = self.take_ended().filter(|_| may_go_ahead);
+        ended.iter().for_each(|ended| ended.request(connection));
         connection.request(Opcode::Map, [(row, key, &b""[..])], 0);
         connection.flush().await?;
+        if let Some(mut ended) = ended {
+            ended.answer(connection).await?;
+        }
         let header = connection.receive_head().await?;
         if header.status != Status::Ok as u8 {
             let status = Status::from_number(header.status).unwrap_or(Status::Unsupported);

@@ -1,5 +1,6 @@
-//! Telling a server which holds have ended: in the background, and at once when it
-//! keeps too much for this process to have more.
+//! Telling a server which holds have ended: ahead of the next Map, or in the background
+//! where none is asked soon, and at once when it keeps too much for this process to have
+//! more.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,22 +17,38 @@ use crate::server::{Class, Server};
 
 /// Holds of one request.
 const BATCH: usize = 512;
+/// Holds of one request that another waits behind.
+const AHEAD: usize = 8;
 /// How long until what was not answered is sent again: at first, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// When a hold is ended once more whose Map was given up: that may have reached the
 /// server behind the first Unmap.
 const SECOND: Duration = Duration::from_secs(15);
 
-/// Holds that have ended, and of which the server does not know yet.
+/// Holds that have ended, and of which the server may not know yet.
 #[derive(Debug, Default)]
 pub(super) struct Ended(Mutex<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Each is here until the server has said that it knows.
-    holds: BTreeSet<u64>,
-    /// Somebody is telling the server.
-    is_told: bool,
+    /// Nobody tells the server of these now.
+    waiting: BTreeSet<u64>,
+    /// It is being told of these.
+    under_way: BTreeSet<u64>,
+    /// There is a task that tells it of those that wait.
+    has_teller: bool,
+}
+
+impl Queue {
+    /// Takes some, to tell the server of them.
+    fn take(&mut self, most: usize) -> Vec<u64> {
+        let holds: Vec<u64> = self.waiting.iter().take(most).copied().collect();
+        for hold in &holds {
+            self.waiting.remove(hold);
+            self.under_way.insert(*hold);
+        }
+        holds
+    }
 }
 
 impl Ended {
@@ -39,46 +56,115 @@ impl Ended {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next holds to tell of.
-    fn batch(&self) -> Vec<u64> {
-        self.queue().holds.iter().take(BATCH).copied().collect()
+    /// The next holds of which the server may not know, whoever is telling it.
+    fn next(&self) -> Vec<u64> {
+        let queue = self.queue();
+        queue.waiting.iter().chain(&queue.under_way).take(BATCH).copied().collect()
     }
 
     /// The server knows of these.
-    fn forget(&self, known: impl Iterator<Item = u64>) {
+    fn forget(&self, known: impl IntoIterator<Item = u64>) {
         let mut queue = self.queue();
         for hold in known {
-            queue.holds.remove(&hold);
+            queue.waiting.remove(&hold);
+            queue.under_way.remove(&hold);
         }
+    }
+}
+
+/// Holds of which the server is being told. Those of which it does not know in the end
+/// wait again.
+#[derive(Debug)]
+pub(super) struct Telling {
+    mapping: Weak<Mapping>,
+    number: u64,
+    holds: Vec<u64>,
+}
+
+impl Telling {
+    /// Queues the request.
+    pub(super) fn request(&self, connection: &mut Connection) {
+        request(connection, self.number, &self.holds);
+    }
+
+    /// Takes the answer.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub(super) async fn answer(&mut self, connection: &mut Connection) -> Result<(), Error> {
+        let left = answer(connection, &self.holds).await?;
+        self.know_all_but(left);
+        Ok(())
+    }
+
+    fn know_all_but(&mut self, left: Vec<u64>) {
+        let holds = std::mem::replace(&mut self.holds, left);
+        if let Some(mapping) = self.mapping.upgrade() {
+            mapping.ended.forget(holds.into_iter().filter(|hold| !self.holds.contains(hold)));
+        }
+    }
+
+    async fn over(&mut self, server: &Arc<Server>) -> Result<(), Error> {
+        let mut lease = server.acquire(Class::Small, None).await?;
+        self.request(&mut lease);
+        lease.flush().await?;
+        self.answer(&mut lease).await?;
+        lease.finish();
+        Ok(())
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        let holds = std::mem::take(&mut self.holds);
+        let Some(mapping) = self.mapping.upgrade().filter(|_| !holds.is_empty()) else { return };
+        let mut queue = mapping.ended.queue();
+        let left = holds.into_iter().filter(|hold| queue.under_way.remove(hold));
+        let left: Vec<u64> = left.collect();
+        mapping.wait(&mut queue, &left);
     }
 }
 
 impl Mapping {
     /// A hold has ended, one whose Map may be on its way yet for instance.
     pub(super) fn end(self: &Arc<Self>, hold: u64, is_in_doubt: bool) {
+        self.wait(&mut self.ended.queue(), &[hold]);
+        let Some(server) = self.server.upgrade().filter(|_| is_in_doubt) else { return };
+        let mapping = Arc::downgrade(self);
+        server.access().runtime.spawn(async move {
+            sleep(SECOND).await;
+            let mapping = mapping.upgrade();
+            mapping.iter().for_each(|mapping| mapping.end(hold, false));
+        });
+    }
+
+    /// These wait until the server is told of them.
+    fn wait(self: &Arc<Self>, queue: &mut Queue, holds: &[u64]) {
         // Without the client there is nobody to tell it: the mapping's own end does.
         let Some(server) = self.server.upgrade() else { return };
-        let mut queue = self.ended.queue();
-        queue.holds.insert(hold);
-        if !std::mem::replace(&mut queue.is_told, true) {
+        queue.waiting.extend(holds);
+        if !queue.waiting.is_empty() && !std::mem::replace(&mut queue.has_teller, true) {
             let under_way = server.access().cleanups.begin();
             server.access().runtime.spawn(tell(Arc::downgrade(self), under_way));
         }
-        if is_in_doubt {
-            let mapping = Arc::downgrade(self);
-            server.access().runtime.spawn(async move {
-                sleep(SECOND).await;
-                let mapping = mapping.upgrade();
-                mapping.iter().for_each(|mapping| mapping.end(hold, false));
-            });
-        }
     }
 
-    /// The next holds to tell of; `None` = there are none, and nobody tells any more.
-    fn next_batch(&self) -> Option<Vec<u64>> {
+    /// Some that wait, for somebody who asks the server something else anyway.
+    pub(super) fn take_ended(self: &Arc<Self>) -> Option<Telling> {
+        let holds = self.ended.queue().take(AHEAD);
+        (!holds.is_empty()).then(|| self.telling(holds))
+    }
+
+    /// The next that wait; `None` = there are none, and nobody tells any more.
+    fn next_batch(self: &Arc<Self>) -> Option<Telling> {
         let mut queue = self.ended.queue();
-        queue.is_told = !queue.holds.is_empty();
-        queue.is_told.then(|| queue.holds.iter().take(BATCH).copied().collect())
+        let holds = queue.take(BATCH);
+        queue.has_teller = !holds.is_empty();
+        queue.has_teller.then(|| self.telling(holds))
+    }
+
+    fn telling(self: &Arc<Self>, holds: Vec<u64>) -> Telling {
+        Telling { mapping: Arc::downgrade(self), number: self.number, holds }
     }
 
     /// Tells the server now of all holds that it may not know of, also of those that
@@ -89,11 +175,13 @@ impl Mapping {
     pub(super) async fn end_now(&self, connection: &mut Connection) -> Result<bool, Error> {
         let mut has_ended = false;
         loop {
-            let batch = self.ended.batch();
+            let batch = self.ended.next();
             if batch.is_empty() {
                 return Ok(has_ended);
             }
-            let left = unmap(connection, self.number, &batch).await?;
+            request(connection, self.number, &batch);
+            connection.flush().await?;
+            let left = answer(connection, &batch).await?;
             self.ended.forget(batch.into_iter().filter(|hold| !left.contains(hold)));
             has_ended = true;
             if !left.is_empty() {
@@ -109,46 +197,34 @@ async fn tell(mapping: Weak<Mapping>, mut is_first: Option<OwnedRwLockReadGuard<
     let (mut pause, longest) = AGAIN;
     loop {
         let Some(one) = mapping.upgrade() else { return };
-        let Some(batch) = one.next_batch() else { return };
         let Some(server) = one.server.upgrade() else { return };
-        let (number, incarnation) = (one.number, one.incarnation);
+        let Some(mut telling) = one.next_batch() else { return };
+        let incarnation = one.incarnation;
         drop(one);
-        let left = match unmap_over(&server, number, &batch).await {
-            Ok(left) => left,
-            Err(_) => batch.clone(),
-        };
-        let is_gone = server.greeting().is_some_and(|said| said.incarnation != incarnation);
-        drop(server);
-        let is_known = |hold: &u64| is_gone || !left.contains(hold);
-        if let Some(mapping) = mapping.upgrade() {
-            mapping.ended.forget(batch.into_iter().filter(is_known));
+        // What was not said waits again.
+        let _ = telling.over(&server).await;
+        if server.greeting().is_some_and(|said| said.incarnation != incarnation) {
+            telling.know_all_but(Vec::new());
         }
-        if left.is_empty() || is_gone {
+        drop(server);
+        if telling.holds.is_empty() {
             pause = AGAIN.0;
             continue;
         }
+        drop(telling);
         is_first.take();
         sleep(pause).await;
         pause = longest.min(pause * 2);
     }
 }
 
-async fn unmap_over(server: &Arc<Server>, mapping: u64, holds: &[u64]) -> Result<Vec<u64>, Error> {
-    let mut lease = server.acquire(Class::Small, None).await?;
-    let left = unmap(&mut lease, mapping, holds).await?;
-    lease.finish();
-    Ok(left)
-}
-
-/// Ends holds; returns those that the server wants to be asked about again.
-async fn unmap(
-    connection: &mut Connection,
-    mapping: u64,
-    holds: &[u64],
-) -> Result<Vec<u64>, Error> {
+fn request(connection: &mut Connection, mapping: u64, holds: &[u64]) {
     let row = |hold: &u64| (UnmapRow { mapping, hold: *hold }, &b""[..], &b""[..]);
     connection.request(Opcode::Unmap, holds.iter().map(row), 0);
-    connection.flush().await?;
+}
+
+/// The holds that the server wants to be asked about again.
+async fn answer(connection: &mut Connection, holds: &[u64]) -> Result<Vec<u64>, Error> {
     let header = connection.receive_head().await?;
     // A server that refuses it all is another one, or of another version.
     if header.status != Status::Ok as u8 {

@@ -294,6 +294,51 @@ fn a_view_that_was_let_go_leaves_room_for_the_next_one_at_once() {
 }
 
 #[test]
+fn what_was_let_go_is_told_with_the_next_question_over_one_connection() {
+    let cluster = cluster(1, 64);
+    let writer = cluster.client();
+    put(&cluster, &writer, "o", 1, 10 * MIB);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let reader = runtime.block_on(Client::connect(cluster.client_options())).unwrap();
+    let options = GetOptions::default();
+    let mut opened = Vec::new();
+    for _ in 0..50 {
+        let view = runtime.block_on(reader.get(b"o", &options)).unwrap().unwrap();
+        assert_eq!(view.report().mapped, 10 * MIB);
+        opened.push(reader.metrics().connections_opened);
+    }
+    assert_eq!(opened.first(), opened.last(), "{opened:?}");
+    runtime.block_on(reader.cleaned_up());
+    assert_eq!(mapped_pages(&cluster, &writer), 0, "nothing is kept in the end");
+}
+
+#[test]
+fn what_was_let_go_ends_although_the_question_it_was_told_with_was_given_up() {
+    let cluster = cluster(1, 64);
+    let writer = cluster.client();
+    put(&cluster, &writer, "o", 1, 10 * MIB);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let reader = runtime.block_on(Client::connect(cluster.client_options())).unwrap();
+    let options = GetOptions::default();
+    let view = runtime.block_on(reader.get(b"o", &options)).unwrap().unwrap();
+    cluster.servers()[0].pause();
+    let given_up = async {
+        drop(view);
+        // The question has left with the first poll.
+        let asked = tokio::time::timeout(Duration::ZERO, reader.get(b"o", &options)).await;
+        assert!(asked.is_err(), "nobody can have answered");
+    };
+    runtime.block_on(given_up);
+    cluster.servers()[0].resume();
+    until("nothing is kept", 20 * GONE_WITHIN, || {
+        runtime.block_on(reader.cleaned_up());
+        mapped_pages(&cluster, &writer) == 0
+    });
+    let again = runtime.block_on(reader.get(b"o", &options)).unwrap().unwrap();
+    assert_eq!(again.report().mapped, 10 * MIB, "it is still read where it lies");
+}
+
+#[test]
 fn who_asks_not_to_map_and_who_is_not_here_reads_copies() {
     let shared = cluster(1, 64);
     let client = shared.client();
