@@ -2,8 +2,9 @@
 #
 #   make demo    see it work: three servers, a large file, four readers, one kill -9
 #   make test    all set-up and the tests
-#   make check   what CI runs: formatting, lints, documents, tests, a short fuzz run,
-#                the instructions that each operation costs
+#   make check   what CI runs: formatting, lints, documents, tests, docker-compose.yml
+#                under a real engine, a short fuzz run, the instructions that each
+#                operation costs
 #   make compose docker-compose.yml under a real engine
 #   make outages clusters on Consul, etcd and ZooKeeper, which go away for a minute
 #   make fuzz    a short run of the fuzzers, and the bugs planted for them
@@ -48,7 +49,7 @@ outages: tools built
 	PUDDLE_BINARY=$(TEST_BINARY) $(CARGO) test --locked --workspace \
 	  --test clusters_on_services -- --show-output
 
-check: format lint documents test fuzz instructions
+check: format lint documents test compose fuzz instructions
 
 format:
 	$(CARGO) fmt --all -- --check
