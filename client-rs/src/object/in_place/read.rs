@@ -59,7 +59,7 @@ impl Opened {
                     .filter(|places| !options.verify_mapped || reading.is_right(places, &piece));
                 match places.map(|places| places.part(wanted.clone())) {
                     Some(part) => {
-                        assembly.push_places(&part.expect("a piece has all of its bytes"))
+                        assembly.push_places(&part.expect("a piece has all of its bytes"));
                     }
                     None => {
                         let place = assembly.leave_out();
