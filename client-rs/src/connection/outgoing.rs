@@ -126,6 +126,19 @@ impl Connection {
         id
     }
 
+    /// As [`Connection::request`], for what is to be done however late it is.
+    pub(crate) fn request_without_deadline<'r, R: Row>(
+        &mut self,
+        opcode: Opcode,
+        rows: impl IntoIterator<Item = (R, &'r [u8], &'r [u8])>,
+        answer_payload_max: u64,
+    ) -> u64 {
+        let deadline = self.deadline.take();
+        let id = self.request(opcode, rows, answer_payload_max);
+        self.deadline = deadline;
+        id
+    }
+
     /// Whether one more request may be sent before an answer is received:
     /// within the grants, and so that both sides never wait for each other.
     pub(crate) fn has_room_for(&self, next: &FrameSize) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rampuddle_protocol::{MapRow, MappedRow, Opcode, RowFlags, SetId, Status, Version};
+use rampuddle_protocol::{Header, MapRow, MappedRow, Opcode, RowFlags, SetId, Status, Version};
 
 use super::{Holding, Kept, Mapping};
 use crate::connection::Connection;
@@ -24,6 +24,8 @@ pub(crate) enum Mapped {
     Kept(Arc<Kept>),
     /// It keeps nothing; the version of a delete that it remembers.
     Refused(Status, Version),
+    /// The deadline was over when it came to it.
+    Late,
 }
 
 impl Mapping {
@@ -62,6 +64,13 @@ impl Mapping {
                     let (mapping, hold) = (row.mapping, row.hold);
                     (row, key) = (MapRow { mapping, hold, cursor, ..MapRow::default() }, b"");
                 }
+                // What it described before, if anything, is let go of.
+                Page::Late => {
+                    if kept.state == Holding::Asked {
+                        kept.state = Holding::Nothing;
+                    }
+                    return Ok(Mapped::Late);
+                }
                 Page::Refused(status, version) => {
                     let is_full = status == Status::Busy && kept.state == Holding::Asked;
                     // What this process let go of just now keeps it from nothing.
@@ -88,16 +97,36 @@ impl Mapping {
         described: &mut u64,
         each: &mut (impl FnMut(&MappedRow, &[u8], &[u8]) + Send),
     ) -> Result<Page, Error> {
-        // What has ended goes ahead: one way for both, and more may be kept.
+        // What has ended goes ahead: one write for both, and more may be kept.
         let may_go_ahead = connection.grants().outstanding_requests > 1;
-        let ended = self.take_ended().filter(|_| may_go_ahead);
-        ended.iter().for_each(|ended| ended.request(connection));
+        let mut ended = self.take_ended().filter(|_| may_go_ahead);
+        let mut ahead = ended.as_ref().map(|ended| ended.request(connection));
         connection.request(Opcode::Map, [(row, key, &b""[..])], 0);
         connection.flush().await?;
-        if let Some(mut ended) = ended {
-            ended.answer(connection).await?;
+        let mut page = None;
+        while page.is_none() || ahead.is_some() {
+            let header = connection.receive_head().await?;
+            match (&mut ended, ahead) {
+                (Some(ended), Some(id)) if id == header.request_id => {
+                    ended.answered(connection, &header)?;
+                    ahead = None;
+                }
+                _ => page = Some(self.take_page(connection, &header, described, each)?),
+            }
         }
-        let header = connection.receive_head().await?;
+        Ok(page.expect("the loop ends with one"))
+    }
+
+    fn take_page(
+        &self,
+        connection: &mut Connection,
+        header: &Header,
+        described: &mut u64,
+        each: &mut (impl FnMut(&MappedRow, &[u8], &[u8]) + Send),
+    ) -> Result<Page, Error> {
+        if header.status == Status::Expired as u8 {
+            return Ok(Page::Late);
+        }
         if header.status != Status::Ok as u8 {
             let status = Status::from_number(header.status).unwrap_or(Status::Unsupported);
             return Ok(Page::Refused(status, Version::NONE));
@@ -139,4 +168,6 @@ enum Page {
     /// More runs follow, from there on.
     More(u64),
     Refused(Status, Version),
+    /// The deadline was over when the server came to it.
+    Late,
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use rampuddle_protocol::{Opcode, Outcome, Status, UnmapRow};
+use rampuddle_protocol::{Header, Opcode, Outcome, Status, UnmapRow};
 use tokio::sync::OwnedRwLockReadGuard;
 use tokio::time::sleep;
 
@@ -19,6 +19,8 @@ use crate::server::{Class, Server};
 const BATCH: usize = 512;
 /// Holds of one request that another waits behind.
 const AHEAD: usize = 8;
+/// How long holds wait for a question with which the server can be told of them.
+const GRACE: Duration = Duration::from_millis(1);
 /// How long until what was not answered is sent again: at first, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// When a hold is ended once more whose Map was given up: that may have reached the
@@ -82,25 +84,32 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    /// Queues the request.
-    pub(super) fn request(&self, connection: &mut Connection) {
-        request(connection, self.number, &self.holds);
+    /// Queues the request, and returns its id.
+    pub(super) fn request(&self, connection: &mut Connection) -> u64 {
+        request(connection, self.number, &self.holds)
     }
 
-    /// Takes the answer.
+    /// Takes the answer, whose head was received.
     ///
     /// # Errors
-    /// When the connection fails.
-    pub(super) async fn answer(&mut self, connection: &mut Connection) -> Result<(), Error> {
-        let left = answer(connection, &self.holds).await?;
+    /// When the server broke the protocol.
+    pub(super) fn answered(
+        &mut self,
+        connection: &mut Connection,
+        header: &Header,
+    ) -> Result<(), Error> {
+        let left = left_of(connection, header, &self.holds)?;
         self.know_all_but(left);
         Ok(())
     }
 
     fn know_all_but(&mut self, left: Vec<u64>) {
         let holds = std::mem::replace(&mut self.holds, left);
-        if let Some(mapping) = self.mapping.upgrade() {
-            mapping.ended.forget(holds.into_iter().filter(|hold| !self.holds.contains(hold)));
+        let Some(mapping) = self.mapping.upgrade() else { return };
+        let mut queue = mapping.ended.queue();
+        // One that waits again meanwhile is to be told once more.
+        for known in holds.iter().filter(|hold| !self.holds.contains(hold)) {
+            queue.under_way.remove(known);
         }
     }
 
@@ -108,7 +117,8 @@ impl Telling {
         let mut lease = server.acquire(Class::Small, None).await?;
         self.request(&mut lease);
         lease.flush().await?;
-        self.answer(&mut lease).await?;
+        let header = lease.receive_head().await?;
+        self.answered(&mut lease, &header)?;
         lease.finish();
         Ok(())
     }
@@ -181,7 +191,8 @@ impl Mapping {
             }
             request(connection, self.number, &batch);
             connection.flush().await?;
-            let left = answer(connection, &batch).await?;
+            let header = connection.receive_head().await?;
+            let left = left_of(connection, &header, &batch)?;
             self.ended.forget(batch.into_iter().filter(|hold| !left.contains(hold)));
             has_ended = true;
             if !left.is_empty() {
@@ -195,6 +206,7 @@ impl Mapping {
 /// attempt, and the mapping never: with that, all its holds end by themselves.
 async fn tell(mapping: Weak<Mapping>, mut is_first: Option<OwnedRwLockReadGuard<()>>) {
     let (mut pause, longest) = AGAIN;
+    sleep(GRACE).await;
     loop {
         let Some(one) = mapping.upgrade() else { return };
         let Some(server) = one.server.upgrade() else { return };
@@ -218,14 +230,13 @@ async fn tell(mapping: Weak<Mapping>, mut is_first: Option<OwnedRwLockReadGuard<
     }
 }
 
-fn request(connection: &mut Connection, mapping: u64, holds: &[u64]) {
+fn request(connection: &mut Connection, mapping: u64, holds: &[u64]) -> u64 {
     let row = |hold: &u64| (UnmapRow { mapping, hold: *hold }, &b""[..], &b""[..]);
-    connection.request(Opcode::Unmap, holds.iter().map(row), 0);
+    connection.request_without_deadline(Opcode::Unmap, holds.iter().map(row), 0)
 }
 
-/// The holds that the server wants to be asked about again.
-async fn answer(connection: &mut Connection, holds: &[u64]) -> Result<Vec<u64>, Error> {
-    let header = connection.receive_head().await?;
+/// The holds that the server wants to be asked about again, by its answer.
+fn left_of(connection: &mut Connection, header: &Header, holds: &[u64]) -> Result<Vec<u64>, Error> {
     // A server that refuses it all is another one, or of another version.
     if header.status != Status::Ok as u8 {
         return Ok(Vec::new());
@@ -234,4 +245,59 @@ async fn answer(connection: &mut Connection, holds: &[u64]) -> Result<Vec<u64>, 
     let answers = holds.iter().zip(&table);
     let busy = answers.filter(|(_, (outcome, ..))| outcome.status() == Status::Busy);
     Ok(busy.map(|(hold, _)| *hold).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use rampuddle_protocol::{Incarnation, SharedRow};
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+    use super::*;
+    use crate::server::tests::access;
+
+    /// A pool of a server that is never spoken to: in these tests nothing is awaited.
+    fn mapping() -> (Arc<Server>, Arc<Mapping>) {
+        let server = Arc::new(Server::new("a".into(), access(1)));
+        let pool = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&pool, 4_096).unwrap();
+        fcntl_add_seals(&pool, SealFlags::SHRINK | SealFlags::FUTURE_WRITE).unwrap();
+        let row = SharedRow { mapping: 1, pool_bytes: 4_096 };
+        let mapping = Mapping::new(&server, Incarnation([0; 16]), &row, &pool).unwrap();
+        (server, Arc::new(mapping))
+    }
+
+    #[tokio::test]
+    async fn what_the_server_may_not_know_in_the_end_waits_again() {
+        let (_server, mapping) = mapping();
+        (1..=3).for_each(|hold| mapping.end(hold, false));
+        let mut telling = mapping.take_ended().unwrap();
+        assert_eq!(telling.holds, [1, 2, 3]);
+        assert!(mapping.take_ended().is_none(), "somebody is telling it of all");
+        assert_eq!(mapping.ended.next(), [1, 2, 3], "whoever does");
+        telling.know_all_but(vec![2]);
+        drop(telling);
+        assert_eq!(mapping.take_ended().unwrap().holds, [2]);
+        // Dropped, a request that was given up for instance.
+        assert_eq!(mapping.take_ended().unwrap().holds, [2]);
+    }
+
+    #[tokio::test]
+    async fn a_hold_that_is_ended_once_more_meanwhile_is_told_of_once_more() {
+        let (_server, mapping) = mapping();
+        mapping.end(1, false);
+        let mut telling = mapping.take_ended().unwrap();
+        mapping.end(1, false);
+        telling.know_all_but(Vec::new());
+        drop(telling);
+        assert_eq!(mapping.take_ended().unwrap().holds, [1]);
+    }
+
+    #[tokio::test]
+    async fn few_go_ahead_of_a_question_and_many_in_a_request_of_their_own() {
+        let (_server, mapping) = mapping();
+        (1..=1_000).for_each(|hold| mapping.end(hold, false));
+        assert_eq!(mapping.take_ended().unwrap().holds.len(), AHEAD);
+        assert_eq!(mapping.next_batch().unwrap().holds.len(), BATCH);
+        assert_eq!(mapping.ended.next().len(), BATCH);
+    }
 }

@@ -474,4 +474,4 @@ impl fmt::Debug for Server {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

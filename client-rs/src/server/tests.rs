@@ -12,7 +12,7 @@ use crate::environment::{Environment, SeededRandom, SystemClock};
 use crate::support::{Behaviour, FakeServer, Shared};
 use crate::transport::Connector;
 
-fn access(connections_per_server: usize) -> Arc<Access> {
+pub(crate) fn access(connections_per_server: usize) -> Arc<Access> {
     access_with(connections_per_server, Environment::default())
 }
 

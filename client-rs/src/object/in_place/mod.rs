@@ -117,6 +117,10 @@ impl InPlace {
                 let has_none = status == Status::NotFound && deleted.is_none();
                 return if has_none { Asked::HasNone } else { Asked::Other };
             }
+            Ok(Mapped::Late) => {
+                ready.lease.finish();
+                return Asked::Other;
+            }
             Err(_) => {
                 operation.servers.access().counters.failed_over();
                 return Asked::Other;
