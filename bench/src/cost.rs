@@ -30,6 +30,9 @@ const WARM_UP: usize = 20;
 const SMALL: Size = Size(64 << 10);
 const LARGE: Size = Size(1 << 20);
 
+/// System calls of a small Gather at most, and what of others may be counted beside them.
+const GATHER_CALLS_MAX: f64 = 3.0 + 0.1;
+
 /// One row of the table.
 #[derive(Debug)]
 pub(crate) struct Cost {
@@ -179,6 +182,17 @@ fn newest_total(folder: &FilePath, server: u32, number: usize) -> Result<u64> {
     total.context("a dump without totals")?.trim().parse().context("totals that are no number")
 }
 
+/// Goals that were missed, each in a line: a small Gather has few system calls.
+pub(crate) fn missed(costs: &[Cost]) -> Vec<String> {
+    let is_judged = |case: &Case| {
+        (case.who, case.operation, case.size) == (Who::Puddle, Operation::Gather, SMALL)
+    };
+    let calls = costs.iter().filter(|cost| is_judged(&cost.case));
+    let calls = calls.filter_map(|cost| Some((cost.case, cost.calls_in_all()?)));
+    let many = calls.filter(|(_, calls)| *calls > GATHER_CALLS_MAX);
+    many.map(|(case, calls)| format!("{case}: {calls:.2} system calls, not 3 at most")).collect()
+}
+
 /// A row for each case.
 pub(crate) fn table(costs: &[Cost]) -> String {
     let row = |cost: &Cost| {
@@ -210,6 +224,22 @@ fn names(calls: &BTreeMap<String, f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_gather_of_four_system_calls_is_a_miss() {
+        let case =
+            Case { size: SMALL, operation: Operation::Gather, who: Who::Puddle, path: Path::Tcp };
+        let cost = |calls| Cost {
+            case,
+            calls: Ok([("readv".to_owned(), calls)].into()),
+            instructions: Ok(1.0),
+        };
+        assert!(missed(&[cost(3.04)]).is_empty());
+        let found = missed(&[cost(4.0)]);
+        assert_eq!(found, ["RamPuddle: raw Gather, 64 KiB, TCP: 4.00 system calls, not 3 at most"]);
+        let of_memcached = Cost { case: Case { who: Who::Memcached, ..case }, ..cost(9.0) };
+        assert!(missed(&[of_memcached]).is_empty());
+    }
 
     #[test]
     fn the_summary_of_strace_is_read() {

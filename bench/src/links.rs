@@ -269,9 +269,10 @@ fn table(arguments: &LinksArguments, rows: &[Row]) -> String {
         vec![who, hosts, harm.to_owned(), found, goal, met.to_owned()]
     });
     format!(
-        "Every link has {} Mbit/s both ways and carries {} in {:.2} s. How many times as long \
-         until the last reader had it, in {} copies:\n\n{}",
+        "Every link has {} Mbit/s both ways, TCP by {}, and carries {} in \
+         {:.2} s. How many times as long until the last reader had it, in {} copies:\n\n{}",
         arguments.mbit,
+        network::congestion_control(),
         arguments.size,
         arguments.link().as_secs_f64(),
         arguments.replicas,

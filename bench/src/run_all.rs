@@ -48,6 +48,7 @@ pub(crate) fn run(everything: &Everything) -> Result<ExitCode> {
         println!("written: {}", folder.join("benchmarks.md").display());
     }
     let mut missed = goals::missed(&results.goals);
+    missed.extend(cost::missed(&results.costs));
     missed.extend(results.sections().flat_map(|section| section.missed.clone()));
     missed.iter().for_each(|line| println!("MISSED: {line}"));
     let is_missed = !missed.is_empty() && !everything.quick && !everything.tiny;

@@ -8,6 +8,9 @@ use anyhow::{Context, Result, ensure};
 const BRIDGE: &str = "rpbench";
 /// Of the links' addresses, but for the last number.
 const SUBNET: &str = "10.77.0";
+/// How TCP finds its rate on most machines: between the hosts too, where the system lets
+/// a namespace choose.
+const USUAL_CONGESTION_CONTROL: &str = "cubic";
 /// What a link sends in one burst, and how long it makes bytes wait.
 const BURST: &str = "128kb";
 const LATENCY: &str = "20ms";
@@ -36,6 +39,10 @@ impl Network {
             ip(&["-n", &space, "address", "add", &address, "dev", far])?;
             ip(&["-n", &space, "link", "set", "dev", far, "up"])?;
             ip(&["-n", &space, "link", "set", "dev", "lo", "up"])?;
+            let control = format!("net.ipv4.tcp_congestion_control={USUAL_CONGESTION_CONTROL}");
+            let _ = Command::new("ip")
+                .args(["netns", "exec", &space, "sysctl", "-qw", &control])
+                .output();
         }
         Ok(network)
     }
@@ -110,6 +117,19 @@ pub(crate) fn share(host: usize, mbit: u64, to: &[usize]) -> Result<()> {
 /// Pulls a host's plug.
 pub(crate) fn cut(host: usize) -> Result<()> {
     ip(&["link", "set", &near(host), "down"])
+}
+
+/// How TCP between hosts finds its rate here.
+pub(crate) fn congestion_control() -> String {
+    let asked = || {
+        let network = Network::up(1).ok()?;
+        let mut words = network.on(1);
+        words.extend(["sysctl", "-n", "net.ipv4.tcp_congestion_control"].map(str::to_owned));
+        let Output { status, stdout, .. } =
+            Command::new(&words[0]).args(&words[1..]).output().ok()?;
+        status.success().then(|| String::from_utf8_lossy(&stdout).trim().to_owned())
+    };
+    asked().unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Why no hosts can be made here, if so.

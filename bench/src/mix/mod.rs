@@ -3,7 +3,6 @@
 
 mod scene;
 
-use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -139,8 +138,11 @@ pub(crate) fn measure(arguments: &MixArguments) -> Section {
         places.iter().filter(is_there).map(|&place| row(arguments, place)).collect();
     progress("");
     let skipped = missing.map(|reason| Section::skipped("small beside large over links", &reason));
+    let has_links = rows.iter().any(|row| row.place.has_links());
+    let control =
+        if has_links { network::congestion_control() } else { "the system's own way".to_owned() };
     Section {
-        text: text(arguments, &rows)
+        text: text(arguments, &rows, &control)
             + &skipped.map(|it| format!("\n{}", it.text)).unwrap_or_default(),
         missed: rows.iter().flat_map(Row::missed).collect(),
         broken: rows.iter().filter_map(Row::broken).collect(),
@@ -227,7 +229,7 @@ impl Row {
     }
 }
 
-fn text(arguments: &MixArguments, rows: &[Row]) -> String {
+fn text(arguments: &MixArguments, rows: &[Row], control: &str) -> String {
     let head = [
         "where",
         "alone: p50, p99",
@@ -237,16 +239,14 @@ fn text(arguments: &MixArguments, rows: &[Row]) -> String {
         "streams, x alone",
         "met",
     ];
-    let control = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
-    let control = control.unwrap_or_else(|_| "unknown".to_owned());
     format!(
         "One client gathers {} again and again, {} others read {}, all from one server; links \
-         of {} Mbit/s, TCP by {}:\n\n{}",
+         of {} Mbit/s, between them TCP by {}:\n\n{}",
         gatherer::SIZE,
         arguments.streams,
         arguments.size,
         arguments.mbit,
-        control.trim(),
+        control,
         markdown(&head, &rows.iter().map(Row::cells).collect::<Vec<_>>())
     )
 }
