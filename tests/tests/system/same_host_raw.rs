@@ -1,10 +1,10 @@
 //! Share, Map and Unmap, byte for byte: who gets the pool, what stays where it is,
 //! and what becomes of those who die or lie.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::time::Duration;
 
 use rampuddle_harness::{
@@ -297,6 +297,55 @@ fn an_answer_of_many_runs_comes_in_several_frames() {
     assert!(seen.iter().all(|seen| *seen) && frames > 1, "{frames} frames");
     assert_eq!(client.info().mapped_pages, u32::from(count));
     assert_eq!(assert_status!(client.unmap(pool.mapping, 1), Ok).detail, u64::from(count));
+}
+
+/// Huge pages that were reserved for a test. Dropped, there are as many as before.
+struct HugePages {
+    before: u64,
+}
+
+impl HugePages {
+    const RESERVED: &str = "/proc/sys/vm/nr_hugepages";
+
+    /// So many more of 2 MiB; `None` where there cannot be, which is said.
+    fn reserve(more: u64) -> Option<Self> {
+        let reserved = || fs::read_to_string(Self::RESERVED).ok()?.trim().parse::<u64>().ok();
+        let pages = Self { before: reserved()? };
+        let wanted = pages.before + more;
+        let written = fs::write(Self::RESERVED, wanted.to_string());
+        let has_them = written.is_ok() && reserved() == Some(wanted);
+        if !has_them {
+            eprintln!("skipped: {more} huge pages cannot be reserved here, see vm.nr_hugepages");
+        }
+        has_them.then_some(pages)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::RESERVED, self.before.to_string());
+    }
+}
+
+#[test]
+fn in_a_pool_of_huge_pages_long_values_begin_where_one_does() {
+    let Some(_reserved) = HugePages::reserve(16) else { return };
+    let arguments = vec!["--huge-pages".to_owned()];
+    let options = ServeOptions { arguments, ..ServeOptions::with_pool_mib(32) };
+    let server = ServerProcess::start(options);
+    let mut client = server.client(Transport::Unix);
+    let bytes_of = |salt| Pattern(salt).bytes(0, 3 * MIB);
+    for salt in 0..4_u8 {
+        sealed(&mut client, &[b'a', salt], SET, b"short");
+        sealed(&mut client, &[b'b', salt], SET, &bytes_of(salt.into()));
+    }
+    let pool = share(&mut client);
+    assert_eq!(pool.file.metadata().unwrap().blksize(), 2 * MIB, "what a huge page has");
+    for salt in 0..4_u8 {
+        let (_, rows) = client.map(pool.row(1 + u64::from(salt)), &[b'b', salt]);
+        assert_eq!((rows.len(), rows[0].0.bytes, rows[0].0.offset % (2 * MIB)), (1, 3 * MIB, 0));
+        assert!(pool.read(&rows) == bytes_of(salt.into()));
+    }
 }
 
 #[test]
