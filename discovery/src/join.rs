@@ -43,7 +43,7 @@ impl JoinRequest {
 pub struct Joined {
     /// Keeps the server alive for others.
     pub announcement: Announcement,
-    /// The member as it is recorded.
+    /// The member as it is recorded; as it was asked for where its record makes no sense.
     pub member: Member,
     /// The settings of the cluster.
     pub settings: Settings,
@@ -179,7 +179,8 @@ fn name_taken(registered: &Living, incarnation: Option<Id>) -> DiscoveryError {
     DiscoveryError::NameTaken { name, address, incarnation }
 }
 
-/// Writes the member's record if it is not as it should be.
+/// Writes the member's record if it is not as it should be. One that makes no sense stays:
+/// it may say that the member is draining, and a server that lives is seen all the same.
 async fn settle_member(
     backend: &dyn Backend,
     request: &JoinRequest,
@@ -226,6 +227,10 @@ fn wanted_member(recorded: Option<&Recorded<Member>>, request: &JoinRequest) -> 
     if !asked.zone.is_empty() {
         wanted.zone.clone_from(&asked.zone);
     }
+        if snapshot.unreadable.contains(&request.member.name) {
+            notes.push(note_of_unreadable(&snapshot, &request.member.name));
+            return Ok(wanted_member(None, request));
+        }
     wanted
 }
 
@@ -255,4 +260,11 @@ fn note_state(member: &Member, notes: &mut Vec<String>) {
             member.name, member.state
         ));
     }
+}
+
+fn note_of_unreadable(snapshot: &Snapshot, name: &str) -> String {
+    let ours = format!("member \"{name}\"");
+    let complaint = snapshot.complaints.iter().find(|complaint| complaint.starts_with(&ours));
+    let why = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
+    format!("the record of member \"{name}\" cannot be read, and stays until it is mended{why}")
 }

@@ -1,22 +1,23 @@
 //! What a server becomes when it starts.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use rampuddle_discovery::{
     Backend, DiscoveryError, Id, JoinRequest, Joined, Living, Member, MemberState, Revision,
-    Settings, join, open,
+    Settings, join, open, record,
 };
-use std::sync::Arc;
 
 struct Fixture {
     backend: Arc<dyn Backend>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("dir:{}", folder.path().display());
-        Self { backend: open(&url, "lab").unwrap(), _folder: folder }
+        Self { backend: open(&url, "lab").unwrap(), folder }
     }
 
     async fn record(&self, member: &Member) {
@@ -118,6 +119,28 @@ async fn another_incarnation_answering_at_the_registered_address_refuses_the_new
     };
     assert!(join(&*backend, &request(), &ourselves).await.is_ok());
     assert!(join(&*backend, &request(), &silence).await.is_ok());
+}
+
+// It was taken from among the living each second, to be announced again.
+#[tokio::test]
+async fn a_server_whose_own_record_makes_no_sense_lives_and_leaves_it_as_it_is() {
+    let fixture = Fixture::new();
+    fixture.record(&Member::ready("node-1", 9.0)).await;
+    let path = fixture.folder.path().join("lab/members/node-1.json");
+    std::fs::write(&path, "half a rec").unwrap();
+    let joined = fixture.join(&request()).await.unwrap();
+    assert_eq!(joined.member, request().member);
+    let [note] = &joined.notes[..] else { panic!("{:?}", joined.notes) };
+    assert!(note.contains("record of member \"node-1\" cannot be read"), "{note}");
+    assert!(note.contains("node-1.json"), "{note}");
+    let snapshot = fixture.backend.snapshot().await.unwrap();
+    assert_eq!(
+        (snapshot.living, snapshot.unreadable),
+        (vec![request().living], vec!["node-1".to_owned()])
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "half a rec");
+    assert!(record(&*fixture.backend, &request()).await.is_ok());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "half a rec");
 }
 
 #[tokio::test]
