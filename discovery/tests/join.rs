@@ -1,11 +1,11 @@
 //! What a server becomes when it starts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use rampuddle_discovery::{
-    Backend, DiscoveryError, Id, JoinRequest, Joined, Living, Member, MemberState, Revision,
-    Settings, join, open, record,
+    Announcement, Backend, DiscoveryError, Id, JoinRequest, Joined, Living, Member, MemberState,
+    Revision, Settings, Snapshot, Withdraw, join, open, record,
 };
 
 struct Fixture {
@@ -119,6 +119,109 @@ async fn another_incarnation_answering_at_the_registered_address_refuses_the_new
     };
     assert!(join(&*backend, &request(), &ourselves).await.is_ok());
     assert!(join(&*backend, &request(), &silence).await.is_ok());
+}
+
+/// A registry whose views never have whoever holds the name.
+#[derive(Debug)]
+struct Hiding {
+    holder: Mutex<Option<Living>>,
+    recorded: Mutex<Option<Member>>,
+}
+
+impl Hiding {
+    fn held_by(holder: Living) -> Self {
+        Self { holder: Mutex::new(Some(holder)), recorded: Mutex::default() }
+    }
+}
+
+#[derive(Debug)]
+struct Entry;
+
+impl Withdraw for Entry {
+    fn withdraw(self: Box<Self>) -> BoxFuture<'static, Result<(), DiscoveryError>> {
+        ready(Ok(())).boxed()
+    }
+}
+
+impl Backend for Hiding {
+    fn url(&self) -> String {
+        "hiding:".to_owned()
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, DiscoveryError>> {
+        let settings = Some(Settings::new("lab", 1));
+        ready(Ok(Snapshot { settings, ..Snapshot::default() })).boxed()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>> {
+        std::future::pending().boxed()
+    }
+
+    fn create_settings<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>> {
+        ready(Ok(settings.clone())).boxed()
+    }
+
+    fn write_member<'a>(
+        &'a self,
+        member: &'a Member,
+        _expected: Revision,
+    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>> {
+        *self.recorded.lock().unwrap() = Some(member.clone());
+        ready(Ok(Revision(1))).boxed()
+    }
+
+    fn announce<'a>(
+        &'a self,
+        living: &'a Living,
+    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
+        let mut holder = self.holder.lock().unwrap();
+        let announced = match &*holder {
+            None => {
+                *holder = Some(living.clone());
+                Ok(Announcement::new(Entry))
+            }
+            Some(holder) => Err(DiscoveryError::NameTaken {
+                name: holder.name.clone(),
+                address: holder.address(),
+                incarnation: holder.incarnation,
+            }),
+        };
+        ready(announced).boxed()
+    }
+
+    fn free_name<'a>(&'a self, silent: &'a Living) -> BoxFuture<'a, Result<(), DiscoveryError>> {
+        let mut holder = self.holder.lock().unwrap();
+        holder.take_if(|holder| holder.incarnation == silent.incarnation);
+        ready(Ok(())).boxed()
+    }
+}
+
+#[tokio::test]
+async fn who_has_the_name_and_is_in_no_view_is_asked_too() {
+    let old = || Living::at("node-1", "127.0.0.1:7009", Id([2; 16]));
+    let silent = Hiding::held_by(old());
+    let joined = join(&silent, &request(), &silence).await.unwrap();
+    assert_eq!(*silent.holder.lock().unwrap(), Some(request().living));
+    assert_eq!(*silent.recorded.lock().unwrap(), Some(joined.member));
+
+    let answering = Hiding::held_by(old());
+    let probe = |address: String| -> BoxFuture<'static, Option<Id>> {
+        ready((address == "127.0.0.1:7009").then_some(Id([2; 16]))).boxed()
+    };
+    let refused = join(&answering, &request(), &probe).await.unwrap_err();
+    assert!(matches!(refused, DiscoveryError::NameTaken { .. }), "{refused:?}");
+    assert_eq!(*answering.holder.lock().unwrap(), Some(old()));
+    assert_eq!(*answering.recorded.lock().unwrap(), None);
+
+    // Nobody is asked where no server can be.
+    let odd = Living { tcp: Some("169.254.169.254:80".to_owned()), ..old() };
+    let elsewhere = Hiding::held_by(odd.clone());
+    let refused = join(&elsewhere, &request(), &silence).await.unwrap_err();
+    assert!(matches!(refused, DiscoveryError::NameTaken { .. }), "{refused:?}");
+    assert_eq!(*elsewhere.holder.lock().unwrap(), Some(odd));
 }
 
 // It was taken from among the living each second, to be announced again.
