@@ -316,3 +316,21 @@ async fn a_service_that_repeats_our_secret_does_not_bring_it_into_a_message() {
         }
     }
 }
+
+// Gateways say it with different statuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_without_users_lets_a_user_in_whatever_the_status_says() {
+    for status in ["400 Bad Request", "412 Precondition Failed"] {
+        let fake = FakeHttp::start(move |request| {
+            if request.line.contains("/v3/auth/authenticate") {
+                let body = json!({ "message": "etcdserver: authentication is not enabled" });
+                return FakeAnswer::Answer(status, Vec::new(), body.to_string().into_bytes());
+            }
+            let body = json!({ "header": { "revision": "7" } });
+            FakeAnswer::Answer("200 OK", Vec::new(), body.to_string().into_bytes())
+        });
+        let backend = backend(&format!("etcd://user:sesame-1@{}", fake.address()));
+        let found = backend.snapshot().await.expect(status);
+        assert!(found.is_empty(), "{status}: {found:?}");
+    }
+}
