@@ -25,7 +25,7 @@ use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Response};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-pub(crate) use answer::{Answer, Lines, bad};
+pub(crate) use answer::{Answer, Lines, bad, cut};
 use connection::Connection;
 
 use super::keeper::HEARTBEAT;
