@@ -1,5 +1,7 @@
 //! What a server does when it starts: become a member, and be seen alive.
 
+use std::path::PathBuf;
+
 use futures_util::future::BoxFuture;
 
 use crate::backend::{Announcement, Backend};
@@ -43,7 +45,7 @@ impl JoinRequest {
 pub struct Joined {
     /// Keeps the server alive for others.
     pub announcement: Announcement,
-    /// The member as it is recorded.
+    /// The member as it is recorded; as it was asked for where its record makes no sense.
     pub member: Member,
     /// The settings of the cluster.
     pub settings: Settings,
@@ -86,10 +88,8 @@ pub async fn join(
     check(request)?;
     let mut notes = Vec::new();
     let settings = settle_settings(backend, request, &mut notes).await?;
-    if let Some(silent) = registered_but_silent(&backend.snapshot().await?, request, probe).await? {
-        backend.free_name(&silent).await?;
-    }
-    announced(backend, request, settings, notes).await
+    let announcement = announce_over_silent(backend, request, probe).await?;
+    announced(backend, request, announcement, settings, notes).await
 }
 
 /// Announces a server anew that was a part of the cluster, and whose entry was lost.
@@ -112,16 +112,17 @@ pub async fn join_again(
         Some(registered) => return Err(name_taken(registered, registered.incarnation)),
         None => {}
     }
-    announced(backend, request, settings, notes).await
+    let announcement = backend.announce(&request.living).await?;
+    announced(backend, request, announcement, settings, notes).await
 }
 
 async fn announced(
     backend: &dyn Backend,
     request: &JoinRequest,
+    announcement: Announcement,
     settings: Settings,
     mut notes: Vec<String>,
 ) -> Result<Joined, DiscoveryError> {
-    let announcement = backend.announce(&request.living).await?;
     let member = settle_member(backend, request, &mut notes).await?;
     note_state(&member, &mut notes);
     Ok(Joined { announcement, member, settings, notes })
@@ -157,21 +158,58 @@ async fn settle_settings(
     Ok(found)
 }
 
-/// The entry under the server's name behind which nobody answers, or the server
-/// itself. Fails when somebody else does.
-async fn registered_but_silent(
-    snapshot: &Snapshot,
+/// Announces the server, in the place of one that is silent. A view may leave out who has
+/// the name: an entry with the address of another, a server whose check does not pass. So
+/// whom the back end then tells of is asked as well.
+async fn announce_over_silent(
+    backend: &dyn Backend,
     request: &JoinRequest,
     probe: &Probe<'_>,
-) -> Result<Option<Living>, DiscoveryError> {
-    let Some(registered) = snapshot.alive(&request.living.name) else {
-        return Ok(None);
+) -> Result<Announcement, DiscoveryError> {
+    let ours = &request.living;
+    let snapshot = backend.snapshot().await?;
+    if let Some(registered) = snapshot.alive(&ours.name) {
+        free_if_silent(backend, registered, request, probe).await?;
+        return backend.announce(ours).await;
+    }
+    let refused = match backend.announce(ours).await {
+        Err(refused) => refused,
+        announced => return announced,
     };
+    let Some(holder) = holder_told_of(&refused) else { return Err(refused) };
+    free_if_silent(backend, &holder, request, probe).await?;
+    backend.announce(ours).await
+}
+
+/// Frees the name of an entry behind which nobody answers, or the server itself. Fails
+/// when somebody else does.
+async fn free_if_silent(
+    backend: &dyn Backend,
+    registered: &Living,
+    request: &JoinRequest,
+    probe: &Probe<'_>,
+) -> Result<(), DiscoveryError> {
     let answering = probe(registered.address()).await;
     if answering.is_none() || answering == request.living.incarnation {
-        return Ok(Some(registered.clone()));
+        return backend.free_name(registered).await;
     }
     Err(name_taken(registered, answering))
+}
+
+/// Who has the name, as far as the back end says it, and at an address that a server may
+/// have.
+fn holder_told_of(refused: &DiscoveryError) -> Option<Living> {
+    let DiscoveryError::NameTaken { name, address, incarnation } = refused else { return None };
+    let unix_socket = address.strip_prefix("unix:").map(PathBuf::from);
+    let holder = Living {
+        name: name.clone(),
+        tcp: unix_socket.is_none().then(|| address.clone()),
+        unix_socket,
+        host: String::new(),
+        incarnation: *incarnation,
+        store_id: None,
+    };
+    validate::living(&holder).is_ok().then_some(holder)
 }
 
 fn name_taken(registered: &Living, incarnation: Option<Id>) -> DiscoveryError {
@@ -179,7 +217,8 @@ fn name_taken(registered: &Living, incarnation: Option<Id>) -> DiscoveryError {
     DiscoveryError::NameTaken { name, address, incarnation }
 }
 
-/// Writes the member's record if it is not as it should be.
+/// Writes the member's record if it is not as it should be. One that makes no sense stays:
+/// it may say that the member is draining, and a server that lives is seen all the same.
 async fn settle_member(
     backend: &dyn Backend,
     request: &JoinRequest,
@@ -188,6 +227,10 @@ async fn settle_member(
     let mut attempt = 1;
     loop {
         let snapshot = backend.snapshot().await?;
+        if snapshot.unreadable.contains(&request.member.name) {
+            notes.push(note_of_unreadable(&snapshot, &request.member.name));
+            return Ok(wanted_member(None, request));
+        }
         let recorded = snapshot.member(&request.member.name);
         let wanted = wanted_member(recorded, request);
         let expected = recorded.map_or(Revision::ABSENT, |recorded| recorded.revision);
@@ -227,6 +270,13 @@ fn wanted_member(recorded: Option<&Recorded<Member>>, request: &JoinRequest) -> 
         wanted.zone.clone_from(&asked.zone);
     }
     wanted
+}
+
+fn note_of_unreadable(snapshot: &Snapshot, name: &str) -> String {
+    let ours = format!("member \"{name}\"");
+    let complaint = snapshot.complaints.iter().find(|complaint| complaint.starts_with(&ours));
+    let why = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
+    format!("the record of member \"{name}\" cannot be read, and stays until it is mended{why}")
 }
 
 fn note_kept_weight(found: Option<&Member>, request: &JoinRequest, notes: &mut Vec<String>) {

@@ -44,7 +44,7 @@ pub(crate) fn living(what: &str, name: &str, bytes: &[u8]) -> Result<Living, Dis
 }
 
 /// Whether the record in `bytes` is of this living server, in this incarnation.
-#[cfg(feature = "http")]
+#[cfg(feature = "registry")]
 pub(crate) fn is_entry_of(what: &str, server: &Living, bytes: &[u8]) -> bool {
     living(what, &server.name, bytes).is_ok_and(|found| found.incarnation == server.incarnation)
 }

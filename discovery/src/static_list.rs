@@ -7,7 +7,7 @@ use crate::backend::Backend;
 use crate::error::DiscoveryError;
 use crate::listed;
 use crate::model::{Living, Member, Recorded, Revision, Settings, Snapshot, Strategy};
-use crate::url::UrlProblem;
+use crate::url::{UrlProblem, masked};
 use crate::validate;
 
 /// `static:NAME=HOST:PORT*WEIGHT,...`: members that never change.
@@ -29,7 +29,8 @@ impl StaticBackend {
     /// Reads the part of the URL after `static:`. Fails when an entry makes no
     /// sense or is there twice.
     pub fn new(list: &str, cluster: &str) -> Result<Self, DiscoveryError> {
-        let bad = |reason| DiscoveryError::BadUrl { url: format!("static:{list}"), reason };
+        let shown = || masked(&format!("static:{list}"));
+        let bad = |reason| DiscoveryError::BadUrl { url: shown(), reason };
         let mut settings = Settings::new(cluster, 0);
         let (entries, strategy) = split_strategy(list).map_err(bad)?;
         settings.strategy = strategy.unwrap_or_default();
@@ -52,12 +53,26 @@ impl Backend for StaticBackend {
     }
 }
 
-/// The entries, and the strategy behind them. A path may have a question mark too.
+/// The entries, and the strategy behind their question mark, the only option there is.
 fn split_strategy(list: &str) -> Result<(&str, Option<Strategy>), UrlProblem> {
-    match list.rsplit_once("?strategy=") {
-        None => Ok((list, None)),
-        Some((entries, word)) => Ok((entries, Some(word.parse().map_err(UrlProblem::Strategy)?))),
+    let Some((entries, query)) = list.split_once('?') else { return Ok((list, None)) };
+    let mut strategy = None;
+    for part in query.split('&') {
+        match part.split_once('=') {
+            Some(("strategy", _)) if strategy.is_some() => {
+                return Err(UrlProblem::Option { option: "strategy", expected: "it once only" });
+            }
+            Some(("strategy", word)) => {
+                strategy = Some(word.parse().map_err(UrlProblem::Strategy)?);
+            }
+            named => {
+                // Without a name it may be a part of a secret.
+                let option = named.map_or("...", |(name, _)| name).to_owned();
+                return Err(UrlProblem::UnknownOption { option, known: "strategy".to_owned() });
+            }
+        }
     }
+    Ok((entries, strategy))
 }
 
 fn parse(list: &str, settings: Settings) -> Result<Snapshot, UrlProblem> {
@@ -128,10 +143,15 @@ mod tests {
         let strategy = |list: &str| snapshot(list).settings.unwrap().strategy;
         assert_eq!(strategy("a=h:1,b=h:2"), Strategy::Rendezvous);
         assert_eq!(strategy("a=h:1,b=h:2*3?strategy=ring"), Strategy::Ring);
-        assert_eq!(strategy("a=unix:/run/what?.sock?strategy=clone"), Strategy::Clone);
+        assert_eq!(strategy("a=unix:/run/a.sock?strategy=clone"), Strategy::Clone);
         let refused = StaticBackend::new("a=h:1?strategy=rings", "lab").unwrap_err().explained();
         assert!(refused.contains("expected one of rendezvous, ring, clone"), "{refused}");
-        assert!(StaticBackend::new("a=h:1?strategy", "lab").is_err());
+        let refused = StaticBackend::new("a=h:1?strategy=ring&strategy=ring", "lab");
+        assert!(refused.unwrap_err().explained().contains("expected it once only"));
+        for odd in ["a=h:1?strategy", "a=h:1?", "a=unix:/run/what?.sock?strategy=clone"] {
+            let refused = StaticBackend::new(odd, "lab").unwrap_err().explained();
+            assert!(refused.contains("expected some of strategy"), "{odd}: {refused}");
+        }
     }
 
     #[test]

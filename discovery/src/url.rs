@@ -43,6 +43,12 @@ pub enum UrlProblem {
         /// The scheme.
         scheme: &'static str,
     },
+    /// There is a question mark in it, behind which other back ends have options.
+    #[error("it takes no options: expected {scheme}:PATH, and no ? in the path")]
+    NoOptions {
+        /// The scheme.
+        scheme: &'static str,
+    },
     /// The current directory, to which the path is relative, is not known.
     #[error("its path is relative, and the current directory is not known")]
     NoCurrentDirectory(#[source] std::io::Error),
@@ -179,16 +185,16 @@ fn built_in() -> String {
 
 /// `url` as it may be shown: without what stands before an `@`, which is a token or a
 /// user with a password, wherever a URL that makes no sense has it; and without the values
-/// of options that no back end has, which may be either. What names a file or a folder, or
-/// is a list, is shown as it is.
+/// of options that no back end has, which may be either. Of what names a file or a folder, or
+/// is a list, only the second is taken out.
 pub fn masked(url: &str) -> String {
     let (scheme, rest) = match url.split_once(':') {
         Some((scheme, rest)) if rest.starts_with("//") || is_known(scheme) => (Some(scheme), rest),
         // It may as well be a user and a password.
         _ => (None, url),
     };
-    if matches!(scheme, Some("dir" | "file" | "static")) {
-        return url.to_owned();
+    if let Some(scheme @ ("dir" | "file" | "static")) = scheme {
+        return format!("{scheme}:{}", with_known_options(rest));
     }
     let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let scheme = scheme.map(|scheme| if is_word(scheme) { scheme } else { "..." });
@@ -263,6 +269,9 @@ fn path(scheme: &'static str, text: &str) -> Result<PathBuf, UrlProblem> {
     if text.is_empty() {
         return Err(UrlProblem::NoPath { scheme });
     }
+    if text.contains('?') {
+        return Err(UrlProblem::NoOptions { scheme });
+    }
     std::path::absolute(text).map_err(UrlProblem::NoCurrentDirectory)
 }
 
@@ -296,7 +305,7 @@ mod tests {
             ("se@same://h/x", "...://h/x"),
             ("se@same://root:sesame@h", "...://...@h"),
             ("dir:/run/a@b", "dir:/run/a@b"),
-            ("file:/etc/a@b?c", "file:/etc/a@b?c"),
+            ("file:/etc/a@b?c", "file:/etc/a@b?..."),
             ("static:a=unix:/run/a@b", "static:a=unix:/run/a@b"),
             ("etcd://h", "etcd://h"),
             ("nonsense", "nonsense"),
@@ -318,6 +327,8 @@ mod tests {
             ("etcd://root:x@h?secret=sesame", "etcd://...@h?secret=..."),
             ("etcd://h?tls&ca=/a", "etcd://h?tls&ca=/a"),
             ("dns:name?members=/a&key=/b", "dns:name?members=/a&key=/b"),
+            ("dir:/run/x?token=sesame", "dir:/run/x?token=..."),
+            ("static:a=h:1?strategy=ring", "static:a=h:1?strategy=ring"),
         ] {
             assert_eq!(masked(url), shown);
         }
@@ -363,12 +374,32 @@ mod tests {
         }
     }
 
+    // A folder of the name `x?strategy=ring` was made.
+    #[test]
+    fn options_that_a_url_of_this_machine_does_not_take_are_refused() {
+        let told = |url: &str| open(url, "lab").unwrap_err().explained();
+        for (url, expected) in [
+            ("dir:/run/x?strategy=ring", "it takes no options: expected dir:PATH"),
+            ("dir:/run/what?", "no ? in the path"),
+            ("file:/etc/x.toml?strategy=ring", "it takes no options: expected file:PATH"),
+            (
+                "static:a=h:1?colour=sesame",
+                "\"colour\" is no option here: expected some of strategy",
+            ),
+            ("static:a=unix:/run/x?strateg=ring", "\"strateg\" is no option here"),
+            ("static:a=h:1?strategy=ring&colour=sesame", "\"colour\" is no option here"),
+        ] {
+            let told = told(url);
+            assert!(told.contains(expected) && !told.contains("sesame"), "{url}: {told}");
+        }
+    }
+
     #[test]
     fn only_files_and_folders_have_a_place() {
         assert_eq!(place_of("dir:/run/x"), Some("/run/x".into()));
         assert_eq!(place_of("file:/etc/x:y"), Some("/etc/x:y".into()));
         assert!(place_of("dir:x").unwrap().is_absolute());
-        for url in ["static:a=h:1", "consul://h", "dir:", "nonsense"] {
+        for url in ["static:a=h:1", "consul://h", "dir:", "dir:/run/x?y", "nonsense"] {
             assert_eq!(place_of(url), None, "{url}");
         }
     }

@@ -1,22 +1,23 @@
 //! What a server becomes when it starts.
 
-use futures_util::future::BoxFuture;
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use rampuddle_discovery::{
-    Backend, DiscoveryError, Id, JoinRequest, Joined, Living, Member, MemberState, Revision,
-    Settings, join, open,
+    Announcement, Backend, DiscoveryError, Id, JoinRequest, Joined, Living, Member, MemberState,
+    Revision, Settings, Snapshot, Withdraw, join, open, record,
 };
-use std::sync::Arc;
 
 struct Fixture {
     backend: Arc<dyn Backend>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("dir:{}", folder.path().display());
-        Self { backend: open(&url, "lab").unwrap(), _folder: folder }
+        Self { backend: open(&url, "lab").unwrap(), folder }
     }
 
     async fn record(&self, member: &Member) {
@@ -118,6 +119,131 @@ async fn another_incarnation_answering_at_the_registered_address_refuses_the_new
     };
     assert!(join(&*backend, &request(), &ourselves).await.is_ok());
     assert!(join(&*backend, &request(), &silence).await.is_ok());
+}
+
+/// A registry whose views never have whoever holds the name.
+#[derive(Debug)]
+struct Hiding {
+    holder: Mutex<Option<Living>>,
+    recorded: Mutex<Option<Member>>,
+}
+
+impl Hiding {
+    fn held_by(holder: Living) -> Self {
+        Self { holder: Mutex::new(Some(holder)), recorded: Mutex::default() }
+    }
+}
+
+#[derive(Debug)]
+struct Entry;
+
+impl Withdraw for Entry {
+    fn withdraw(self: Box<Self>) -> BoxFuture<'static, Result<(), DiscoveryError>> {
+        ready(Ok(())).boxed()
+    }
+}
+
+impl Backend for Hiding {
+    fn url(&self) -> String {
+        "hiding:".to_owned()
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, DiscoveryError>> {
+        let settings = Some(Settings::new("lab", 1));
+        ready(Ok(Snapshot { settings, ..Snapshot::default() })).boxed()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, Result<(), DiscoveryError>> {
+        std::future::pending().boxed()
+    }
+
+    fn create_settings<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> BoxFuture<'a, Result<Settings, DiscoveryError>> {
+        ready(Ok(settings.clone())).boxed()
+    }
+
+    fn write_member<'a>(
+        &'a self,
+        member: &'a Member,
+        _expected: Revision,
+    ) -> BoxFuture<'a, Result<Revision, DiscoveryError>> {
+        *self.recorded.lock().unwrap() = Some(member.clone());
+        ready(Ok(Revision(1))).boxed()
+    }
+
+    fn announce<'a>(
+        &'a self,
+        living: &'a Living,
+    ) -> BoxFuture<'a, Result<Announcement, DiscoveryError>> {
+        let mut holder = self.holder.lock().unwrap();
+        let announced = match &*holder {
+            None => {
+                *holder = Some(living.clone());
+                Ok(Announcement::new(Entry))
+            }
+            Some(holder) => Err(DiscoveryError::NameTaken {
+                name: holder.name.clone(),
+                address: holder.address(),
+                incarnation: holder.incarnation,
+            }),
+        };
+        ready(announced).boxed()
+    }
+
+    fn free_name<'a>(&'a self, silent: &'a Living) -> BoxFuture<'a, Result<(), DiscoveryError>> {
+        let mut holder = self.holder.lock().unwrap();
+        holder.take_if(|holder| holder.incarnation == silent.incarnation);
+        ready(Ok(())).boxed()
+    }
+}
+
+#[tokio::test]
+async fn who_has_the_name_and_is_in_no_view_is_asked_too() {
+    let old = || Living::at("node-1", "127.0.0.1:7009", Id([2; 16]));
+    let silent = Hiding::held_by(old());
+    let joined = join(&silent, &request(), &silence).await.unwrap();
+    assert_eq!(*silent.holder.lock().unwrap(), Some(request().living));
+    assert_eq!(*silent.recorded.lock().unwrap(), Some(joined.member));
+
+    let answering = Hiding::held_by(old());
+    let probe = |address: String| -> BoxFuture<'static, Option<Id>> {
+        ready((address == "127.0.0.1:7009").then_some(Id([2; 16]))).boxed()
+    };
+    let refused = join(&answering, &request(), &probe).await.unwrap_err();
+    assert!(matches!(refused, DiscoveryError::NameTaken { .. }), "{refused:?}");
+    assert_eq!(*answering.holder.lock().unwrap(), Some(old()));
+    assert_eq!(*answering.recorded.lock().unwrap(), None);
+
+    // Nobody is asked where no server can be.
+    let odd = Living { tcp: Some("169.254.169.254:80".to_owned()), ..old() };
+    let elsewhere = Hiding::held_by(odd.clone());
+    let refused = join(&elsewhere, &request(), &silence).await.unwrap_err();
+    assert!(matches!(refused, DiscoveryError::NameTaken { .. }), "{refused:?}");
+    assert_eq!(*elsewhere.holder.lock().unwrap(), Some(odd));
+}
+
+// It was taken from among the living each second, to be announced again.
+#[tokio::test]
+async fn a_server_whose_own_record_makes_no_sense_lives_and_leaves_it_as_it_is() {
+    let fixture = Fixture::new();
+    fixture.record(&Member::ready("node-1", 9.0)).await;
+    let path = fixture.folder.path().join("lab/members/node-1.json");
+    std::fs::write(&path, "half a rec").unwrap();
+    let joined = fixture.join(&request()).await.unwrap();
+    assert_eq!(joined.member, request().member);
+    let [note] = &joined.notes[..] else { panic!("{:?}", joined.notes) };
+    assert!(note.contains("record of member \"node-1\" cannot be read"), "{note}");
+    assert!(note.contains("node-1.json"), "{note}");
+    let snapshot = fixture.backend.snapshot().await.unwrap();
+    assert_eq!(
+        (snapshot.living, snapshot.unreadable),
+        (vec![request().living], vec!["node-1".to_owned()])
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "half a rec");
+    assert!(record(&*fixture.backend, &request()).await.is_ok());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "half a rec");
 }
 
 #[tokio::test]

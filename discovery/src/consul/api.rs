@@ -153,7 +153,7 @@ impl Api {
     /// Consul says by the same status that a condition did not hold and that the token
     /// lacks rights.
     fn not_done(&self, call: &Call, answer: &Answer) -> Result<Transaction, DiscoveryError> {
-        let NotDone { errors } = answer.json(call.what, self.service())?;
+        let NotDone { errors } = self.parsed(call, answer)?;
         let said = errors.into_iter().map(|error| error.what).next().unwrap_or_default();
         let message = self.hidden(&said);
         if !said.contains("ermission denied") {
@@ -195,7 +195,7 @@ impl Api {
         let call = Call::put("create a session", target, to_json(&session));
         let answer = self.ask_unchecked(&call).await?;
         // "Missing check 'ID' registration", "Check 'ID' is in critical state".
-        if answer.status == 500 && answer.message().contains(check) {
+        if answer.status == 500 && answer.text().contains(check) {
             return Ok(None);
         }
         let answer = self.checked(&call, answer)?;
@@ -221,7 +221,7 @@ impl Api {
         let target = format!("/v1/agent/service/deregister/{id}");
         let call = Call::put("take the server back", target, "").repeatable();
         let answer = self.ask_unchecked(&call).await?;
-        if answer.status == 404 || answer.message().contains("nknown service") {
+        if answer.status == 404 || answer.text().contains("nknown service") {
             return Ok(());
         }
         self.checked(&call, answer).map(|_| ())
@@ -278,7 +278,7 @@ impl Api {
     }
 
     fn refused(&self, call: &Call, answer: &Answer) -> DiscoveryError {
-        let message = self.hidden(&answer.message());
+        let message = self.hidden(&answer.text());
         match answer.status {
             401 | 403 => self.not_allowed(call, message),
             code => {
@@ -297,17 +297,27 @@ impl Api {
         DiscoveryError::NotAllowed { what, backend, message, credential }
     }
 
-    /// What Consul said, without our secret.
+    /// What Consul said, without our secret, and cut.
     fn hidden(&self, message: &str) -> String {
         let token = self.token.as_ref().map(HeldSecret::current);
-        token.map_or_else(|| message.to_owned(), |token| token.hidden_in(message))
+        http::cut(token.map_or_else(|| message.to_owned(), |token| token.hidden_in(message)))
     }
 
     fn json<T: DeserializeOwned>(&self, call: &Call, answer: &Answer) -> Result<T, DiscoveryError> {
         match answer.status {
-            200 => answer.json(call.what, self.service()),
+            200 => self.parsed(call, answer),
             _ => Err(self.refused(call, answer)),
         }
+    }
+
+    fn parsed<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        answer: &Answer,
+    ) -> Result<T, DiscoveryError> {
+        let parsed = answer.json();
+        parsed
+            .map_err(|error| http::bad(call.what, self.service(), self.hidden(&error.to_string())))
     }
 
     fn index(&self, call: &Call, answer: &Answer) -> Result<u64, DiscoveryError> {

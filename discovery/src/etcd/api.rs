@@ -13,7 +13,7 @@ use super::json::{
 };
 use crate::error::DiscoveryError;
 use crate::remote::base64::Base64;
-use crate::remote::http::{Answer, Call, Client, Lines, bad};
+use crate::remote::http::{Answer, Call, Client, Lines, bad, cut};
 use crate::remote::keeper::HEARTBEAT;
 use crate::remote::{HeldSecret, Secret, ServiceUrl, Tls};
 
@@ -23,6 +23,7 @@ const BEAT_LIMIT: Duration = Duration::from_millis(1500);
 const LOOK_LIMIT: Duration = HEARTBEAT;
 
 const LOG_IN: &str = "log in";
+const WATCH: &str = "watch keys";
 
 /// A user and the password.
 #[derive(Debug)]
@@ -134,17 +135,21 @@ impl Api {
     }
 
     /// Watches the keys that begin with `root`, from a revision on.
-    pub(super) async fn watch(&self, root: &str, from: i64) -> Result<Watching, DiscoveryError> {
+    pub(super) async fn watch(
+        &self,
+        root: &str,
+        from: i64,
+    ) -> Result<Watching<'_>, DiscoveryError> {
         let create_request = WatchFrom {
             key: Base64::of(root),
             range_end: end_of(root),
             start_revision: Number(from),
         };
-        let call = call("watch keys", "/v3/watch", &Watch { create_request });
+        let call = call(WATCH, "/v3/watch", &Watch { create_request });
         let call = self.authorised(&call).await?;
         let lines = self.client.lines(&call).await?;
         if lines.status == 200 {
-            return Ok(Watching { lines });
+            return Ok(Watching { api: self, lines });
         }
         self.forget_token();
         Err(self.refused(call.what, lines.status, ""))
@@ -152,9 +157,9 @@ impl Api {
 
     /// The failure of a watch that etcd ended.
     pub(super) fn ended(&self, reason: &str) -> DiscoveryError {
-        self.forget_token();
         let message = self.hidden(reason);
-        let what = "watch keys";
+        self.forget_token();
+        let what = WATCH;
         if is_about_rights(reason) {
             return self.not_allowed(what, message);
         }
@@ -165,7 +170,7 @@ impl Api {
     async fn ask<T: DeserializeOwned>(&self, call: &Call) -> Result<T, DiscoveryError> {
         let answer = self.ask_unchecked(call).await?;
         self.checked(call.what, &answer)?;
-        answer.json(call.what, self.service())
+        self.parsed(call.what, answer.json())
     }
 
     /// Asks with a token of etcd. One that is not good any more is replaced, once.
@@ -193,12 +198,12 @@ impl Api {
         if answer.status == 400 && user.password.reload(&password).await? {
             answer = self.client.call(&login(&user.name, &user.password.current())).await?;
         }
-        // It has users only when they were switched on.
-        if answer.status == 412 && failure_of(&answer).contains("not enabled") {
+        // It has users only when they were switched on. Gateways differ in the status.
+        if matches!(answer.status, 400 | 412) && failure_of(&answer).contains("not enabled") {
             return Ok(None);
         }
         self.checked(LOG_IN, &answer)?;
-        let LoggedIn { token } = answer.json(LOG_IN, self.service())?;
+        let LoggedIn { token } = self.parsed(LOG_IN, answer.json())?;
         let token = Secret::new(token);
         *self.lock() = Some(token.clone());
         Ok(Some(token))
@@ -238,24 +243,35 @@ impl Api {
         DiscoveryError::NotAllowed { what, backend, message, credential }
     }
 
-    /// What etcd said, without our secrets.
+    /// What JSON said; its failure may quote what etcd said.
+    fn parsed<T>(
+        &self,
+        what: &'static str,
+        parsed: serde_json::Result<T>,
+    ) -> Result<T, DiscoveryError> {
+        parsed.map_err(|error| bad(what, self.service(), self.hidden(&error.to_string())))
+    }
+
+    /// What etcd said, without our secrets, and cut.
     fn hidden(&self, message: &str) -> String {
         let password = self.user.as_ref().map(|user| user.password.current());
         let secrets = password.into_iter().chain(self.lock().clone());
-        secrets.fold(message.to_owned(), |text, secret| secret.hidden_in(&text))
+        cut(secrets.fold(message.to_owned(), |text, secret| secret.hidden_in(&text)))
     }
 }
 
 /// A watch that is open.
 #[derive(Debug)]
-pub(super) struct Watching {
+pub(super) struct Watching<'a> {
+    api: &'a Api,
     lines: Lines,
 }
 
-impl Watching {
+impl Watching<'_> {
     /// The next message.
     pub(super) async fn next(&mut self) -> Result<Streamed<Watched>, DiscoveryError> {
-        self.lines.next().await
+        let line = self.lines.next().await?;
+        self.api.parsed(WATCH, serde_json::from_slice(&line))
     }
 }
 
@@ -280,7 +296,7 @@ fn end_of(root: &str) -> Base64 {
 
 fn failure_of(answer: &Answer) -> String {
     let parsed: Result<Failure, _> = serde_json::from_slice(&answer.body);
-    parsed.map_or_else(|_| answer.message(), |failure| failure.message)
+    parsed.map_or_else(|_| answer.text(), |failure| failure.message)
 }
 
 fn is_stale_token(answer: &Answer) -> bool {

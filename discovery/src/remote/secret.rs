@@ -25,9 +25,15 @@ impl Secret {
         &self.0
     }
 
-    /// `text`, which a stranger wrote, without the secret in it.
+    /// `text`, which a stranger wrote, without the secret in it, also where that is quoted.
     pub(crate) fn hidden_in(&self, text: &str) -> String {
-        if self.0.is_empty() { text.to_owned() } else { text.replace(&self.0, "...") }
+        if self.0.is_empty() {
+            return text.to_owned();
+        }
+        let quoted = format!("{:?}", self.0);
+        let quoted = quoted.trim_matches('"');
+        let text = if quoted == self.0 { text.to_owned() } else { text.replace(quoted, "...") };
+        text.replace(&self.0, "...")
     }
 }
 
@@ -145,6 +151,11 @@ mod tests {
         }
         assert_eq!(secret.hidden_in("no such token sesame"), "no such token ...");
         assert_eq!(Secret::new("").hidden_in("text"), "text");
+        let odd = Secret::new("ses\"ame\\1");
+        assert_eq!(
+            odd.hidden_in(&format!("a string {:?} and {}", odd.0, odd.0)),
+            "a string \"...\" and ..."
+        );
     }
 
     #[tokio::test]

@@ -108,12 +108,16 @@ impl ServiceUrl {
 
     /// Who we are, where the service has users: what the URL says, else its options
     /// (`user`, `password-file`), else the environment. The password may stand elsewhere
-    /// than the user. Fails when there is a user and no password.
+    /// than the user. Fails when there is a user and no password, and when the URL names a
+    /// password and nobody is its user. A password of the environment may be meant for
+    /// another service.
     pub(crate) fn login(&self) -> Result<Option<(String, Credential)>, DiscoveryError> {
         let (name, password) = self.user()?.unzip();
         let of_option = || self.options.get("user").map(ToOwned::to_owned);
         let of_environment = || std::env::var(USER_VARIABLE).ok().filter(|name| !name.is_empty());
-        let Some(name) = name.or_else(of_option).or_else(of_environment) else { return Ok(None) };
+        let Some(name) = name.or_else(of_option).or_else(of_environment) else {
+            return self.without_user();
+        };
         let file = self.options.file("password-file").map_err(|reason| self.bad(reason))?;
         let password = password
             .flatten()
@@ -122,6 +126,14 @@ impl ServiceUrl {
             .or_else(|| Credential::from_environment(PASSWORD_VARIABLE));
         let password = password.ok_or_else(|| self.bad(UrlProblem::NoPassword))?;
         Ok(Some((name, password)))
+    }
+
+    fn without_user<T>(&self) -> Result<Option<T>, DiscoveryError> {
+        if self.options.get("password-file").is_some() {
+            let (option, expected) = ("password-file", "a user with it");
+            return Err(self.bad(UrlProblem::Option { option, expected }));
+        }
+        Ok(None)
     }
 
     fn part(&self, text: &str) -> Result<Secret, DiscoveryError> {
@@ -246,6 +258,17 @@ mod tests {
         let token = parse("etcd://a-b:c@h").unwrap().token().unwrap();
         assert_eq!(token.unwrap().expose(), "a-b:c");
         assert!(parse("etcd://h").unwrap().user().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_password_without_a_user_is_refused() {
+        let known = &["user", "password-file"];
+        let login = |url: &str| ServiceUrl::parse("etcd", url, 2379, known).unwrap().login();
+        let told = login("etcd://h?password-file=/p").unwrap_err().explained();
+        assert!(told.contains("its option password-file: expected a user with it"), "{told}");
+        assert!(login("etcd://h?password-file=/p&user=u").unwrap().is_some());
+        assert!(login("etcd://u@h?password-file=/p").unwrap().is_some());
+        assert!(login("etcd://h").unwrap().is_none());
     }
 
     #[test]

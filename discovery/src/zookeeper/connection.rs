@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, interval_at, sleep, timeout};
+use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
 
 use super::failure::Failure;
 use super::wire::{Fields, Garbled, Message, digest, number, operation};
@@ -23,6 +23,9 @@ use crate::validate::{ANSWER_BYTES_MAX, RECORD_BYTES_MAX};
 const SESSION_MS: i32 = 4_000;
 /// How often a sign of life is sent at the latest.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long nothing at all may come, however long the session lives: a server gives a sign
+/// of life at each heartbeat.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How long the answer to a request may take, from the one before it on: a connection that
 /// only gives signs of life is as good as none. Less than a call may take, so that the
 /// next one finds another.
@@ -86,7 +89,59 @@ struct Waiter {
     answer: oneshot::Sender<Answered>,
 }
 
-type Waiters = Mutex<VecDeque<Waiter>>;
+/// Who waits for an answer.
+struct Waiters(Mutex<Waiting>);
+
+struct Waiting {
+    queue: VecDeque<Waiter>,
+    /// When an answer came last, or a part of one.
+    answered_last: Instant,
+}
+
+impl Waiters {
+    fn new() -> Self {
+        Self(Mutex::new(Waiting { queue: VecDeque::new(), answered_last: Instant::now() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, waiter: Waiter) {
+        self.lock().queue.push_back(waiter);
+    }
+
+    /// Whose answer comes now.
+    fn next(&self, number: i32) -> Result<Waiter, Garbled> {
+        self.answered();
+        let waiter = self.lock().queue.pop_front();
+        waiter.filter(|waiter| waiter.number == number).ok_or(Garbled)
+    }
+
+    fn answered(&self) {
+        self.lock().answered_last = Instant::now();
+    }
+
+    /// When the next answer should have come; none when nobody waits.
+    fn due(&self) -> Option<Instant> {
+        let waiting = self.lock();
+        let next = waiting.queue.front()?;
+        Some(next.asked.max(waiting.answered_last) + ANSWER_PATIENCE)
+    }
+
+    /// Fails once an answer is overdue, whatever else comes.
+    async fn watch(&self) -> Result<(), Failure> {
+        loop {
+            let now = Instant::now();
+            // What is asked from now on is not due before.
+            let due = self.due().unwrap_or(now + ANSWER_PATIENCE);
+            if due <= now {
+                return Err(Failure::Silent(ANSWER_PATIENCE));
+            }
+            sleep_until(due).await;
+        }
+    }
+}
 
 /// Dropping it closes the session, as far as that goes without waiting.
 #[derive(Debug)]
@@ -195,10 +250,11 @@ async fn serve(
     life: Duration,
 ) {
     let (reader, writer) = tokio::io::split(stream);
-    let waiters = Waiters::default();
+    let waiters = Waiters::new();
     // The session lives on for another third: time to find another server.
-    let silence = life * 2 / 3;
+    let silence = SILENCE_MAX.min(life * 2 / 3);
     let ended = tokio::select! {
+        ended = waiters.watch() => ended,
         ended = receive(reader, &waiters, &events, silence) => ended,
         ended = send(writer, &mut queue, &waiters, HEARTBEAT.min(life / 3)) => ended,
     };
@@ -244,7 +300,7 @@ async fn send(
 fn frame(request: Request, number: i32, waiters: &Waiters) -> Vec<u8> {
     let Request { operation, message, bytes_max, answer } = request;
     let waiter = Waiter { number, asked: Instant::now(), bytes_max, answer };
-    waiters.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiter);
+    waiters.add(waiter);
     Message::default().int(number).int(operation).part(&message).into_frame()
 }
 
@@ -254,12 +310,7 @@ async fn receive(
     events: &watch::Sender<u64>,
     silence: Duration,
 ) -> Result<(), Failure> {
-    let mut answered_last = Instant::now();
     loop {
-        // Signs of life come often enough to look here only.
-        if is_overdue(waiters, answered_last) {
-            return Err(Failure::Silent(ANSWER_PATIENCE));
-        }
         let mut head = [0; HEAD_BYTES as usize];
         let read = timeout(silence, reader.read_exact(&mut head)).await;
         read.map_err(|_| Failure::Silent(silence))?.map_err(|_| Failure::Lost)?;
@@ -271,7 +322,7 @@ async fn receive(
         let bytes = bytes.filter(|bytes| *bytes <= ANSWER_BYTES_MAX).ok_or(Garbled)?;
         let waiter = match number {
             number::PING | number::AUTH | number::EVENT => None,
-            _ => Some(next_waiter(waiters, number)?),
+            _ => Some(waiters.next(number)?),
         };
         let bytes_max = waiter.as_ref().map_or(0, |waiter| waiter.bytes_max);
         let body = timeout(silence, read_body(&mut reader, bytes, bytes_max)).await;
@@ -280,7 +331,7 @@ async fn receive(
             None if number == number::EVENT => events.send_modify(|count| *count += 1),
             None => {}
             Some(waiter) => {
-                answered_last = Instant::now();
+                waiters.answered();
                 let answered = match body {
                     _ if code != 0 => Err(Failure::refused(code)),
                     Some(body) => Ok(Answer { moment, body }),
@@ -291,18 +342,6 @@ async fn receive(
             }
         }
     }
-}
-
-/// Whether the next answer should have come since.
-fn is_overdue(waiters: &Waiters, answered_last: Instant) -> bool {
-    let waiters = waiters.lock().unwrap_or_else(PoisonError::into_inner);
-    let due = waiters.front().map(|next| next.asked.max(answered_last) + ANSWER_PATIENCE);
-    due.is_some_and(|due| due <= Instant::now())
-}
-
-fn next_waiter(waiters: &Waiters, number: i32) -> Result<Waiter, Garbled> {
-    let waiter = waiters.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    waiter.filter(|waiter| waiter.number == number).ok_or(Garbled)
 }
 
 /// The next `bytes`; none when they are more than wanted: then they are read over.
@@ -328,8 +367,10 @@ mod tests {
 
     use super::*;
 
-    /// The life of a session, in milliseconds.
-    const LIFE_MS: i32 = 4_000;
+    /// How exact a clock is that jumps.
+    const AT_ONCE: Duration = Duration::from_millis(10);
+    /// The lives of sessions, in milliseconds: with usual settings, and with the longest.
+    const LIVES_MS: [i32; 2] = [4_000, 40_000];
 
     async fn read_request(stream: &mut DuplexStream) -> Option<(i32, i32)> {
         let length = stream.read_i32().await.ok()?;
@@ -339,11 +380,16 @@ mod tests {
         Some((fields.int().unwrap(), fields.int().unwrap()))
     }
 
+    /// Gives a session.
+    async fn let_in(stream: &mut DuplexStream, life_ms: i32) {
+        read_request(stream).await.unwrap();
+        let hello = Message::default().int(0).int(life_ms).long(7).bytes(&[0; 16]);
+        stream.write_all(&hello.into_frame()).await.unwrap();
+    }
+
     /// Gives a session, answers signs of life, and the first `answers` of all else.
     async fn half_dead(mut stream: DuplexStream, mut answers: usize) {
-        read_request(&mut stream).await.unwrap();
-        let hello = Message::default().int(0).int(LIFE_MS).long(7).bytes(&[0; 16]);
-        stream.write_all(&hello.into_frame()).await.unwrap();
+        let_in(&mut stream, LIVES_MS[0]).await;
         while let Some((number, operation)) = read_request(&mut stream).await {
             if operation != operation::PING {
                 if answers == 0 {
@@ -376,8 +422,25 @@ mod tests {
             let asked = connection.ask(operation::SYNC, Message::default()).await;
             assert!(matches!(asked, Err(Failure::Lost)), "{asked:?}");
             let took = began.elapsed();
-            assert!((ANSWER_PATIENCE..=ANSWER_PATIENCE + HEARTBEAT).contains(&took), "{took:?}");
+            assert!((ANSWER_PATIENCE..=ANSWER_PATIENCE + AT_ONCE).contains(&took), "{took:?}");
             assert!(!connection.is_open());
+        }
+    }
+
+    // With a session of 40 s it was kept for 27 s.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_over_which_nothing_comes_is_given_up_however_long_its_session_lives() {
+        for life_ms in LIVES_MS {
+            let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+            tokio::spawn(async move {
+                let_in(&mut theirs, life_ms).await;
+                while read_request(&mut theirs).await.is_some() {}
+            });
+            let connection = Connection::open(Box::new(ours), None, None).await.unwrap();
+            let began = Instant::now();
+            let asked = connection.ask(operation::SYNC, Message::default()).await;
+            assert!(matches!(asked, Err(Failure::Lost)), "{asked:?}");
+            assert!(began.elapsed() <= SILENCE_MAX + AT_ONCE, "{:?}", began.elapsed());
         }
     }
 

@@ -108,7 +108,7 @@ impl LivingNode {
     /// Creates the node. One of an earlier session is replaced if `takes_earlier`.
     async fn take_place(&mut self, takes_earlier: bool) -> Result<(), DiscoveryError> {
         let (parent, path) = (self.service.all_living(), node(&self.key));
-        let access = self.service.access();
+        let (root, access) = (self.service.root(), self.service.access());
         for _ in 0..ATTEMPTS_MAX {
             let data = self.data.clone();
             let create = Step::create(&path, &data, access, Life::Ephemeral);
@@ -116,7 +116,7 @@ impl LivingNode {
             match connection.all([Step::count(&parent), create]).await {
                 Ok(_) => return Ok(()),
                 Err(failure) if failure.is(Code::NO_NODE) => {
-                    let created = connection.create_path(&parent, access).await;
+                    let created = connection.create_path(&parent, &root, access).await;
                     created.map_err(|failure| self.service.failed("write to", failure))?;
                 }
                 Err(failure) if failure.is(Code::NODE_EXISTS) => {

@@ -35,7 +35,8 @@ impl ZooKeeperBackend {
             if let Some((found, _)) = self.latest(&connection, &key).await? {
                 return records::settings(&key, cluster, &found);
             }
-            connection.create_path(&service.root(), access).await.map_err(failed)?;
+            let root = service.root();
+            connection.create_path(&root, &root, access).await.map_err(failed)?;
             let create = Step::create(&node(&key), &data, access, Life::Persistent);
             match connection.all([create]).await {
                 Ok(_) => return Ok(settings.clone()),
@@ -100,8 +101,8 @@ impl ZooKeeperBackend {
                 return Err(DiscoveryError::Conflict { name, expected, found });
             }
             if found.count.is_none() {
-                let created = connection.create_path(&service.members(), service.access()).await;
-                created.map_err(failed)?;
+                let (path, root, access) = (service.members(), service.root(), service.access());
+                connection.create_path(&path, &root, access).await.map_err(failed)?;
             }
             match connection.all(steps(&found)).await {
                 Ok(moment) => return Ok(moment),

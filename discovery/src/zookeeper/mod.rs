@@ -246,11 +246,9 @@ impl ZooKeeperBackend {
     }
 
     async fn free(&self, silent: &Living) -> Result<(), DiscoveryError> {
-        validate::living(silent)?;
+        validate::name(&silent.name)?;
         let key = self.service.layout().living(&silent.name);
-        let is_silent = |data: &[u8], _| {
-            records::living(&key, &silent.name, data).is_ok_and(|found| found == *silent)
-        };
+        let is_silent = |data: &[u8], _| records::is_entry_of(&key, silent, data);
         let connection = self.connection().await?;
         let parent = self.service.all_living();
         let removed = connection.remove_if(&parent, &node(&key), is_silent).await;

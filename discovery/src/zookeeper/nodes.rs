@@ -140,10 +140,17 @@ impl Connection {
         Err(Failure::Contended(ATTEMPTS_MAX))
     }
 
-    /// Creates a node and those above it, unless they are there.
-    pub(super) async fn create_path(&self, path: &str, access: Access) -> Result<(), Failure> {
+    /// Creates a node and those above it, unless they are there. What lies above `root`,
+    /// the node of a cluster, is open: other clusters, of other users, may lie there too.
+    pub(super) async fn create_path(
+        &self,
+        path: &str,
+        root: &str,
+        access: Access,
+    ) -> Result<(), Failure> {
         let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
         for end in ends {
+            let access = if end < root.len() { Access::Open } else { access };
             let part = create(&path[..end], &[], access, Life::Persistent);
             match self.ask(operation::CREATE, part).await {
                 Ok(_) => {}

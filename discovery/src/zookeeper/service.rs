@@ -13,7 +13,6 @@ use super::wire::Access;
 use crate::error::DiscoveryError;
 use crate::remote::layout::Layout;
 use crate::remote::{Credential, ServiceUrl, Tls};
-use crate::url::UrlProblem;
 
 const DEFAULT_PORT: u16 = 2181;
 /// How long one call may take, a search for a server that answers included.
@@ -157,14 +156,9 @@ pub(super) fn node(key: &str) -> String {
 
 fn user(url: &ServiceUrl) -> Result<Option<(String, Credential)>, DiscoveryError> {
     let login = url.login()?;
-    match &login {
+    if let Some((_, password)) = &login {
         // A file that is not there is found at once.
-        Some((_, password)) => _ = password.secret()?,
-        None if url.options.get("password-file").is_some() => {
-            let (option, expected) = ("password-file", "a user with it");
-            return Err(url.bad(UrlProblem::Option { option, expected }));
-        }
-        None => {}
+        password.secret()?;
     }
     Ok(login)
 }

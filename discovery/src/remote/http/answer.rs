@@ -14,7 +14,7 @@ use super::connection::Connection;
 use crate::error::DiscoveryError;
 use crate::validate::ANSWER_BYTES_MAX;
 
-/// The most characters of a message that are kept.
+/// The most bytes of a message that are kept.
 const MESSAGE_BYTES_MAX: usize = 300;
 
 /// An answer, read whole.
@@ -57,19 +57,14 @@ impl Answer {
         self.headers.get(header)?.to_str().ok()?.parse().ok()
     }
 
-    /// The body as a short message.
-    pub(crate) fn message(&self) -> String {
-        let end = self.body.len().min(MESSAGE_BYTES_MAX);
-        String::from_utf8_lossy(&self.body[..end]).trim().to_owned()
+    /// The body as a text. What is shown of it is to be without secrets, and [`cut`] then.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim().to_owned()
     }
 
-    /// The body as JSON.
-    pub(crate) fn json<T: DeserializeOwned>(
-        &self,
-        what: &'static str,
-        service: &str,
-    ) -> Result<T, DiscoveryError> {
-        serde_json::from_slice(&self.body).map_err(|error| bad(what, service, error))
+    /// The body as JSON. The failure may quote it, and with it a secret of ours.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_slice(&self.body)
     }
 }
 
@@ -106,9 +101,9 @@ impl Lines {
         }
     }
 
-    /// The next line as JSON; waits for it for ever. Fails at the end, and when too much
-    /// has come.
-    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, DiscoveryError> {
+    /// The next line that is not empty; waits for it for ever. Fails at the end, and when
+    /// too much has come.
+    pub(crate) async fn next(&mut self) -> Result<BytesMut, DiscoveryError> {
         let mut seen = 0;
         loop {
             if let Some(at) = self.buffer[seen..].iter().position(|byte| *byte == b'\n') {
@@ -117,8 +112,7 @@ impl Lines {
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
-                let parsed = serde_json::from_slice(&line);
-                return parsed.map_err(|error| bad(self.what, &self.service, error));
+                return Ok(line);
             }
             seen = self.buffer.len();
             let part = next_part(&mut self.incoming, &self.service).await?;
@@ -154,6 +148,13 @@ async fn next_part(
             }
         }
     }
+}
+
+/// The begin of a text, as much of it as a message may have. A secret is to be taken out
+/// before: half of one would not be found.
+pub(crate) fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX));
+    text
 }
 
 /// An answer that is none.

@@ -25,7 +25,7 @@ use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Response};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-pub(crate) use answer::{Answer, Lines, bad};
+pub(crate) use answer::{Answer, Lines, bad, cut};
 use connection::Connection;
 
 use super::keeper::HEARTBEAT;
@@ -36,7 +36,7 @@ use crate::error::DiscoveryError;
 
 /// How long a call may take in all, unless it says otherwise.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// How long it may take to connect to one host.
+/// How long it may take to connect to one host, whatever the number of its addresses.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
 /// The most connections that are kept without being used.
 const IDLE_MAX: usize = 4;
@@ -317,14 +317,12 @@ impl Client {
         for step in 0..self.hosts.len() {
             let at = (first + step) % self.hosts.len();
             let host = &self.hosts[at];
-            let opened = timeout(CONNECT_LIMIT, Connection::open(at, host, self.tls.as_ref()));
-            match opened.await {
-                Ok(Ok(connection)) => {
+            match Connection::open(at, host, self.tls.as_ref(), CONNECT_LIMIT).await {
+                Ok(connection) => {
                     self.preferred.store(at, Ordering::Relaxed);
                     return Ok(connection);
                 }
-                Ok(Err(error)) => failures.push(format!("{host}: {error}")),
-                Err(_) => failures.push(format!("{host}: not within {CONNECT_LIMIT:?}")),
+                Err(error) => failures.push(format!("{host}: {error}")),
             }
         }
         Err(self.unreachable("connect to", failures.join("; ")))

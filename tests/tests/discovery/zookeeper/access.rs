@@ -42,6 +42,11 @@ async fn what_a_user_writes_is_for_that_user_only() {
         assert!(written.is_err() && !told.contains("sesame") && !told.contains("wrong"), "{told}");
         assert!(told.contains("check the token, or the user and the password"), "{told}");
     }
+    // Another cluster, of another user, lies below the same path.
+    let neighbour = open(&format!("zk://neighbour:other@{address}/{path}"), "lab-2").unwrap();
+    neighbour.create_settings(&Settings::new("lab-2", 1)).await.unwrap();
+    neighbour.write_member(&Member::ready("a", 1.0), Revision::ABSENT).await.unwrap();
+    assert_eq!(others.code_of_get(&format!("/{path}/lab-2/settings")), NO_AUTH);
     // In the URL it is the same user.
     let same = open(&format!("zk://keeper:open%3Asesame@{address}/{path}"), "lab").unwrap();
     assert_eq!(snapshot(&*same).await, found);
