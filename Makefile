@@ -12,7 +12,7 @@
 #   make outages clusters on Consul, etcd and ZooKeeper, which go away for a minute
 #   make fuzz    a short run of the fuzzers, and the bugs planted for them
 #   make bench   side by side with the floor and peers; QUICK=1 in under 3 minutes
-#   make soak    the long runs, by hand
+#   make soak    the long runs, by hand, and make outages
 #   make install puddle into ~/.cargo/bin (PREFIX=... for elsewhere)
 
 CARGO ?= cargo
@@ -94,8 +94,9 @@ bench:
 	$(BENCH_BINARY) all $(if $(QUICK),--quick) \
 	  $(if $(DOCUMENT),--document $(DOCUMENT),$(if $(QUICK),,--document docs))
 
-# The long runs at their full size; writes what it saw into docs/testing.md.
-soak:
+# The long runs at their full size; writes what it saw into docs/testing.md. What services
+# do in a minute without them comes first.
+soak: outages
 	tests/soak.sh
 	fuzz/soak.sh
 
