@@ -6,10 +6,13 @@
 #                under a real engine, a short fuzz run, the instructions that each
 #                operation costs
 #   make compose docker-compose.yml under a real engine
+#   make conformance
+#                the sentences that every back end of discovery must pass, over all
+#                eight of them, and the version of what each ran against
 #   make outages clusters on Consul, etcd and ZooKeeper, which go away for a minute
 #   make fuzz    a short run of the fuzzers, and the bugs planted for them
 #   make bench   side by side with the floor and peers; QUICK=1 in under 3 minutes
-#   make soak    the long runs, by hand
+#   make soak    the long runs, by hand, and make outages
 #   make install puddle into ~/.cargo/bin (PREFIX=... for elsewhere)
 
 CARGO ?= cargo
@@ -19,7 +22,7 @@ TEST_BINARY := $(TARGET)/debug/puddle
 DEMO_BINARY := $(TARGET)/release/puddle
 BENCH_BINARY := $(TARGET)/release/rampuddle-bench
 
-.PHONY: demo test tools built outages check format lint documents fuzz instructions compose bench soak audit \
+.PHONY: demo test tools built conformance outages check format lint documents fuzz instructions compose bench soak audit \
   install clean
 
 demo:
@@ -42,6 +45,10 @@ tools:
 	-deploy/etcd.sh
 	-deploy/zookeeper.sh
 	-deploy/dns.sh
+
+# Every back end against what it is for; none is skipped.
+conformance: tools built
+	tests/conformance.sh
 
 # Services that go away do so for a minute here.
 outages: export PUDDLE_OUTAGE_SECONDS = 60
@@ -87,8 +94,9 @@ bench:
 	$(BENCH_BINARY) all $(if $(QUICK),--quick) \
 	  $(if $(DOCUMENT),--document $(DOCUMENT),$(if $(QUICK),,--document docs))
 
-# The long runs at their full size; writes what it saw into docs/testing.md.
-soak:
+# The long runs at their full size; writes what it saw into docs/testing.md. What services
+# do in a minute without them comes first.
+soak: outages
 	tests/soak.sh
 	fuzz/soak.sh
 

@@ -252,7 +252,7 @@ pub(crate) struct ForgetArguments {
     /// Their names
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
-    /// Do not ask
+    /// Do not ask, also where nobody knows whether they still run
     #[arg(long, short)]
     pub(crate) yes: bool,
 }

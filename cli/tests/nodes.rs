@@ -38,6 +38,39 @@ fn a_server_that_is_stopped_while_discovery_sees_it_is_said_to_disagree() {
     assert_eq!(node["latency_us"], Value::Null);
 }
 
+/// The kept view says where servers were, and nobody says that they are seen.
+#[test]
+fn whom_discovery_sees_is_not_known_while_it_gives_no_answer() {
+    let mut lab = Lab::with_servers(2);
+    let view = lab.path("view.json");
+    let view_file = ["--view-file", view.to_str().unwrap()];
+    lab.run([&["nodes"][..], &view_file].concat()).expect(0);
+    // The same cluster, in a registry that is not there.
+    let gone = "consul://127.0.0.1:1/rampuddle";
+    let kept = std::fs::read_to_string(&view).unwrap().replace(&lab.discovery(), gone);
+    std::fs::write(&view, kept).unwrap();
+    lab.servers[1].0.signal(Signal::KILL);
+    lab.servers[1].0.wait();
+
+    let nodes = |more: &[&str]| {
+        let mut command = lab.puddle([&["nodes"][..], &view_file, more].concat());
+        command.env("PUDDLE_DISCOVERY", gone);
+        run(command).expect(0)
+    };
+    let ran = nodes(&["--json"]).says("from the view that was kept");
+    assert_eq!(ran.stderr.matches("from the view that was kept").count(), 1, "{ran:?}");
+    for (node, is_alive) in ran.json().iter().zip([true, false]) {
+        assert_eq!((&node["seen"], &node["seen_incarnation"]), (&Value::Null, &Value::Null));
+        assert_eq!(node["alive"], is_alive, "{node}");
+        let said = node["disagreements"].to_string();
+        assert!(!said.contains("see it alive") && !said.contains("sees it alive"), "{said}");
+    }
+    let shown = nodes(&[]).text();
+    let rows = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.into_iter().find(|row| row[0] == "s1").expect("s1 is listed");
+    assert_eq!(row[3..5], ["-", "yes"], "{shown}");
+}
+
 #[test]
 fn a_server_says_that_its_discovery_fails_until_it_works_again() {
     let lab = Lab::with_servers(1);
@@ -66,7 +99,10 @@ fn a_member_that_never_comes_back_is_forgotten_and_one_that_answers_is_not() {
     lab.servers[0].0.signal(Signal::KILL);
     lab.servers[0].0.wait();
     assert_eq!(names(&lab), ["s1", "s2", "s3"], "a dead member is a member");
-    let ran = lab.run(["nodes", "forget", "s1", "--json"]).expect(0);
+    // It may only be cut off: who writes this down must be sure.
+    lab.run(["nodes", "forget", "s1"]).expect(2).says("no address is known").says("--yes");
+    assert_eq!(names(&lab).len(), 3);
+    let ran = lab.run(["nodes", "forget", "s1", "--yes", "--json"]).expect(0);
     assert_eq!(
         ran.json(),
         [serde_json::json!({"name": "s1", "state": "ready", "weight": 0.03125})]
@@ -126,6 +162,7 @@ fn forgetting_asks_once_on_a_terminal() {
     let command = lab.puddle(["nodes", "forget", "s1"]);
     let ran = run_on_terminal(&command, b"n\n").expect(2);
     assert!(ran.text().contains("What only it has is lost then. [y/N]"), "{ran:?}");
+    assert!(ran.text().contains("no address is known at which to ask"), "{ran:?}");
     assert_eq!(names(&lab), ["s1"]);
     run_on_terminal(&command, b"y\n").expect(0);
     assert_eq!(names(&lab), Vec::<String>::new());

@@ -264,6 +264,10 @@ fn a_server_that_only_its_own_machine_reaches_says_so_where_others_can_find_it()
         ("consul://0.0.0.0:1/x", &[][..], 1),
         ("consul://0.0.0.0:1/x", &advertised, 0),
         ("etcd://127.0.0.1:1,localhost:1/x", &[], 0),
+        // This machine's agent, whose Consul may be that of many.
+        ("consul://127.0.0.1:1/x", &[], 1),
+        ("consul://127.0.0.1:1/x", &["--quiet"], 0),
+        ("consul://127.0.0.1:1/x", &advertised, 0),
     ] {
         let lab = Lab::new();
         let arguments = [&["--discovery", discovery], more].concat();

@@ -68,7 +68,8 @@ pub struct Node {
     pub error: Option<Error>,
     /// Its weight among the members.
     pub weight: Option<f64>,
-    /// What discovery says of it now; `None` when it does not see it alive.
+    /// What discovery says of it now; `None` when it does not see it alive, and when
+    /// that is not known: the view [was kept](View::is_kept).
     pub seen: Option<Living>,
     /// Where it was asked: as discovery has it, or had it last.
     pub address: Option<String>,
@@ -186,7 +187,7 @@ impl Client {
                 latency = info.as_ref().ok().map(|_| asked.elapsed());
             }
             let member = view.member(name);
-            let seen = view.living(name).cloned();
+            let seen = view.living(name).filter(|_| !view.is_kept()).cloned();
             let server = self.core.servers.server(name).ok();
             let (info, error) = match info {
                 Ok(info) => (Some(info), None),

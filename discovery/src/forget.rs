@@ -15,7 +15,8 @@ const ATTEMPTS_MAX: u32 = 8;
 /// it was written, `None` when it was only among the living.
 ///
 /// Whoever answers at its address is asked first: that under which it lives, else that
-/// where it was `last_seen`, if that is known. A server that is started meanwhile is
+/// where it was `last_seen`, if that is known. Where neither is, nobody is asked, and a
+/// server that is only cut off would be forgotten. A server that is started meanwhile is
 /// asked too.
 ///
 /// # Errors

@@ -6,9 +6,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::blocking::blocking;
+use crate::error::DiscoveryError;
 use crate::kept_view::{Kept, KeptView};
 use crate::model::{Living, Snapshot};
 
@@ -16,28 +19,29 @@ use crate::model::{Living, Snapshot};
 /// back by then.
 const DOUBT: Duration = Duration::from_secs(10);
 
+/// How long a start waits for the file: a home on another machine may hang for ever.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Keeps views in a file, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
-    file: Option<KeptView>,
-    /// What is in it.
+    /// What is in the file, or will be.
     kept: Option<Kept>,
-    has_failed: bool,
+    saver: Option<Saver>,
+    /// Whether the file could not be read in time: nobody waits for it again.
+    hangs: bool,
 }
 
 impl Keeper {
-    /// Reads the file. One that cannot be read is logged, and written anew.
+    /// Reads the file. One that cannot be read, or not in time, is logged, and written
+    /// anew.
     pub(crate) async fn load(file: Option<KeptView>) -> Self {
         let Some(file) = file else { return Self::default() };
-        let kept = {
-            let file = file.clone();
-            blocking(move || file.load()).await
-        };
-        let kept = kept.unwrap_or_else(|error| {
-            warn!("the kept view cannot be used: {}", error.explained());
-            None
-        });
-        Self { file: Some(file), kept, has_failed: false }
+        let reading = file.clone();
+        let kept = loaded(PATIENCE, move || reading.load()).await;
+        let hangs = kept.is_none();
+        let saver = Some(Saver::new(move |kept| file.save(kept)));
+        Self { kept: kept.flatten(), saver, hangs }
     }
 
     /// The view that is kept, and how old it is.
@@ -51,17 +55,82 @@ impl Keeper {
         self.kept.as_ref().is_some_and(|kept| !kept.was_doubted_long_enough(unix_ms()))
     }
 
-    /// Keeps a view, if it is worth it. Logs only the first failure: nothing depends on
-    /// it now.
-    pub(crate) async fn keep(&mut self, view: &Snapshot) {
-        let Some(file) = self.file.clone() else { return };
+    /// Keeps a view, if it is worth it, and waits for nothing.
+    pub(crate) fn keep(&mut self, view: &Snapshot) {
+        let Some(saver) = &self.saver else { return };
         let Some(next) = to_keep(self.kept.as_ref(), view, unix_ms()) else { return };
         self.kept = Some(next.clone());
-        let saved = blocking(move || file.save(&next)).await;
-        if let Err(error) = saved
-            && !std::mem::replace(&mut self.has_failed, true)
-        {
-            info!("the view is not kept for the next start: {}", error.explained());
+        saver.save(next);
+    }
+
+    /// Keeps the first view, and waits for a while until it is in the file: a process that
+    /// ends soon shall have kept it.
+    pub(crate) async fn keep_first(&mut self, view: &Snapshot) {
+        self.keep(view);
+        if let Some(saver) = self.saver.as_mut().filter(|_| !self.hangs) {
+            saver.until_saved(PATIENCE).await;
+        }
+    }
+}
+
+/// What `load` finds, and nothing when it fails; `None` when it hangs. Warns of both.
+async fn loaded(
+    patience: Duration,
+    load: impl FnOnce() -> Result<Option<Kept>, DiscoveryError> + Send + 'static,
+) -> Option<Option<Kept>> {
+    match timeout(patience, blocking(load)).await {
+        Ok(Ok(kept)) => Some(kept),
+        Ok(Err(error)) => {
+            warn!("the kept view cannot be used: {}", error.explained());
+            Some(None)
+        }
+        Err(_) => {
+            warn!("the kept view could not be read within {patience:?}: going on without it");
+            None
+        }
+    }
+}
+
+/// Saves views in a task of its own, one at a time, so that whoever has a new one never
+/// waits for a disk. Of those that come meanwhile only the last is saved. What was given is
+/// saved though this be dropped.
+#[derive(Debug)]
+struct Saver {
+    wanted: watch::Sender<Option<Kept>>,
+    /// How many saves came to an end.
+    ended: watch::Receiver<u64>,
+}
+
+impl Saver {
+    fn new(save: impl Fn(&Kept) -> Result<(), DiscoveryError> + Clone + Send + 'static) -> Self {
+        let (wanted, mut next) = watch::channel(None::<Kept>);
+        let (sender, ended) = watch::channel(0);
+        tokio::spawn(async move {
+            let mut has_failed = false;
+            while next.changed().await.is_ok() {
+                let Some(kept) = next.borrow_and_update().clone() else { continue };
+                let save = save.clone();
+                let saved = blocking(move || save(&kept)).await;
+                sender.send_modify(|count| *count += 1);
+                // Only the first failure: nothing depends on it now.
+                if let Err(error) = saved
+                    && !std::mem::replace(&mut has_failed, true)
+                {
+                    info!("the view is not kept for the next start: {}", error.explained());
+                }
+            }
+        });
+        Self { wanted, ended }
+    }
+
+    fn save(&self, kept: Kept) {
+        self.wanted.send_replace(Some(kept));
+    }
+
+    /// Waits until something was saved, if anything is to be; no longer than that.
+    async fn until_saved(&mut self, patience: Duration) {
+        if self.wanted.borrow().is_some() {
+            let _ = timeout(patience, self.ended.wait_for(|count| *count > 0)).await;
         }
     }
 }
@@ -128,6 +197,8 @@ fn since(moment_ms: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex, mpsc};
+
     use super::*;
     use crate::Id;
     use crate::model::{Member, Recorded, Revision, Settings};
@@ -153,6 +224,48 @@ mod tests {
 
     fn kept(members: &str, alive: &str) -> Kept {
         Kept { view: view(members, alive), saved_unix_ms: NOW_MS, doubted_unix_ms: None }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_hangs_is_not_waited_for() {
+        let (release, released) = mpsc::channel::<()>();
+        let load = move || {
+            let _ = released.recv();
+            Ok(Some(kept("ab", "ab")))
+        };
+        assert_eq!(loaded(Duration::from_millis(10), load).await, None);
+        drop(release);
+        let load = || Ok(Some(kept("ab", "ab")));
+        assert_eq!(loaded(Duration::MAX, load).await, Some(Some(kept("ab", "ab"))));
+        let load = || Err(DiscoveryError::Stopped);
+        assert_eq!(loaded(Duration::MAX, load).await, Some(None));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn views_are_saved_one_at_a_time_and_of_those_that_wait_only_the_last() {
+        let (began, has_begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let files = Arc::new(Mutex::new((began, released)));
+        let mut saver = Saver::new(move |kept| {
+            let files = files.try_lock().expect("one at a time");
+            files.0.send(kept.saved_unix_ms).unwrap();
+            let _ = files.1.recv();
+            Ok(())
+        });
+        let at = |saved_unix_ms| Kept { saved_unix_ms, ..Kept::default() };
+        saver.until_saved(Duration::MAX).await;
+        saver.save(at(1));
+        assert_eq!(has_begun.recv(), Ok(1));
+        saver.save(at(2));
+        saver.save(at(3));
+        saver.until_saved(Duration::from_millis(10)).await;
+        assert_eq!(*saver.ended.borrow(), 0, "the first still hangs");
+        release.send(()).unwrap();
+        saver.until_saved(Duration::MAX).await;
+        // What waits is saved though nobody is left.
+        drop((saver, release));
+        assert_eq!(has_begun.recv(), Ok(3));
+        assert!(has_begun.recv().is_err(), "nothing else is saved");
     }
 
     #[test]

@@ -16,7 +16,6 @@
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +24,7 @@ use crate::blocking::blocking;
 use crate::document;
 use crate::error::DiscoveryError;
 use crate::model::{Living, Member, Recorded, Settings, Snapshot};
+use crate::random::random;
 use crate::validate::{self, DOCUMENT_BYTES_MAX, RECORD_FORMAT};
 
 /// The largest file: as many members as there may be, with all that is known of them.
@@ -174,12 +174,12 @@ impl KeptView {
         saved
     }
 
-    /// A name of its own for each save of each process.
+    /// A name of its own for each save. Many machines and containers may share a home, and
+    /// numbers of processes are the same there.
     fn temporary(&self) -> PathBuf {
-        static SAVES: AtomicU64 = AtomicU64::new(0);
-        let (process, number) = (std::process::id(), SAVES.fetch_add(1, Ordering::Relaxed));
+        let (process, number) = (std::process::id(), random());
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        self.path.with_file_name(format!(".{name}.{process}-{number}.tmp"))
+        self.path.with_file_name(format!(".{name}.{process}-{number:016x}.tmp"))
     }
 }
 
@@ -232,6 +232,13 @@ mod tests {
         std::fs::set_permissions(file.path(), Permissions::from_mode(0o666)).unwrap();
         let refused = file.load().unwrap_err();
         assert!(matches!(refused, DiscoveryError::OpenToOthers { .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn no_two_saves_use_the_same_temporary_file() {
+        let file = file_in(Path::new("/home"));
+        let names: std::collections::HashSet<_> = (0..1_000).map(|_| file.temporary()).collect();
+        assert_eq!(names.len(), 1_000);
     }
 
     #[test]

@@ -92,6 +92,7 @@ mod keeping;
 mod kept_view;
 mod listed;
 mod model;
+mod random;
 mod records;
 #[cfg(feature = "service")]
 mod remote;

@@ -1,7 +1,6 @@
 //! The last good view of a cluster, kept up to date.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use crate::error::DiscoveryError;
 use crate::keeping::Keeper;
 use crate::kept_view::KeptView;
 use crate::model::{Recorded, Snapshot};
+use crate::random::random_fraction;
 
 /// The shortest pause after a failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -71,7 +71,7 @@ impl Watch {
     }
 
     /// As [`Watch::start`], with what there is to begin with. That the file cannot be read
-    /// or written is logged, and no failure.
+    /// or written is logged, and no failure; where it hangs, it is waited two seconds for.
     pub async fn start_with(
         backend: Arc<dyn Backend>,
         start: WatchStart,
@@ -93,12 +93,12 @@ impl Watch {
                 log_complaints(&kept, &answer);
                 let first = merge(&kept, answer);
                 seen_before = keeper.may_doubt().then_some(kept);
-                keeper.keep(&first).await;
+                keeper.keep_first(&first).await;
                 first
             }
             (Ok(answer), None) => {
                 log_complaints(&Snapshot::default(), &answer);
-                keeper.keep(&answer).await;
+                keeper.keep_first(&answer).await;
                 answer
             }
             (Err(error), Some((kept, age))) => {
@@ -180,7 +180,7 @@ async fn follow(
                 failures.end(backend);
                 if publish(sender, snapshot) {
                     let view = sender.borrow().clone();
-                    keeper.keep(&view).await;
+                    keeper.keep(&view);
                 }
                 sleep((took * REST_SHARE).min(REST_MAX)).await;
             }
@@ -292,12 +292,6 @@ impl Failures {
         let spread = doubled.min(BACKOFF_MAX) - BACKOFF_MIN;
         BACKOFF_MIN + spread.mul_f64(random_fraction())
     }
-}
-
-/// From 0 to 1. The standard library seeds each `RandomState` anew.
-fn random_fraction() -> f64 {
-    let random = RandomState::new().hash_one(());
-    f64::from((random >> 32) as u32) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

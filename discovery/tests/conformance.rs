@@ -51,21 +51,34 @@ fn locked(path: &Path, text: &str) -> File {
     file
 }
 
-fn assert_count(report: &Report, count: usize) {
-    println!("{report}");
+/// What folders and files are of: its locks and its news are what is tested.
+fn kernel() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("Linux {}, {}", release.trim(), std::env::temp_dir().display())
+}
+
+fn assert_count(backend: &str, against: &str, report: &Report, count: usize) {
+    println!("{}", report.told(backend, against));
     assert_eq!(report.sentences.len(), count);
 }
 
 #[tokio::test]
 async fn a_directory_conforms() {
-    assert_count(&run(directory_service, Capability::Records).await, 24);
+    let report = run(directory_service, Capability::Records).await;
+    assert_count("dir", &kernel(), &report, 24);
 }
 
 #[tokio::test]
 async fn a_static_list_conforms() {
     let url = "static:b=127.0.0.1:7001,a=127.0.0.1:7000*2,c=[::1]:7002";
     let service = || Service::new(move |cluster| open(url, cluster).unwrap());
-    assert_count(&run(service, Capability::Lists).await, 7);
+    let report = run(service, Capability::Lists).await;
+    assert_count(
+        "static",
+        concat!("no service, rampuddle-discovery ", env!("CARGO_PKG_VERSION")),
+        &report,
+        7,
+    );
 }
 
 #[tokio::test]
@@ -79,7 +92,8 @@ async fn a_file_conforms() {
             open(&format!("file:{}", file.path().display()), cluster).unwrap()
         })
     };
-    assert_count(&run(service, Capability::Lists).await, 7);
+    let report = run(service, Capability::Lists).await;
+    assert_count("file", &kernel(), &report, 7);
 }
 
 /// A back end with a planted bug: it compares no revisions.

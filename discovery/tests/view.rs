@@ -205,6 +205,16 @@ async fn start_from(service: Arc<Scripted>, file: KeptView) -> Result<Watch, Dis
     Watch::start_with(service, start).await
 }
 
+/// Waits until the file has this text in it: nobody who follows waits for a disk.
+async fn until_kept(file: &KeptView, text: &str) {
+    let has_it = async {
+        while !std::fs::read_to_string(file.path()).unwrap().contains(text) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, has_it).await.expect("it is kept in time");
+}
+
 fn kept(view: Snapshot) -> Snapshot {
     Snapshot { is_kept: true, ..view }
 }
@@ -230,7 +240,7 @@ async fn a_watch_begins_with_the_view_that_was_kept_while_the_service_is_down_or
     later.living.push(Living::at("b", "127.0.0.1:2", Id([2; 16])));
     *service.answer.lock().unwrap() = Some(later.clone());
     assert_eq!(*timeout(PATIENCE, watch.changed()).await.unwrap(), later);
-    service.answer(Some(later.clone())).await;
+    until_kept(&file, "127.0.0.1:2").await;
     drop(watch);
 
     let (service, watch) = start(Some(Snapshot::default())).await;

@@ -13,11 +13,18 @@ use crate::runtime::{block_on, connect, no_servers};
 use crate::settings::Settings;
 use crate::size::{Size, rounded};
 
+/// Said once where the view was kept, and discovery has nothing to show.
+const NOT_SEEN: &str = "discovery gives no answer, or has lost the cluster: who is listed is from \
+                        the view that was kept, and whether discovery sees them is not known";
+
 /// Prints one row, or one line of JSON, per server.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<Exit> {
     block_on(async {
         let client = connect(settings).await?;
         let view = client.view();
+        if view.is_kept() {
+            settings.output.remark(NOT_SEEN);
+        }
         let nodes: Vec<_> =
             client.nodes().await.iter().map(|node| JsonNode::new(node, &view)).collect();
         print(settings, &nodes)?;
@@ -77,6 +84,12 @@ fn yes_or_no(is_so: bool) -> String {
     if is_so { "yes" } else { "no" }.to_owned()
 }
 
+/// Whether discovery sees a server alive; `None` when it was not to be asked. Looks at a
+/// view that is as old as the node, or older.
+fn is_seen(node: &Node, view: &View) -> Option<bool> {
+    (!view.is_kept()).then_some(node.seen.is_some())
+}
+
 fn latency(us: u64) -> String {
     if us < 10_000 { format!("{us} us") } else { format!("{} ms", us / 1_000) }
 }
@@ -87,14 +100,14 @@ fn seen_incarnation(node: &Node) -> Option<Id> {
 
 /// What a person should look at: a registry that is behind, a server that is not what
 /// it is said to be.
-fn disagreements(node: &Node) -> Vec<String> {
+fn disagreements(node: &Node, is_seen: Option<bool>) -> Vec<String> {
     let mut found = Vec::new();
     let mut note = |what: &str| found.push(what.to_owned());
-    match (node.seen.is_some(), node.is_alive) {
+    match (is_seen, node.is_alive) {
         // A list says who there is, not who is alive.
-        (true, false) if seen_incarnation(node).is_none() => {}
-        (true, false) => note("discovery sees it alive, and it gives no answer"),
-        (false, true) => note("it answers, and discovery does not see it alive"),
+        (Some(true), false) if seen_incarnation(node).is_none() => {}
+        (Some(true), false) => note("discovery sees it alive, and it gives no answer"),
+        (Some(false), true) => note("it answers, and discovery does not see it alive"),
         _ => {}
     }
     let says = node.incarnation.map(|incarnation| Id(incarnation.0));
@@ -120,8 +133,8 @@ struct JsonNode {
     address: Option<String>,
     /// Null when it lives but is no member.
     state: Option<String>,
-    /// Whether discovery sees it alive.
-    seen: bool,
+    /// Whether discovery sees it alive. Null when it could not be asked.
+    seen: Option<bool>,
     /// The incarnation that discovery sees.
     seen_incarnation: Option<String>,
     /// Whether it answers.
@@ -144,11 +157,12 @@ impl JsonNode {
     fn new(node: &Node, view: &View) -> Self {
         let row = node.info.as_ref().map(|info| &info.row);
         let zone = view.member(&node.name).map(|member| member.zone.to_string());
+        let seen = is_seen(node, view);
         Self {
             name: node.name.to_string(),
             address: node.address.clone(),
             state: node.state.map(|state| state.to_string()),
-            seen: node.seen.is_some(),
+            seen,
             seen_incarnation: seen_incarnation(node).map(|id| id.to_string()),
             alive: node.is_alive,
             latency_us: node.latency.map(|latency| latency.as_micros() as u64),
@@ -158,7 +172,7 @@ impl JsonNode {
             pool_bytes: row.map(|row| row.pool_bytes),
             used_bytes: row.map(|row| row.used_bytes),
             values: row.map(|row| row.values),
-            disagreements: disagreements(node),
+            disagreements: disagreements(node, seen),
             error: node.error.as_ref().map(ToString::to_string),
         }
     }
@@ -171,7 +185,7 @@ impl JsonNode {
             escape_text(&self.name),
             text(&self.address),
             text(&self.state),
-            yes_or_no(self.seen),
+            self.seen.map_or_else(none, yes_or_no),
             yes_or_no(self.alive),
             self.latency_us.map_or_else(none, latency),
             short.unwrap_or_else(none),

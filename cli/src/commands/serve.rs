@@ -40,7 +40,7 @@ pub(crate) fn run(settings: &Settings, given: &ServeArguments) -> anyhow::Result
     let server = bind(&serve, output)?;
     let ready = Ready::new(&server, &serve);
     let request = join_request(&server, &serve)?;
-    warn_of_loopback(&ready.advertise, &serve.discovery);
+    tell_of_loopback(&ready.advertise, &serve.discovery, output);
     let told = serve.options.told.clone();
     let (url, cluster) = (serve.discovery.clone(), serve.options.cluster.clone());
     let announcer = Announcer::new(move || open(&url, &cluster), request, told);
@@ -113,13 +113,20 @@ fn bind(serve: &ServeSettings, output: Output) -> anyhow::Result<Server> {
     })
 }
 
-/// Others on other machines would look for the server on their own.
-fn warn_of_loopback(advertised: &str, discovery: &str) {
-    if is_loopback(advertised) && is_beyond_this_machine(discovery) {
-        tracing::warn!(
-            "others are told that this server is at {advertised}, where no other machine reaches \
-             it: say with --advertise ADDR:PORT where they do, and listen there"
-        );
+/// Others on other machines would look for the server on their own. An agent of Consul is on
+/// this machine wherever the others are, so there it may be as it should, and is only noted.
+fn tell_of_loopback(advertised: &str, discovery: &str, output: Output) {
+    if !is_loopback(advertised) {
+        return;
+    }
+    let told = format!(
+        "others are told that this server is at {advertised}, where no other machine reaches it: \
+         say with --advertise ADDR:PORT where they do, and listen there"
+    );
+    if is_beyond_this_machine(discovery) {
+        tracing::warn!("{told}");
+    } else if discovery.starts_with("consul://") {
+        output.remark(&format!("note: {told}, if there are others"));
     }
 }
 

@@ -16,7 +16,7 @@
 //!     })
 //! };
 //! let report = run(empty_service, Capability::Records).await;
-//! println!("{report}");
+//! println!("{}", report.told("dir", "a file system"));
 //! # }
 //! ```
 
@@ -131,6 +131,14 @@ struct Sentence {
 pub struct Report {
     /// The sentences that hold.
     pub sentences: Vec<&'static str>,
+}
+
+impl Report {
+    /// The line that tells of a run, which `tests/conformance.sh` looks for: which back end
+    /// was checked, and against what of which version.
+    pub fn told(&self, backend: &str, against: &str) -> String {
+        format!("conforms: {backend}, {against}: {self}")
+    }
 }
 
 impl fmt::Display for Report {

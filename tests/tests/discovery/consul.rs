@@ -47,6 +47,6 @@ fn empty_service() -> Service {
 async fn consul_conforms() {
     let Some(consul) = Consul::shared() else { return };
     let report = run(empty_service, Capability::Records).await;
-    println!("Consul {}: {report}", consul.version());
+    println!("{}", report.told("consul", &format!("Consul {}", consul.version())));
     assert_eq!(report.sentences.len(), 24);
 }

@@ -76,7 +76,7 @@ async fn srv_records_conform() {
         Service::new(move |cluster| open(&url, cluster).unwrap())
     };
     let report = run(service, Capability::Lists).await;
-    println!("srv: {}: {report}", server.version());
+    println!("{}", report.told("srv", server.version()));
     assert_eq!(report.sentences.len(), 7);
 }
 
@@ -90,7 +90,7 @@ async fn names_with_a_list_conform() {
         Service::new(move |cluster| open(&url, cluster).unwrap())
     };
     let report = run(service, Capability::Lists).await;
-    println!("dns: {}: {report}", server.version());
+    println!("{}", report.told("dns", server.version()));
     assert_eq!(report.sentences.len(), 7);
 }
 

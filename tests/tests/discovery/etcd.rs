@@ -40,6 +40,6 @@ fn empty_service() -> Service {
 async fn etcd_conforms() {
     let Some(etcd) = Etcd::shared() else { return };
     let report = run(empty_service, Capability::Records).await;
-    println!("etcd {}: {report}", etcd.version());
+    println!("{}", report.told("etcd", &format!("etcd {}", etcd.version())));
     assert_eq!(report.sentences.len(), 24);
 }

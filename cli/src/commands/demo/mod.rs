@@ -22,7 +22,7 @@ use crate::commands::get::Served;
 use crate::exit::{BeforeAnythingExt as _, Exit, refusal};
 use crate::machine;
 use crate::output::escape;
-use crate::runtime::block_on;
+use crate::runtime::{block_on, leave};
 use crate::settings::Settings;
 use crate::signals::EndSignals;
 use crate::size::{Size, rounded};
@@ -151,7 +151,9 @@ impl<'s> Story<'s> {
         }
         let (copies, stripes) = (report.copies, report.stripes);
         let what = format!("put, {copies} copies, {stripes} stripes");
-        steps.add(Step::new("put", what, begin).bytes(report.bytes))
+        let step = Step::new("put", what, begin).bytes(report.bytes);
+        leave(&client).await;
+        steps.add(step)
     }
 
     /// Returns the server that served most.
@@ -169,15 +171,16 @@ impl<'s> Story<'s> {
         let begin = Instant::now();
         let start = |client| tokio::spawn(read_and_compare(client, file.into(), self.bytes));
         let readers: Vec<_> = clients.into_iter().map(start).collect();
-        let mut all = GetReport::default();
+        let (mut all, mut last) = (GetReport::default(), begin);
         for (number, reader) in (1..).zip(readers) {
             let (report, end) = reader.await.context("a reader panicked")??;
             let what = format!("get by reader {number}, every byte right");
             steps.add(Step::timed("get", what, end - begin).served(&report))?;
             add(&mut all, report);
+            last = last.max(end);
         }
-        steps
-            .add(Step::new("get-all", format!("{READERS} readers together"), begin).served(&all))?;
+        let what = format!("{READERS} readers together");
+        steps.add(Step::timed("get-all", what, last - begin).served(&all))?;
         let busiest = Served::all(&all).into_iter().max_by_key(|served| served.bytes);
         Ok(busiest.map_or_else(|| "server-1".to_owned(), |served| served.server))
     }
@@ -186,7 +189,8 @@ impl<'s> Story<'s> {
 /// What the file is called in the cluster.
 const OBJECT: &[u8] = b"demo";
 
-/// Reads the object and compares it with the file; also says when it was done.
+/// Reads the object and compares it with the file; also says when it was done. Leaves the
+/// servers before they are stopped: else what the client has under way would complain.
 async fn read_and_compare(
     client: Client,
     file: PathBuf,
@@ -198,7 +202,9 @@ async fn read_and_compare(
     if comparing.compared_bytes() != bytes || report.bytes != bytes {
         bail!("{} of {bytes} bytes came back", comparing.compared_bytes());
     }
-    Ok((report, Instant::now()))
+    let end = Instant::now();
+    leave(&client).await;
+    Ok((report, end))
 }
 
 fn add(all: &mut GetReport, report: GetReport) {
