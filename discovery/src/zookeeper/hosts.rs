@@ -17,8 +17,9 @@ use crate::remote::pace::random_fraction;
 use crate::remote::{HostPort, Tls, sockets};
 use crate::resolve::resolve;
 
-/// How long one server may take to let us in, at all its addresses together, before the next one is tried: what a
-/// session has left when its server went silent is enough for one more.
+/// How long one server may take to let us in, at all its addresses together, before the
+/// next one is tried: what a session has left when its server went silent is enough for
+/// one more.
 const HOST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The servers, of which the one that answered is asked first.
