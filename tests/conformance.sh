@@ -19,7 +19,7 @@ for backend in "${backends[@]}"; do
   grep -q "^conforms: $backend, .* sentences hold$" "$log" || missing+=("$backend")
 done
 echo
-grep '^conforms: ' "$log" | sort
+grep '^conforms: ' "$log" | sort || true
 if [ "${#missing[@]}" -gt 0 ]; then
   echo "expected all of ${backends[*]}, and these were not run: ${missing[*]}" >&2
   exit 1
