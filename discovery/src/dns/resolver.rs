@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::name_servers::NameServers;
 use crate::error::DiscoveryError;
+use crate::random::random_fraction;
 use crate::remote::Options;
-use crate::remote::pace::random_fraction;
 use crate::url::{UrlProblem, masked};
 
 const DNS_PORT: u16 = 53;

@@ -1,10 +1,11 @@
 //! How fast things are tried again.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+
+use crate::random::random_fraction;
 
 /// The pauses between tries that fail: each up to twice as long as the last one, with
 /// jitter, so that many who failed at once do not come back at once.
@@ -36,12 +37,6 @@ impl Backoff {
 /// From half of `most` to `most`.
 pub(crate) fn jittered(most: Duration) -> Duration {
     most / 2 + (most / 2).mul_f64(random_fraction())
-}
-
-/// From 0 to 1. The standard library seeds each `RandomState` anew.
-pub(crate) fn random_fraction() -> f64 {
-    let random = RandomState::new().hash_one(());
-    f64::from((random >> 32) as u32) / f64::from(u32::MAX)
 }
 
 /// Keeps the begins of rounds apart, whatever is asked of it: a service that says at

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::connection::{Connection, Session, Stream};
 use super::failure::Failure;
-use crate::remote::pace::random_fraction;
+use crate::random::random_fraction;
 use crate::remote::{HostPort, Tls, sockets};
 use crate::resolve::resolve;
 

@@ -124,7 +124,7 @@ impl Client {
     /// A client of the service that `url` names. Connects at the first call. Of several
     /// hosts a random one is asked first, so that many clients spread.
     pub(crate) fn new(url: &ServiceUrl, tls: Option<Tls>) -> Self {
-        let first = super::pace::random_fraction() * url.hosts.len() as f64;
+        let first = crate::random::random_fraction() * url.hosts.len() as f64;
         Self {
             service: url.to_string(),
             hosts: url.hosts.clone(),
