@@ -329,9 +329,9 @@ impl Drop for HugePages {
 
 #[test]
 fn in_a_pool_of_huge_pages_long_values_begin_where_one_does() {
-    let Some(_reserved) = HugePages::reserve(16) else { return };
+    let Some(_reserved) = HugePages::reserve(32) else { return };
     let arguments = vec!["--huge-pages".to_owned()];
-    let options = ServeOptions { arguments, ..ServeOptions::with_pool_mib(32) };
+    let options = ServeOptions { arguments, ..ServeOptions::with_pool_mib(64) };
     let server = ServerProcess::start(options);
     let mut client = server.client(Transport::Unix);
     let bytes_of = |salt| Pattern(salt).bytes(0, 3 * MIB);
