@@ -137,10 +137,9 @@ fn very_much(rig: &Rig) {
         }
         Err(error) => {
             println!("  not read: {error}");
-            assert!(
-                error.contains("has more than") && error.len() < COMPLAINT_BYTES_MAX,
-                "{error}"
-            );
+            // A service that sends so much to many at once may be late with all of it.
+            let is_told = ["has more than", "no answer"].iter().any(|why| error.contains(why));
+            assert!(is_told && error.len() < COMPLAINT_BYTES_MAX, "{error}");
         }
     }
     // Servers and clients follow it all the time.
