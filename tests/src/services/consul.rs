@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -10,8 +11,11 @@ use super::daemon::{command_of, shared};
 use super::local::{LocalService, is_local_service};
 use super::plain_http;
 use super::port::Port;
+use crate::waiting::until;
 
 const SCRIPT: &str = "consul.sh";
+/// How long it may cut connections.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How an agent is started.
 #[derive(Debug, Clone, Default)]
@@ -62,12 +66,18 @@ impl Consul {
         Some(agent)
     }
 
-    /// Asks it, with the token that may do everything.
+    /// Asks it, with the token that may do everything. Again when it cuts the connection,
+    /// as it does where too many come from one address.
     ///
     /// # Panics
     /// When it does not answer.
     pub fn api(&self, method: &str, target: &str, body: &[u8]) -> (u16, String) {
-        self.try_api(method, target, body).expect("Consul answers")
+        let mut answer = None;
+        until("Consul to answer", PATIENCE, || {
+            answer = self.try_api(method, target, body);
+            answer.is_some()
+        });
+        answer.expect("it was waited for")
     }
 
     /// Asks it for JSON.
