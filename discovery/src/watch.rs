@@ -22,6 +22,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest pause after a failure: whoever watches is to be back within two seconds
 /// of the service.
 const BACKOFF_MAX: Duration = Duration::from_millis(1_500);
+/// The longest pause after an answer that is larger than any may be: whoever sends it has
+/// much to do.
+const BACKOFF_LARGE_MAX: Duration = Duration::from_secs(5);
 /// How long the first reading may take where a kept view can take its place.
 const KEPT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long one reading may take before it counts as failed.
@@ -161,7 +164,7 @@ async fn first_snapshot(
             Err(error @ DiscoveryError::NotAllowed { .. }) => return Err(error),
             Err(error) => last = error,
         }
-        if timeout_at(deadline, sleep(failures.next_pause())).await.is_err() {
+        if timeout_at(deadline, sleep(failures.next_pause(&last))).await.is_err() {
             break;
         }
     }
@@ -186,7 +189,7 @@ async fn follow(
             }
             Err(error) => {
                 failures.log(backend, &error);
-                pause(backend, failures.next_pause()).await;
+                pause(backend, failures.next_pause(&error)).await;
             }
         }
     }
@@ -208,11 +211,12 @@ async fn next_snapshot(
     }
 }
 
-/// Ends early when something changes, but never at once.
+/// Ends early when something changes, but never in its first half: each reading may fail,
+/// and something always be newer than the last one that did not.
 async fn pause(backend: &dyn Backend, pause: Duration) {
-    sleep(BACKOFF_MIN).await;
+    sleep(pause / 2).await;
     tokio::select! {
-        () = sleep(pause.saturating_sub(BACKOFF_MIN)) => {}
+        () = sleep(pause / 2) => {}
         Ok(()) = backend.changed() => {}
     }
 }
@@ -286,10 +290,14 @@ impl Failures {
     }
 
     /// A random pause of up to twice as long as the last time.
-    fn next_pause(&mut self) -> Duration {
+    fn next_pause(&mut self, error: &DiscoveryError) -> Duration {
+        let most = match error {
+            DiscoveryError::AnswerTooLarge { .. } => BACKOFF_LARGE_MAX,
+            _ => BACKOFF_MAX,
+        };
         let doubled = BACKOFF_MIN * (1 << self.count.min(10));
         self.count = self.count.saturating_add(1);
-        let spread = doubled.min(BACKOFF_MAX) - BACKOFF_MIN;
+        let spread = doubled.min(most) - BACKOFF_MIN;
         BACKOFF_MIN + spread.mul_f64(random_fraction())
     }
 }
@@ -336,10 +344,19 @@ mod tests {
 
     #[test]
     fn pauses_grow_up_to_their_limit() {
-        let mut failures = Failures::default();
-        let pauses: Vec<_> = (0..1000).map(|_| failures.next_pause()).collect();
-        assert_eq!(pauses[0], BACKOFF_MIN);
-        assert!(pauses.iter().all(|pause| (BACKOFF_MIN..=BACKOFF_MAX).contains(pause)));
-        assert!(pauses.iter().any(|pause| *pause > BACKOFF_MAX / 2));
+        let too_large = DiscoveryError::AnswerTooLarge {
+            what: "list keys",
+            backend: String::new(),
+            bytes_max: 1,
+        };
+        for (error, most) in
+            [(DiscoveryError::Stopped, BACKOFF_MAX), (too_large, BACKOFF_LARGE_MAX)]
+        {
+            let mut failures = Failures::default();
+            let pauses: Vec<_> = (0..1000).map(|_| failures.next_pause(&error)).collect();
+            assert_eq!(pauses[0], BACKOFF_MIN);
+            assert!(pauses.iter().all(|pause| (BACKOFF_MIN..=most).contains(pause)));
+            assert!(pauses.iter().any(|pause| *pause > most / 2));
+        }
     }
 }

@@ -21,6 +21,11 @@ const INDEX_HEADER: &str = "x-consul-index";
 
 /// How long a heartbeat may take: less than a lease.
 const BEAT_LIMIT: Duration = Duration::from_millis(1500);
+/// What any agent answers by itself, whatever the rights are.
+const SIGN_OF_LIFE: &str = "/";
+/// Asks for the first parts of the names of keys, where only the index matters: it is that
+/// of all values as well.
+const NAMES: &str = "keys&separator=/";
 /// How long a look may take at which nothing is read.
 const LOOK_LIMIT: Duration = HEARTBEAT;
 
@@ -48,7 +53,7 @@ impl Api {
         tls: Option<Tls>,
         datacenter: Option<String>,
     ) -> Self {
-        Self { client: Client::new(url, tls), token, datacenter }
+        Self { client: Client::new(url, tls, SIGN_OF_LIFE), token, datacenter }
     }
 
     /// The service's URL, without secrets.
@@ -70,7 +75,7 @@ impl Api {
 
     /// The index that a [`list`](Self::list) would have now.
     pub(super) async fn index_of_keys(&self, root: &str) -> Result<u64, DiscoveryError> {
-        let target = self.target("/v1/kv/", root, "keys&separator=/");
+        let target = self.target("/v1/kv/", root, NAMES);
         let call = Call::get("look at keys", target).once().within(LOOK_LIMIT);
         let answer = self.ask(&call).await?;
         self.index(&call, &answer)
@@ -109,7 +114,7 @@ impl Api {
         index: u64,
         wait: Duration,
     ) -> Result<u64, DiscoveryError> {
-        let target = self.target("/v1/kv/", root, &waiting("recurse", index, wait));
+        let target = self.target("/v1/kv/", root, &waiting(NAMES, index, wait));
         self.wait(Call::get("watch keys", target), wait).await
     }
 

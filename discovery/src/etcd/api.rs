@@ -19,6 +19,8 @@ use crate::remote::{HeldSecret, Secret, ServiceUrl, Tls};
 
 /// How long a heartbeat may take: less than a lease.
 const BEAT_LIMIT: Duration = Duration::from_millis(1500);
+/// What any member answers by itself, whatever the rights are.
+const SIGN_OF_LIFE: &str = "/version";
 /// How long a look may take at which nothing is read.
 const LOOK_LIMIT: Duration = HEARTBEAT;
 
@@ -51,7 +53,7 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(url: &ServiceUrl, user: Option<User>, tls: Option<Tls>) -> Self {
-        Self { client: Client::new(url, tls), user, token: Mutex::default() }
+        Self { client: Client::new(url, tls, SIGN_OF_LIFE), user, token: Mutex::default() }
     }
 
     /// The service's URL, without secrets.

@@ -117,8 +117,9 @@ impl State {
         let mut reader = BufReader::new(stream);
         loop {
             let Some(request) = read_request(&mut reader)? else { return Ok(()) };
+            let noted = request.clone();
+            self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
             let answer = (self.script)(&request);
-            self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
             if !self.answer(stream, answer)? {
                 return Ok(());
             }

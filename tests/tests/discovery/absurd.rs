@@ -1,10 +1,11 @@
 //! Services that answer nonsense, too much, too slowly or not at all.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rampuddle_discovery::{Backend, Member, Revision, Settings, open};
-use rampuddle_harness::{FakeAnswer, FakeHttp, Machine};
+use rampuddle_harness::{FakeAnswer, FakeHttp, FakeRequest, Machine};
 
 use crate::support::{HEARTBEAT, backend, server, within};
 
@@ -100,6 +101,38 @@ async fn absurd_answers_are_errors_in_time_and_are_not_stored() {
         task.await.unwrap();
     }
     assert!(count >= 40);
+}
+
+/// More load is no help for who has too much to do: whatever is asked is asked twice at
+/// most, and the answer counts however late in the call it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_service_is_asked_no_more_than_twice_and_its_answer_counts() {
+    const SLOW: Duration = Duration::from_secs(4);
+    let cases = [("consul", "404 Not Found", "GET /"), ("etcd", "200 OK", "GET /version")];
+    for (scheme, status, sign_of_life) in cases {
+        let fake = FakeHttp::start(move |request| {
+            if request.line != sign_of_life {
+                std::thread::sleep(SLOW);
+            }
+            answer(status, "{\"header\": {\"revision\": \"7\"}}")
+        });
+        let backend = backend(&format!("{scheme}://{}", fake.address()));
+        let began = Instant::now();
+        let found = within(scheme, 4 * CALL_PATIENCE, backend.snapshot()).await;
+        println!("{scheme}: {found:?} after {:.1?}", began.elapsed());
+        if scheme == "etcd" {
+            assert!(found.is_ok_and(|found| found.is_empty()));
+        }
+        let requests = fake.requests();
+        let asked = |request: &&FakeRequest| request.line != sign_of_life;
+        let mut times = HashMap::new();
+        for request in requests.iter().filter(asked) {
+            *times.entry((&request.line, &request.body)).or_insert(0) += 1;
+        }
+        println!("{times:?}");
+        assert!(times.values().any(|times| *times == 2), "{times:?}");
+        assert!(times.values().all(|times| *times <= 2), "{times:?}");
+    }
 }
 
 /// What a client does: wait for a change, then read.

@@ -8,14 +8,17 @@
 //! ```
 //!
 //! A service may be gone without a word, and be back while a call still waits for what was
-//! swallowed. So what may be asked twice is asked again after each heartbeat in which
-//! nothing came, over a connection of its own; the first answer counts.
+//! swallowed. So after each heartbeat in which nothing came it is asked over a new
+//! connection for something that costs it nothing, and once that is answered, what may be
+//! asked twice is asked a second time; the first answer counts. A service that is slow
+//! gets no call more than twice.
 //!
 //! Redirects are answers like any other: nothing is followed.
 
 mod answer;
 mod connection;
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +26,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Response};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 pub(crate) use answer::{Answer, Lines, bad, cut};
 use connection::Connection;
@@ -50,6 +53,8 @@ pub(crate) struct Client {
     /// The host that answered last.
     preferred: AtomicUsize,
     tls: Option<Tls>,
+    /// What shows whether the service answers, at the least cost and to anybody.
+    sign_of_life: &'static str,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -121,15 +126,17 @@ struct Try {
 }
 
 impl Client {
-    /// A client of the service that `url` names. Connects at the first call. Of several
-    /// hosts a random one is asked first, so that many clients spread.
-    pub(crate) fn new(url: &ServiceUrl, tls: Option<Tls>) -> Self {
+    /// A client of the service that `url` names, which answers to `sign_of_life` at once and
+    /// without any right. Connects at the first call. Of several hosts a random one is
+    /// asked first, so that many clients spread.
+    pub(crate) fn new(url: &ServiceUrl, tls: Option<Tls>, sign_of_life: &'static str) -> Self {
         let first = crate::random::random_fraction() * url.hosts.len() as f64;
         Self {
             service: url.to_string(),
             hosts: url.hosts.clone(),
             preferred: AtomicUsize::new(first as usize % url.hosts.len()),
             tls,
+            sign_of_life,
             idle: Mutex::default(),
         }
     }
@@ -140,40 +147,55 @@ impl Client {
     }
 
     /// Asks, and reads the answer. Fails when none comes in time; whatever the service
-    /// says is an answer. A repeatable call is made again after each heartbeat in which
-    /// nothing of an answer came, and at once at a second host, if there are several and the
-    /// first fails.
+    /// says is an answer. A repeatable call is made a second time at most: when nothing of
+    /// an answer came in a heartbeat and the service shows that it answers, or at once at
+    /// a second host, if there are several and the first fails.
     pub(crate) async fn call(&self, call: &Call) -> Result<Answer, DiscoveryError> {
         let deadline = Instant::now() + call.limit;
-        let (mut last, mut seen) = (self.new_try(), 0);
-        if !call.is_repeatable {
-            return self.call_until(deadline, call, last).await;
-        }
+        let first = self.new_try();
         let mut tries = FuturesUnordered::new();
-        tries.push(self.call_until(deadline, call, Arc::clone(&last)));
-        let mut others = self.hosts.len().min(2) - 1;
+        tries.push(self.call_until(deadline, call, Arc::clone(&first)));
+        let mut may_repeat = call.is_repeatable;
+        let mut answering = pin!(self.answers_after_silence(&first));
         loop {
             tokio::select! {
                 Some(answered) = tries.next() => {
-                    let is_good = answered.as_ref().is_ok_and(|answer| answer.status < 500);
-                    if is_good || (others == 0 && tries.is_empty()) {
+                    let at_once = may_repeat && self.hosts.len() > 1;
+                    if is_final(&answered) || (tries.is_empty() && !at_once) {
                         return answered;
                     }
-                    if others == 0 {
+                    if !at_once {
                         continue;
                     }
-                    others -= 1;
                 }
-                () = sleep(HEARTBEAT) => {
-                    let bytes = last.bytes.load(Ordering::Relaxed);
-                    if std::mem::replace(&mut seen, bytes) < bytes {
-                        continue;
-                    }
-                    self.silent(&last);
-                }
+                () = &mut answering, if may_repeat => {}
             }
-            (last, seen) = (self.new_try(), 0);
-            tries.push(self.call_until(deadline, call, Arc::clone(&last)));
+            may_repeat = false;
+            tries.push(self.call_until(deadline, call, self.new_try()));
+        }
+    }
+
+    /// Resolves when the service answers, behind a heartbeat in which nothing came for that
+    /// try.
+    async fn answers_after_silence(&self, waiting: &Try) {
+        let sign_of_life = Call::get("see whether it answers", self.sign_of_life.to_owned());
+        let call = sign_of_life.once().within(HEARTBEAT);
+        let mut seen = 0;
+        loop {
+            sleep(HEARTBEAT).await;
+            loop {
+                let bytes = waiting.bytes.load(Ordering::Relaxed);
+                if std::mem::replace(&mut seen, bytes) < bytes {
+                    break;
+                }
+                self.silent(waiting);
+                let asked = Instant::now();
+                if self.call_until(asked + call.limit, &call, self.new_try()).await.is_ok() {
+                    return;
+                }
+                // One that is refused is over at once.
+                sleep_until(asked + HEARTBEAT).await;
+            }
         }
     }
 
@@ -338,5 +360,13 @@ impl Client {
 
     fn timed_out(&self, waited: Duration) -> DiscoveryError {
         DiscoveryError::TimedOut { backend: self.service.clone(), waited }
+    }
+}
+
+/// Whether no other host would answer any better.
+fn is_final(answered: &Result<Answer, DiscoveryError>) -> bool {
+    match answered {
+        Ok(answer) => answer.status < 500,
+        Err(error) => matches!(error, DiscoveryError::AnswerTooLarge { .. }),
     }
 }
