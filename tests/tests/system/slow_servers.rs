@@ -96,10 +96,16 @@ fn a_blocking_reader_does_not_wait_for_a_server_that_says_nothing() {
         assert!(all == bytes(1, LENGTH));
     };
     read();
-    cluster.proxies()[1].set_weather(harm(Fault::BlackHole));
     let began = Instant::now();
-    (0..3).for_each(|_| read());
-    assert!(cluster.proxies()[1].counts().of(Fault::BlackHole) > 0, "nothing was harmed");
+    // On a busy machine one that was late before the harm may not even be asked.
+    let mut happened = 0;
+    for harmed in 0..3 {
+        cluster.proxies()[harmed].set_weather(harm(Fault::BlackHole));
+        (0..2).for_each(|_| read());
+        happened += cluster.proxies()[harmed].counts().of(Fault::BlackHole);
+        cluster.proxies()[harmed].set_weather(Weather::default());
+    }
+    assert!(happened > 0, "nothing was harmed");
     assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
 }
 
