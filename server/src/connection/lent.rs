@@ -7,8 +7,8 @@
 
 use rampuddle_protocol::limits::PROGRESS_BYTES;
 
-use super::SLICES_MAX;
 use super::progress::Progress;
+use super::traffic::SLICES_MAX;
 use crate::store::{EntryId, Store};
 
 /// Sends that may be outstanding; as many as a word has bits. Beyond them bytes are

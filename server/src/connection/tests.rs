@@ -2,14 +2,15 @@
 
 use std::io;
 
-use rampuddle_protocol::limits::{MIB, PAGE_BYTES};
+use rampuddle_protocol::limits::{HELLO_FRAME_BYTES, MIB, PAGE_BYTES};
 use rampuddle_protocol::{
-    CancelRow, ClientHello, CreateRow, DeleteRow, DropRow, GatherRow, Incarnation, ListRow, Nonce,
-    Outcome, RowFlags, ScatterRow, SessionId, StatRequestRow, StatRow, StoreId, Table,
-    TableBuilder, Trailer, Version, crc32c,
+    CancelRow, ClientHello, CreateRow, DeleteRow, DropRow, FrameFlags, GatherRow, Incarnation,
+    ListRow, Nonce, Opcode, Outcome, RowFlags, ScatterRow, SessionId, StatRequestRow, StatRow,
+    Status, StoreId, Table, TableBuilder, Trailer, Version, crc32c,
 };
 
 use super::buffer::BUFFERS;
+use super::dispatch::STEPS_PER_TURN;
 use super::*;
 use crate::core::{Core, Identity};
 use crate::pool::Pool;
