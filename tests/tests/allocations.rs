@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -94,8 +95,8 @@ struct Running {
 }
 
 impl Running {
-    fn start(pool_bytes: u64, counter: Option<&'static Counter>) -> Self {
-        let server = Server::bind(Options::new("counted", "test", pool_bytes)).unwrap();
+    fn start(options: Options, counter: Option<&'static Counter>) -> Self {
+        let server = Server::bind(options).unwrap();
         let address = server.local_address().unwrap();
         let stopper = server.stopper();
         let thread = thread::spawn(move || {
@@ -117,6 +118,10 @@ impl Drop for Running {
     }
 }
 
+fn server_of(pool_bytes: u64) -> Options {
+    Options::new("counted", "test", pool_bytes)
+}
+
 /// Does `step` often enough to have everything as large as it becomes, then counts
 /// what more of it takes.
 fn taken(counter: &Counter, name: &str, mut step: impl FnMut(u64)) -> u64 {
@@ -131,7 +136,7 @@ fn taken(counter: &Counter, name: &str, mut step: impl FnMut(u64)) -> u64 {
 #[test]
 fn what_is_asked_often_takes_nothing_from_the_heap() {
     let counter = Counter::new();
-    let server = Running::start(64 << 20, Some(counter));
+    let server = Running::start(server_of(64 << 20), Some(counter));
     let mut client = RawClient::connect(&server.door());
     let taken = |name: &str, step: &mut dyn FnMut(u64)| taken(counter, name, step);
     let bytes = vec![5; 64 << 10];
@@ -189,17 +194,29 @@ struct Counted {
 const LITTLE: u64 = 1 << 20;
 
 impl Counted {
+    /// Over TCP: what is asserted is what moves bytes through sockets takes.
     fn start(pool_bytes: u64) -> Self {
-        let (counter, server) = (Counter::new(), Running::start(pool_bytes, None));
+        let server = Running::start(server_of(pool_bytes), None);
+        let door = server.address.to_string();
+        Self::beside(server, &door, false)
+    }
+
+    /// On the same machine, where the server's memory is read as it lies.
+    fn mapped(pool_bytes: u64, socket: &Path) -> Self {
+        let options = Options { socket: Some(socket.to_owned()), ..server_of(pool_bytes) };
+        let door = format!("unix:{}", socket.display());
+        Self::beside(Running::start(options, None), &door, true)
+    }
+
+    fn beside(server: Running, door: &str, map: bool) -> Self {
+        let counter = Counter::new();
         let counted = move || COUNTER.set(Some(counter));
         let mut runtime = Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).on_thread_start(counted).enable_all();
         let runtime = runtime.build().unwrap();
-        let mut options =
-            rampuddle_client::Options::new(format!("static:counted={}", server.address));
+        let mut options = rampuddle_client::Options::new(format!("static:counted={door}"));
         options.cluster = "test".to_owned();
-        // What is asserted is what moves bytes through sockets takes.
-        options.map = false;
+        options.map = map;
         let client = runtime.block_on(Client::connect(options)).unwrap();
         Self { counter, runtime, client, _server: server }
     }
@@ -244,6 +261,23 @@ fn reading_256_mib_into_the_callers_memory_takes_less_than_one_mib() {
     let get = counted.client.get_into(b"o", &mut room, &options);
     let (taken, report) = counted.taken("a get of 256 MiB", get);
     assert_eq!(report.unwrap().unwrap().bytes, LENGTH as u64);
+    assert!(room == content);
+    assert!((1..LITTLE).contains(&taken), "{taken} bytes");
+}
+
+#[test]
+fn copying_64_mib_out_of_mapped_memory_takes_less_than_one_mib() {
+    // Views have a quarter of a pool.
+    const LENGTH: usize = 64 << 20;
+    let folder = tempfile::TempDir::new().unwrap();
+    let counted = Counted::mapped(320 << 20, &folder.path().join("socket"));
+    let content = Bytes::from(Pattern(4).bytes(0, LENGTH as u64));
+    counted.put("the put before", content.clone(), LENGTH as u64);
+    let mut room = vec![0; LENGTH];
+    let options = GetOptions::default();
+    let get = counted.client.get_into(b"o", &mut room, &options);
+    let (taken, report) = counted.taken("a copy of 64 mapped MiB", get);
+    assert_eq!(report.unwrap().unwrap().mapped, LENGTH as u64);
     assert!(room == content);
     assert!((1..LITTLE).contains(&taken), "{taken} bytes");
 }
