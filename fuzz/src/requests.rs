@@ -14,7 +14,7 @@ use crate::random::Random;
 pub const UNIX_MS: u64 = 1_700_000_000_000;
 
 /// Every operation but those of the handshake, those that change most more often.
-pub const OPCODES: [Opcode; 23] = [
+pub const OPCODES: [Opcode; 24] = [
     Opcode::Create,
     Opcode::Create,
     Opcode::Create,
@@ -35,6 +35,7 @@ pub const OPCODES: [Opcode; 23] = [
     Opcode::Info,
     Opcode::Ping,
     Opcode::Create,
+    Opcode::Map,
     Opcode::Map,
     Opcode::Unmap,
     Opcode::Share,
@@ -67,6 +68,28 @@ pub fn request(random: &mut Random, opcode: Opcode, id: u64) -> Request {
     let shares = &mut made.shares;
     for _ in 0..rows(random, opcode) {
         push_row(random, opcode, &mut table, shares);
+    }
+    table.finish(made.shares.iter().sum());
+    made
+}
+
+/// A Create of values that are whole, newer than most, and never written again: what
+/// readers may map.
+pub fn mappable(random: &mut Random, id: u64) -> Request {
+    let mut made = Request::default();
+    let mut table = TableBuilder::request(&mut made.head, Opcode::Create, id);
+    for _ in 0..1 + random.below(4) {
+        let bytes = 1 + random.below(200_000) as u64;
+        let row = CreateRow {
+            flags: RowFlags::REPLACE.with(RowFlags::SEALED),
+            length: bytes,
+            value_bytes: bytes,
+            version: Version::from_unix_ms(UNIX_MS + 40 + random.below(20) as u64, 1),
+            set: set(random),
+            ..CreateRow::default()
+        };
+        made.shares.push(bytes);
+        table.push(&row, &[b'k', b'0' + random.below(10) as u8], b"");
     }
     table.finish(made.shares.iter().sum());
     made
@@ -150,20 +173,21 @@ fn push_small(
         }
         Opcode::Hold => push(table, &HoldRow { set, ..Default::default() }, b""),
         Opcode::Map => {
-            let by_set = random.percent(30);
-            let row = MapRow {
-                flags: random.pick(&[RowFlags::NONE, RowFlags::SET]),
-                mapping: 1 + random.below(4) as u64,
-                hold: random.below(4) as u64,
-                cursor: random.pick(&[0, 0, 0, 1 << 32, u64::MAX]),
-                set: if by_set { set } else { SetId::default() },
-                ..Default::default()
-            };
-            push(table, &row, if by_set { b"" } else { key });
+            let row = MapRow { mapping: mapping(random), hold: hold(random), ..Default::default() };
+            let with_set = random.pick(&[RowFlags::NONE, RowFlags::SET]);
+            match random.below(20) {
+                0..12 => push(table, &MapRow { flags: with_set, ..row }, key),
+                12..16 => push(table, &MapRow { set, ..row }, b""),
+                16..19 => {
+                    let cursor = random.pick(&[1, 1 << 32, u64::MAX]);
+                    push(table, &MapRow { cursor, ..row }, b"");
+                }
+                _ => push(table, &MapRow { flags: with_set, set, ..row }, key),
+            }
         }
         Opcode::Unmap => {
-            let (mapping, hold) = (1 + random.below(4) as u64, random.below(4) as u64);
-            push(table, &UnmapRow { mapping, hold }, b"");
+            let row = UnmapRow { mapping: mapping(random), hold: hold(random) };
+            push(table, &row, b"");
         }
         Opcode::Release => push(table, &ReleaseRow { set, ..Default::default() }, b""),
         _ => {
@@ -171,6 +195,15 @@ fn push_small(
             push(table, &TouchRow { set, lease_ms, ..Default::default() }, b"");
         }
     }
+}
+
+/// Stands for one that the server gave, as handles do: most connections have one.
+fn mapping(random: &mut Random) -> u64 {
+    random.pick(&[1, 1, 1, 1, 1, 2, 3, 1 << 40])
+}
+
+fn hold(random: &mut Random) -> u64 {
+    random.pick(&[1, 1, 2, 2, 3, u64::MAX, 0])
 }
 
 fn push(table: &mut TableBuilder<'_>, row: &impl Row, key: &[u8]) {

@@ -3,9 +3,9 @@
 //! operation it names them all. See `bench/instructions.sh`.
 
 use rampuddle_protocol::{
-    ClientHello, CreateRow, DeleteRow, GatherRow, Header, HoldRow, Opcode, ReleaseRow, Row,
-    RowFlags, ScatterRow, SessionId, SetId, StatRequestRow, Status, TableBuilder, TouchRow,
-    Version, crc32c,
+    ClientHello, CreateRow, DeleteRow, GatherRow, Header, HoldRow, MapRow, Opcode, Outcome,
+    ReleaseRow, Row, RowFlags, ScatterRow, SessionId, SetId, SharedRow, StatRequestRow, Status,
+    Table, TableBuilder, TouchRow, UnmapRow, Version, crc32c,
 };
 use rampuddle_server::simulation::{Settings, SimulatedServer};
 
@@ -16,7 +16,7 @@ const SET: SetId = SetId([7; 16]);
 type Ask = fn(&mut Peer, u64);
 
 /// What is asked, and a first request that it needs.
-const OPERATIONS: [(&str, Ask); 9] = [
+const OPERATIONS: [(&str, Ask); 10] = [
     ("ping", |peer, _| peer.ask::<StatRequestRow>(Opcode::Ping, &[], &[])),
     ("gather", |peer, _| peer.gather(1)),
     ("gather-of-64", |peer, _| peer.gather(64)),
@@ -38,6 +38,12 @@ const OPERATIONS: [(&str, Ask); 9] = [
         peer.ask(Opcode::Touch, &[(TouchRow { set: SET, ..TouchRow::default() }, b"")], &[]);
         peer.ask(Opcode::Release, &[(ReleaseRow { set: SET, ..release }, b"")], &[]);
     }),
+    ("map-and-unmap", |peer, round| {
+        let (mapping, hold) = (peer.mapping, round);
+        peer.ask(Opcode::Map, &[(MapRow { mapping, hold, ..MapRow::default() }, b"key")], &[]);
+        peer.ask(Opcode::Unmap, &[(UnmapRow { mapping, hold }, b"")], &[]);
+        assert_eq!(peer.row::<Outcome>().status(), Status::Ok);
+    }),
 ];
 
 fn version(step: u64) -> Version {
@@ -56,21 +62,25 @@ struct Peer {
     answer: Vec<u8>,
     bytes: Vec<u8>,
     asked: u64,
+    mapping: u64,
 }
 
 impl Peer {
     fn connect() -> Self {
-        let mut server = SimulatedServer::new(Settings::default()).expect("64 pages");
+        let settings = Settings { shares_pool: true, ..Settings::default() };
+        let mut server = SimulatedServer::new(settings).expect("64 pages");
         let connection = server.connect().expect("the first");
         let bytes = (0..BYTES).map(|index| index as u8).collect();
         let (request, answer) = (Vec::new(), Vec::new());
-        let mut peer = Self { server, connection, request, answer, bytes, asked: 0 };
+        let mut peer = Self { server, connection, request, answer, bytes, asked: 0, mapping: 0 };
         let session = SessionId([1; 16]);
         let hello = ClientHello { version_min: 1, version_max: 1, session, ..Default::default() };
         hello.frame("cluster", "", &mut peer.request);
         peer.exchange();
         peer.create(b"key", 0);
         peer.create(b"open", 0);
+        peer.ask::<SharedRow>(Opcode::Share, &[], &[]);
+        peer.mapping = peer.row::<SharedRow>().mapping;
         peer
     }
 
@@ -84,6 +94,13 @@ impl Peer {
         self.exchange();
     }
 
+    /// The first row of the last answer.
+    fn row<R: Row>(&self) -> R {
+        let header = Header::parse(&self.answer).expect("an answer");
+        let table = Table::parse(&header, header.table(&self.answer)).expect("a table");
+        table.iter().next().expect("a row").0
+    }
+
     fn gather(&mut self, rows: usize) {
         let rows: Vec<(GatherRow, &[u8])> = vec![(gather(), b"key"); rows];
         self.ask(Opcode::Gather, &rows, &[]);
@@ -91,8 +108,9 @@ impl Peer {
 
     fn create(&mut self, key: &[u8], step: u64) {
         let bytes = std::mem::take(&mut self.bytes);
+        let sealed = if key == b"key" { RowFlags::SEALED } else { RowFlags::NONE };
         let row = CreateRow {
-            flags: RowFlags::CHECKSUM | RowFlags::REPLACE,
+            flags: RowFlags::CHECKSUM | RowFlags::REPLACE | sealed,
             length: BYTES,
             value_bytes: BYTES,
             version: version(step),

@@ -17,6 +17,7 @@ use crate::connection::{BUFFERS, Connection, Lent, Over, Way};
 use crate::core::{Core, Identity, Token, Told, ZeroCopyCounts};
 use crate::pool::Pool;
 use crate::session::Sessions;
+use crate::sharing::Sharing;
 use crate::store::{Now, Store};
 use system::{Draws, System};
 
@@ -39,6 +40,8 @@ pub struct Settings {
     /// Rows of so many bytes and more are lent to the system, which keeps them for some
     /// turns and looks then whether they are what they were.
     pub zero_copy_from: Option<u64>,
+    /// Its peers are on its machine, and can be given the pool.
+    pub shares_pool: bool,
     /// Its wall clock at the begin, in milliseconds since 1970.
     pub unix_ms: u64,
 }
@@ -52,6 +55,7 @@ impl Default for Settings {
             pages: 64,
             connections_max: 16,
             zero_copy_from: None,
+            shares_pool: false,
             unix_ms: 1_700_000_000_000,
         }
     }
@@ -94,7 +98,10 @@ impl SimulatedServer {
         Ok(Self::begin(settings, core, 1))
     }
 
-    fn begin(settings: Settings, core: Core, starts: u8) -> Self {
+    fn begin(settings: Settings, mut core: Core, starts: u8) -> Self {
+        if settings.shares_pool {
+            core.sharing = Sharing::on();
+        }
         Self {
             settings,
             core,
@@ -132,7 +139,10 @@ impl SimulatedServer {
             self.connections.len() - 1
         });
         let now_ms = self.core.now.monotonic_ms;
-        let connection = Connection::new(number, now_ms);
+        let connection = match self.settings.shares_pool {
+            true => Connection::local(number, now_ms),
+            false => Connection::new(number, now_ms),
+        };
         self.connections[number] = Some(match self.settings.zero_copy_from {
             Some(from) => connection.lending(from, now_ms),
             None => connection,
@@ -183,8 +193,10 @@ impl SimulatedServer {
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
             copy_out(slices, max, out);
-            if matches!(way, Way::Lent) {
-                system.take(slices, out.len() - before, base);
+            match way {
+                Way::Lent => system.take(slices, out.len() - before, base),
+                Way::Passing(descriptor) => system.pass(descriptor)?,
+                Way::Copied | Way::CopiedMore => {}
             }
             Ok(out.len() - before)
         });
@@ -313,6 +325,7 @@ impl SimulatedServer {
         assert_eq!(info.connections, 0);
         assert_eq!(info.sessions, 0, "sessions linger");
         assert_eq!((info.holds, info.reservations), (0, 0), "holds and reservations");
+        assert_eq!(info.mappings, 0, "readers of the pool");
         assert_eq!((info.reserved_bytes, info.superseded_bytes), (0, 0), "pages of nobody");
         assert!(info.used_bytes >= info.values * PAGE_BYTES, "every value has a page");
         assert_eq!(self.core.buffers.free_count(), BUFFERS, "shared buffers");

@@ -8,7 +8,10 @@ use super::script::{LINES, Step, write};
 use crate::corpus::recorded;
 use crate::mutate::{damage, distort, repair};
 use crate::random::Random;
-use crate::requests::{OPCODES, Request, request};
+use crate::requests::{OPCODES, Request, mappable, request};
+
+/// The request that asks for the pool, before one for values; the others count from 1.
+const SHARE_ID: u64 = 1 << 32;
 
 /// A script for several connections under a clock that jumps.
 pub(super) fn script(random: &mut Random, has_token: bool) -> Vec<u8> {
@@ -93,6 +96,14 @@ fn greet(random: &mut Random, line: usize, has_token: bool, out: &mut Vec<u8>) {
         write(Step::Run, out);
         let right = if random.percent(95) { 1 + random.below(3) as u8 } else { 0 };
         write(Step::Prove(line, right), out);
+    }
+    if random.percent(70) {
+        // Without the pool, and values in it, nothing can be mapped.
+        write(Step::Head(line, &request(random, Opcode::Share, SHARE_ID).head), out);
+        let values = mappable(random, SHARE_ID + 1);
+        write(Step::Head(line, &values.head), out);
+        write(Step::Fill(line, values.payload_bytes() as u32), out);
+        write(Step::Run, out);
     }
 }
 

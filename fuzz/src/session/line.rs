@@ -1,7 +1,7 @@
 //! One connection of a script: what is on its wire, and what came back.
 
 use rampuddle_protocol::{
-    ClientHello, Header, Nonce, Opcode, Proof, ProofInput, Role, ScatterRow, SessionId, prove,
+    ClientHello, Header, Nonce, Opcode, Proof, ProofInput, Role, SessionId, prove,
 };
 use rampuddle_server::simulation::SimulatedServer;
 
@@ -59,10 +59,10 @@ impl Line {
         self.put += count;
     }
 
-    /// Puts a head on the wire, with the server's handles and sealed.
+    /// Puts a head on the wire, with the server's numbers and sealed.
     pub(super) fn put_head(&mut self, head: &[u8]) {
         let mut head = head.to_vec();
-        self.name_handles(&mut head);
+        self.put_numbers(&mut head);
         let sealed = sealed_bytes(&head);
         seal(&mut head[..sealed]);
         self.put(&head);
@@ -146,19 +146,21 @@ impl Line {
         }
     }
 
-    /// Whether a head names handles by number.
-    pub(super) fn names_handles(head: &[u8]) -> bool {
-        handle_places(head).any(|place| (1..=4).contains(&number(head, Some(place))))
+    /// Whether a head names handles or mappings by how many came before them.
+    pub(super) fn names_any(head: &[u8]) -> bool {
+        numbered_places(head).1.any(|place| (1..=4).contains(&number(head, Some(place))))
     }
 
-    /// Replaces numbers 1 to 4 of handles by those that the server gave.
-    fn name_handles(&self, head: &mut [u8]) {
-        let places: Vec<_> = handle_places(head).collect();
+    /// Replaces 1 to 4, of handles and of mappings, by what the server gave.
+    fn put_numbers(&self, head: &mut [u8]) {
+        let (is_handle, places) = numbered_places(head);
+        let given = if is_handle { &self.reader.handles } else { &self.reader.mappings };
+        let places: Vec<_> = places.collect();
         for (offset, length) in places {
             let named = number(head, Some((offset, length)));
-            let handle = named.checked_sub(1).and_then(|at| self.reader.handles.get(at as usize));
-            if let Some(handle) = handle.filter(|_| named <= 4) {
-                head[offset..offset + length].copy_from_slice(&handle.to_le_bytes());
+            let found = named.checked_sub(1).and_then(|at| given.get(at as usize));
+            if let Some(found) = found.filter(|_| named <= 4) {
+                head[offset..offset + length].copy_from_slice(&found.to_le_bytes());
             }
         }
     }
@@ -172,18 +174,23 @@ fn sealed_bytes(head: &[u8]) -> usize {
     Header::decode(head).head_bytes().clamp(Header::BYTES, head.len())
 }
 
-/// Where the rows of a Scatter or a Publish have their handles.
-fn handle_places(head: &[u8]) -> impl Iterator<Item = (usize, usize)> + use<> {
+/// Whether the rows of a head have handles, else mappings, and where.
+fn numbered_places(head: &[u8]) -> (bool, impl Iterator<Item = (usize, usize)> + use<>) {
     let is_whole = head.len() >= Header::BYTES;
     let header = if is_whole { Header::decode(head) } else { Header::default() };
-    let of = |opcode: Opcode| header.opcode == opcode as u8;
-    let opcode = if of(Opcode::Publish) { Opcode::Publish } else { Opcode::Scatter };
-    let is_one = of(Opcode::Publish) || of(Opcode::Scatter);
-    let field = kind(opcode, false).and_then(|kind| kind.field("handle"));
+    let name = match header.operation() {
+        Some(Opcode::Scatter | Opcode::Publish) => Some("handle"),
+        Some(Opcode::Map | Opcode::Unmap) => Some("mapping"),
+        _ => None,
+    };
+    let rows_of = |opcode| kind(opcode, false);
+    let field = header.operation().and_then(rows_of).zip(name);
+    let field = field.and_then(|(kind, name)| kind.field(name));
     let (offset, length) = field.unwrap_or((0, 8));
     let (start, row_bytes) = (usize::from(header.header_bytes), usize::from(header.row_bytes));
     let room = head.len().saturating_sub(start);
-    let fits = is_one && row_bytes >= ScatterRow::BYTES.min(offset + length);
+    let fits = field.is_some() && row_bytes >= offset + length;
     let rows = if fits { (header.rows as usize).min(room / row_bytes.max(1)) } else { 0 };
-    (0..rows).map(move |row| (start + row * row_bytes + offset, length))
+    let places = (0..rows).map(move |row| (start + row * row_bytes + offset, length));
+    (name == Some("handle"), places)
 }

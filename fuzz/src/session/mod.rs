@@ -50,7 +50,7 @@ impl Target for Session {
         }
         let has_token = mode & TOKEN != 0;
         let kept = if has_token { &mut self.with_token } else { &mut self.plain };
-        let server = fresh(kept, PAGES[0], has_token, !has_token);
+        let server = fresh(kept, || world::server(PAGES[0], has_token, !has_token, true));
         let mut world = World::new(server);
         let mut rest = script;
         for _ in 0..STEPS_MAX {
@@ -89,8 +89,10 @@ impl Target for Session {
 impl Session {
     fn compare(&mut self, script: &[u8], counts: &mut Counts) -> bool {
         let [first, second] = &mut self.split;
-        let mut servers =
-            [fresh(first, PAGES[1], false, false), fresh(second, PAGES[1], false, true)];
+        // One descriptor at a time is on its way: whether another may be asked for yet
+        // depends on how bytes are cut.
+        let server = |lends| move || world::server(PAGES[1], false, lends, false);
+        let mut servers = [fresh(first, server(false)), fresh(second, server(true))];
         let [whole, split] = &mut servers;
         let answered = split::compare([whole, split], script, counts);
         self.split = servers.map(Some);
@@ -101,14 +103,9 @@ impl Session {
 /// The server of the input before, started again; or the first.
 fn fresh(
     kept: &mut Option<SimulatedServer>,
-    pages: u64,
-    has_token: bool,
-    lends: bool,
+    first: impl FnOnce() -> SimulatedServer,
 ) -> SimulatedServer {
-    match kept.take() {
-        Some(server) => server.restart(),
-        None => world::server(pages, has_token, lends),
-    }
+    kept.take().map_or_else(first, SimulatedServer::restart)
 }
 
 fn name(step: &Step<'_>) -> &'static str {

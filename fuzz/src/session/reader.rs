@@ -2,7 +2,8 @@
 
 use rampuddle_protocol::limits::{HELLO_FRAME_BYTES, PAYLOAD_BYTES_MAX};
 use rampuddle_protocol::{
-    FrameFlags, Header, InfoRow, Opcode, Outcome, ServerHello, StatRow, Status, Table,
+    FrameFlags, Header, InfoRow, MappedRow, Opcode, Outcome, ServerHello, SharedRow, StatRow,
+    Status, Table,
 };
 
 /// How far the handshake is.
@@ -41,6 +42,11 @@ pub(super) struct Reader {
     pub(super) answers: Vec<Answer>,
     /// Of the reservations made, in order.
     pub(super) handles: Vec<u64>,
+    /// Of the times that the pool was given, in order.
+    pub(super) mappings: Vec<u64>,
+    pool_bytes: u64,
+    /// Runs of values that were found in the pool.
+    pub(super) mapped: u64,
 }
 
 impl Reader {
@@ -144,6 +150,22 @@ impl Reader {
                 let table = Table::<InfoRow>::parse(header, bytes).expect("a sound table");
                 let info = table.iter().next().expect("one row").0;
                 assert!(info.used_bytes + info.reserved_bytes <= info.pool_bytes, "{info:?}");
+            }
+            Opcode::Share => {
+                let table = Table::<SharedRow>::parse(header, bytes).expect("a sound table");
+                let shared = table.iter().next().expect("one row").0;
+                self.mappings.push(shared.mapping);
+                self.pool_bytes = shared.pool_bytes;
+            }
+            Opcode::Map => {
+                let table = Table::<MappedRow>::parse(header, bytes).expect("a sound table");
+                for (row, ..) in &table {
+                    let status = Status::from_number(row.status).expect("a known status");
+                    let end = row.offset.checked_add(row.bytes).expect("an end");
+                    assert!(end <= self.pool_bytes, "what is mapped lies in the pool: {row:?}");
+                    assert!(row.filled <= row.length, "{row:?}");
+                    self.mapped += u64::from(status == Status::Ok && row.bytes > 0);
+                }
             }
             opcode => {
                 let table = Table::<Outcome>::parse(header, bytes).expect("a sound table");

@@ -66,7 +66,7 @@ impl<'a> Sent<'a> {
         self.line.put_hello(1);
         while let Some(step) = script::next(&mut rest) {
             match step {
-                Step::Head(_, head) if Line::names_handles(head) => {
+                Step::Head(_, head) if Line::names_any(head) => {
                     self.run();
                     self.line.put_head(head);
                 }

@@ -14,14 +14,15 @@ use crate::requests::UNIX_MS;
 const ROUNDS_MAX: usize = 20_000;
 
 /// A server of so many pages, with a token or without, which lends its values to the
-/// system or copies them.
-pub(super) fn server(pages: u64, has_token: bool, lends: bool) -> SimulatedServer {
+/// system or copies them, and shares its pool with its peers or does not.
+pub(super) fn server(pages: u64, has_token: bool, lends: bool, shares: bool) -> SimulatedServer {
     let token = Token { key_id: TOKEN.0, secret: TOKEN.1.to_vec(), role: Role::Admin };
     let settings = Settings {
         pages,
         tokens: if has_token { vec![token] } else { Vec::new() },
         unix_ms: UNIX_MS,
         zero_copy_from: lends.then_some(1),
+        shares_pool: shares,
         ..Settings::default()
     };
     SimulatedServer::new(settings).expect("memory for a small pool")
@@ -35,6 +36,7 @@ pub(super) struct World {
     honest: Honest,
     pub(super) answers: u64,
     pub(super) framing_errors: u64,
+    mapped: u64,
 }
 
 impl World {
@@ -42,7 +44,7 @@ impl World {
     pub(super) fn new(mut server: SimulatedServer) -> Self {
         let mut lines = <[Line; LINES]>::default();
         lines.iter_mut().for_each(|line| line.connect(&mut server));
-        Self { server, lines, honest: Honest::default(), answers: 0, framing_errors: 0 }
+        Self { server, lines, honest: Honest::default(), answers: 0, framing_errors: 0, mapped: 0 }
     }
 
     /// Does a step.
@@ -107,6 +109,7 @@ impl World {
         counts.add("leases ended", info.leases_ended);
         counts.add("rows without room", info.no_space_rows);
         counts.add("sends lent", self.server.lent_sends().0);
+        counts.add("runs mapped", self.mapped);
         self.server.assert_nothing_leaks();
         self.server
     }
@@ -119,6 +122,7 @@ impl World {
         };
         let errors = answers.iter().filter(|answer| is_error(&answer.header)).count() as u64;
         self.framing_errors += errors;
+        self.mapped += self.lines[line].reader.mapped;
         self.answers += answers.len() as u64 - errors;
     }
 }

@@ -1,7 +1,8 @@
-//! The system's side of a socket that is lent bytes: it keeps them for a while, is done
-//! with them in any order, and looks then whether they are what they were.
+//! The system's side of a socket. Bytes that it is lent it keeps for a while, is done with
+//! in any order, and looks then whether they are what they were. Descriptors it passes on.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rampuddle_protocol::Checksum;
 
@@ -50,6 +51,8 @@ pub(super) struct System {
     sends: Vec<Send>,
     /// Taken in the call that is under way.
     taken: Option<Vec<PoolRange>>,
+    /// What the peer was passed, and has until its connection ends.
+    passed: Vec<OwnedFd>,
 }
 
 impl System {
@@ -73,6 +76,12 @@ impl System {
         let crc32c = Send::checksum(&ranges, pool);
         self.sends.push(Send { number: self.next, ranges, crc32c });
         self.next = self.next.wrapping_add(1);
+    }
+
+    /// Passes a descriptor to the peer.
+    pub(super) fn pass(&mut self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        self.passed.push(descriptor.try_clone_to_owned()?);
+        Ok(())
     }
 
     /// Whether it may still read what it was lent.
