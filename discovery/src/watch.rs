@@ -22,9 +22,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest pause after a failure: whoever watches is to be back within two seconds
 /// of the service.
 const BACKOFF_MAX: Duration = Duration::from_millis(1_500);
-/// The longest pause after an answer that is larger than any may be: whoever sends it has
-/// much to do.
-const BACKOFF_LARGE_MAX: Duration = Duration::from_secs(5);
+/// The longest pause after an answer that is larger than any may be, and twice the
+/// shortest: whoever sends it has much to do.
+const BACKOFF_LARGE: Duration = Duration::from_secs(5);
 /// How long the first reading may take where a kept view can take its place.
 const KEPT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long one reading may take before it counts as failed.
@@ -189,7 +189,11 @@ async fn follow(
             }
             Err(error) => {
                 failures.log(backend, &error);
-                pause(backend, failures.next_pause(&error)).await;
+                let pause = failures.next_pause(&error);
+                match is_too_large(&error) {
+                    true => sleep(pause).await,
+                    false => sleep_or_change(backend, pause).await,
+                }
             }
         }
     }
@@ -211,9 +215,9 @@ async fn next_snapshot(
     }
 }
 
-/// Ends early when something changes, but never in its first half: each reading may fail,
-/// and something always be newer than the last one that did not.
-async fn pause(backend: &dyn Backend, pause: Duration) {
+/// Ends early when something changes, but never in its first half: something may always be
+/// newer than the last reading that did not fail.
+async fn sleep_or_change(backend: &dyn Backend, pause: Duration) {
     sleep(pause / 2).await;
     tokio::select! {
         () = sleep(pause / 2) => {}
@@ -289,17 +293,21 @@ impl Failures {
         }
     }
 
-    /// A random pause of up to twice as long as the last time.
+    /// A random pause of up to twice as long as the last time; a long one where the answer
+    /// was too large.
     fn next_pause(&mut self, error: &DiscoveryError) -> Duration {
-        let most = match error {
-            DiscoveryError::AnswerTooLarge { .. } => BACKOFF_LARGE_MAX,
-            _ => BACKOFF_MAX,
-        };
-        let doubled = BACKOFF_MIN * (1 << self.count.min(10));
+        let doubled = (BACKOFF_MIN * (1 << self.count.min(10))).min(BACKOFF_MAX);
         self.count = self.count.saturating_add(1);
-        let spread = doubled.min(most) - BACKOFF_MIN;
-        BACKOFF_MIN + spread.mul_f64(random_fraction())
+        let (least, most) = match is_too_large(error) {
+            true => (BACKOFF_LARGE / 2, BACKOFF_LARGE),
+            false => (BACKOFF_MIN, doubled),
+        };
+        least + (most - least).mul_f64(random_fraction())
     }
+}
+
+fn is_too_large(error: &DiscoveryError) -> bool {
+    matches!(error, DiscoveryError::AnswerTooLarge { .. })
 }
 
 #[cfg(test)]
@@ -344,19 +352,22 @@ mod tests {
 
     #[test]
     fn pauses_grow_up_to_their_limit() {
-        let too_large = DiscoveryError::AnswerTooLarge {
-            what: "list keys",
-            backend: String::new(),
-            bytes_max: 1,
-        };
-        for (error, most) in
-            [(DiscoveryError::Stopped, BACKOFF_MAX), (too_large, BACKOFF_LARGE_MAX)]
-        {
-            let mut failures = Failures::default();
-            let pauses: Vec<_> = (0..1000).map(|_| failures.next_pause(&error)).collect();
-            assert_eq!(pauses[0], BACKOFF_MIN);
-            assert!(pauses.iter().all(|pause| (BACKOFF_MIN..=most).contains(pause)));
-            assert!(pauses.iter().any(|pause| *pause > most / 2));
+        let mut failures = Failures::default();
+        let mut pause = || failures.next_pause(&DiscoveryError::Stopped);
+        let pauses: Vec<_> = (0..1000).map(|_| pause()).collect();
+        assert_eq!(pauses[0], BACKOFF_MIN);
+        assert!(pauses.iter().all(|pause| (BACKOFF_MIN..=BACKOFF_MAX).contains(pause)));
+        assert!(pauses.iter().any(|pause| *pause > BACKOFF_MAX / 2));
+    }
+
+    #[test]
+    fn pauses_after_an_answer_that_is_too_large_are_long_from_the_first() {
+        let backend = String::new();
+        let error = DiscoveryError::AnswerTooLarge { what: "list keys", backend, bytes_max: 1 };
+        let mut failures = Failures::default();
+        for _ in 0..100 {
+            let pause = failures.next_pause(&error);
+            assert!((BACKOFF_LARGE / 2..=BACKOFF_LARGE).contains(&pause), "{pause:?}");
         }
     }
 }

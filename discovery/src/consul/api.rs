@@ -21,8 +21,9 @@ const INDEX_HEADER: &str = "x-consul-index";
 
 /// How long a heartbeat may take: less than a lease.
 const BEAT_LIMIT: Duration = Duration::from_millis(1500);
-/// What any agent answers by itself, whatever the rights are.
-const SIGN_OF_LIFE: &str = "/";
+/// What an agent answers whatever the rights are, by asking a server: not one that reaches
+/// none.
+const SIGN_OF_LIFE: &str = "/v1/status/leader";
 /// Asks for the first parts of the names of keys, where only the index matters: it is that
 /// of all values as well.
 const NAMES: &str = "keys&separator=/";

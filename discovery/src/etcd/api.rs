@@ -19,8 +19,9 @@ use crate::remote::{HeldSecret, Secret, ServiceUrl, Tls};
 
 /// How long a heartbeat may take: less than a lease.
 const BEAT_LIMIT: Duration = Duration::from_millis(1500);
-/// What any member answers by itself, whatever the rights are.
-const SIGN_OF_LIFE: &str = "/version";
+/// What a member answers whatever the rights are, by reading nothing: not one that is cut
+/// off from the others.
+const SIGN_OF_LIFE: &str = "/health";
 /// How long a look may take at which nothing is read.
 const LOOK_LIMIT: Duration = HEARTBEAT;
 

@@ -1,6 +1,5 @@
 //! Services that answer nonsense, too much, too slowly or not at all.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -103,36 +102,95 @@ async fn absurd_answers_are_errors_in_time_and_are_not_stored() {
     assert!(count >= 40);
 }
 
+/// What shows that a service answers, and what a reading begins with.
+const SIGNS_OF_LIFE: [(&str, &str, &str); 2] =
+    [("consul", "GET /v1/status/leader", "recurse"), ("etcd", "GET /health", "/v3/kv/range")];
+
+/// How often a reading was begun.
+fn readings(fake: &FakeHttp, reading: &str) -> usize {
+    fake.requests().iter().filter(|request| request.line.contains(reading)).count()
+}
+
+/// An answer that says that there is nothing.
+fn nothing_there(request: &FakeRequest) -> FakeAnswer {
+    match (request.line.contains("/v1/kv/"), request.line.contains("/v1/health/")) {
+        (true, _) => answer("404 Not Found", ""),
+        (_, true) => answer("200 OK", "[]"),
+        _ => answer("200 OK", "{\"header\": {\"revision\": \"7\"}}"),
+    }
+}
+
 /// More load is no help for who has too much to do: whatever is asked is asked twice at
 /// most, and the answer counts however late in the call it comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_service_is_asked_no_more_than_twice_and_its_answer_counts() {
-    const SLOW: Duration = Duration::from_secs(4);
-    let cases = [("consul", "404 Not Found", "GET /"), ("etcd", "200 OK", "GET /version")];
-    for (scheme, status, sign_of_life) in cases {
+    const SLOW: Duration = Duration::from_millis(3_500);
+    for (scheme, sign_of_life, reading) in SIGNS_OF_LIFE {
+        let is_slow = move |line: &str| line.contains(reading) || line.contains("/v1/health/");
         let fake = FakeHttp::start(move |request| {
-            if request.line != sign_of_life {
+            if is_slow(&request.line) {
                 std::thread::sleep(SLOW);
             }
-            answer(status, "{\"header\": {\"revision\": \"7\"}}")
+            nothing_there(request)
         });
         let backend = backend(&format!("{scheme}://{}", fake.address()));
-        let began = Instant::now();
-        let found = within(scheme, 4 * CALL_PATIENCE, backend.snapshot()).await;
-        println!("{scheme}: {found:?} after {:.1?}", began.elapsed());
-        if scheme == "etcd" {
-            assert!(found.is_ok_and(|found| found.is_empty()));
-        }
-        let requests = fake.requests();
-        let asked = |request: &&FakeRequest| request.line != sign_of_life;
-        let mut times = HashMap::new();
-        for request in requests.iter().filter(asked) {
-            *times.entry((&request.line, &request.body)).or_insert(0) += 1;
-        }
-        println!("{times:?}");
-        assert!(times.values().any(|times| *times == 2), "{times:?}");
-        assert!(times.values().all(|times| *times <= 2), "{times:?}");
+        let found = within(scheme, CALL_PATIENCE, backend.snapshot()).await;
+        assert!(found.is_ok_and(|found| found.is_empty()), "{scheme}");
+        assert_eq!(readings(&fake, reading), 2, "{scheme}");
+        assert!(readings(&fake, "/v1/health/") <= 2, "{scheme}");
+        assert!(readings(&fake, sign_of_life) > 0, "{scheme}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_show_that_it_answers_is_not_asked_again() {
+    let signs = [FakeAnswer::Nothing, answer("503 Service Unavailable", "no leader")];
+    for ((scheme, sign_of_life, reading), sign) in SIGNS_OF_LIFE.into_iter().zip(signs) {
+        let fake = FakeHttp::start(move |request| match request.line.contains(sign_of_life) {
+            true => sign.clone(),
+            false => FakeAnswer::Nothing,
+        });
+        let backend = backend(&format!("{scheme}://{}", fake.address()));
+        let found = within(scheme, CALL_PATIENCE, backend.snapshot()).await;
+        let error = found.unwrap_err().explained();
+        assert!(error.contains("no answer"), "{error}");
+        assert_eq!(readings(&fake, reading), 1, "{scheme}");
+        // Once a heartbeat, not as fast as it says no.
+        assert!((1..=10).contains(&readings(&fake, sign_of_life)), "{scheme}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_the_second_try_does_not_wait_for_the_first() {
+    for (scheme, _, reading) in SIGNS_OF_LIFE {
+        let count = AtomicU64::new(0);
+        let fake = FakeHttp::start(move |request| {
+            match (request.line.contains(reading), count.fetch_add(1, Ordering::Relaxed)) {
+                (true, 0 | 1) => FakeAnswer::Nothing,
+                (true, _) => answer("500 Internal Server Error", "No cluster leader"),
+                _ => nothing_there(request),
+            }
+        });
+        let backend = backend(&format!("{scheme}://{}", fake.address()));
+        let machine = Machine::watched();
+        let began = machine.now();
+        let found = within(scheme, CALL_PATIENCE, backend.snapshot()).await;
+        let error = found.unwrap_err().explained();
+        assert!(error.contains("No cluster leader"), "{error}");
+        machine.assert_within(scheme, began, began.elapsed(), 2 * HEARTBEAT);
+        assert_eq!(readings(&fake, reading), 2, "{scheme}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_not_asked_of_another_host() {
+    let hosts = [(), ()].map(|()| FakeHttp::start(|_| FakeAnswer::Huge(100 << 20, true)));
+    let [one, other] = [&hosts[0], &hosts[1]].map(FakeHttp::address);
+    let backend = backend(&format!("etcd://{one},{other}"));
+    let error = within("reading", CALL_PATIENCE, backend.snapshot()).await.unwrap_err();
+    assert!(error.explained().contains("has more than 16777216 bytes"), "{error}");
+    let asked: usize = hosts.iter().map(|host| readings(host, "/v3/kv/range")).sum();
+    assert_eq!(asked, 1);
 }
 
 /// What a client does: wait for a change, then read.
@@ -265,7 +323,8 @@ async fn what_is_registered_with_an_agent_ends_with_it() {
     }
     // It was taken back, as it came to nothing.
     assert!(requests.iter().any(|one| one.line.contains("service/deregister")));
-    assert!(requests.iter().all(|one| {
+    let asked = requests.iter().filter(|one| !one.line.contains("/v1/status/leader"));
+    assert!(asked.into_iter().all(|one| {
         one.head.iter().any(|line| line.eq_ignore_ascii_case("x-consul-token: sesame"))
     }));
 }

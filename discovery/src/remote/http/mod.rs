@@ -10,8 +10,8 @@
 //! A service may be gone without a word, and be back while a call still waits for what was
 //! swallowed. So after each heartbeat in which nothing came it is asked over a new
 //! connection for something that costs it nothing, and once that is answered, what may be
-//! asked twice is asked a second time; the first answer counts. A service that is slow
-//! gets no call more than twice.
+//! asked twice is asked a second time; the first answer counts. So a service that is slow
+//! gets no more to do by it than once again.
 //!
 //! Redirects are answers like any other: nothing is followed.
 
@@ -20,13 +20,12 @@ mod connection;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Response};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 pub(crate) use answer::{Answer, Lines, bad, cut};
 use connection::Connection;
@@ -121,8 +120,14 @@ impl Call {
 struct Try {
     /// The number of the host that it went to.
     host: AtomicUsize,
-    /// How much of the answer came so far.
     bytes: AtomicU64,
+}
+
+impl Try {
+    /// How much of the answer came so far.
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 impl Client {
@@ -152,26 +157,33 @@ impl Client {
     /// a second host, if there are several and the first fails.
     pub(crate) async fn call(&self, call: &Call) -> Result<Answer, DiscoveryError> {
         let deadline = Instant::now() + call.limit;
-        let first = self.new_try();
-        let mut tries = FuturesUnordered::new();
-        tries.push(self.call_until(deadline, call, Arc::clone(&first)));
-        let mut may_repeat = call.is_repeatable;
-        let mut answering = pin!(self.answers_after_silence(&first));
-        loop {
-            tokio::select! {
-                Some(answered) = tries.next() => {
-                    let at_once = may_repeat && self.hosts.len() > 1;
-                    if is_final(&answered) || (tries.is_empty() && !at_once) {
-                        return answered;
-                    }
-                    if !at_once {
-                        continue;
-                    }
+        let one = self.new_try();
+        let mut first = pin!(self.call_until(deadline, call, &one));
+        if !call.is_repeatable {
+            return first.await;
+        }
+        tokio::select! {
+            answered = &mut first => {
+                let is_over = self.hosts.len() == 1 || Instant::now() >= deadline;
+                if is_over || is_final(&answered) {
+                    return answered;
                 }
-                () = &mut answering, if may_repeat => {}
+                return self.call_until(deadline, call, &self.new_try()).await;
             }
-            may_repeat = false;
-            tries.push(self.call_until(deadline, call, self.new_try()));
+            () = self.answers_after_silence(&one) => {}
+        }
+        let again = self.new_try();
+        let mut second = pin!(self.call_until(deadline, call, &again));
+        tokio::select! {
+            answered = &mut first => match is_final(&answered) {
+                true => answered,
+                false => second.await,
+            },
+            // What was asked first may be lost for ever, unless it is on its way.
+            answered = &mut second => match is_final(&answered) || one.bytes() == 0 {
+                true => answered,
+                false => first.await,
+            },
         }
     }
 
@@ -180,21 +192,18 @@ impl Client {
     async fn answers_after_silence(&self, waiting: &Try) {
         let sign_of_life = Call::get("see whether it answers", self.sign_of_life.to_owned());
         let call = sign_of_life.once().within(HEARTBEAT);
-        let mut seen = 0;
+        let (mut seen, mut next) = (0, Instant::now() + HEARTBEAT);
         loop {
-            sleep(HEARTBEAT).await;
-            loop {
-                let bytes = waiting.bytes.load(Ordering::Relaxed);
-                if std::mem::replace(&mut seen, bytes) < bytes {
-                    break;
-                }
-                self.silent(waiting);
-                let asked = Instant::now();
-                if self.call_until(asked + call.limit, &call, self.new_try()).await.is_ok() {
-                    return;
-                }
-                // One that is refused is over at once.
-                sleep_until(asked + HEARTBEAT).await;
+            sleep_until(next).await;
+            next = Instant::now() + HEARTBEAT;
+            let bytes = waiting.bytes();
+            if std::mem::replace(&mut seen, bytes) < bytes {
+                continue;
+            }
+            self.silent(waiting);
+            let answered = self.call_until(next, &call, &self.new_try()).await;
+            if answered.is_ok_and(|answer| answer.status < 500) {
+                return;
             }
         }
     }
@@ -203,19 +212,19 @@ impl Client {
         &self,
         deadline: Instant,
         call: &Call,
-        this: Arc<Try>,
+        this: &Try,
     ) -> Result<Answer, DiscoveryError> {
         let answered = timeout_at(deadline, async {
-            let (response, connection) = self.send(call, &this).await?;
+            let (response, connection) = self.send(call, this).await?;
             let answer = Answer::read(response, call.what, &self.service, &this.bytes).await?;
             self.keep(connection);
             Ok(answer)
         });
         let answered = answered.await.unwrap_or_else(|_| Err(self.timed_out(call.limit)));
         match &answered {
-            Ok(answer) if answer.status >= 500 => self.avoid(&this),
+            Ok(answer) if answer.status >= 500 => self.avoid(this),
             Ok(_) => {}
-            Err(_) => self.silent(&this),
+            Err(_) => self.silent(this),
         }
         answered
     }
@@ -246,9 +255,8 @@ impl Client {
         Ok(Lines::new(response, connection, call.what, &self.service))
     }
 
-    fn new_try(&self) -> Arc<Try> {
-        let (host, bytes) = (AtomicUsize::new(self.preferred()), AtomicU64::new(0));
-        Arc::new(Try { host, bytes })
+    fn new_try(&self) -> Try {
+        Try { host: AtomicUsize::new(self.preferred()), bytes: AtomicU64::new(0) }
     }
 
     /// The host of that try is not asked first any more.
