@@ -88,7 +88,7 @@ pub enum Error {
         fate: Fate,
     },
     /// The server refused a handshake or a whole frame.
-    #[error("server \"{server}\" refused {what} with {status}")]
+    #[error("server \"{server}\" refused {what} with {status}{}", remedy(*status))]
     Refused {
         /// The server.
         server: Arc<str>,
@@ -329,6 +329,15 @@ pub enum Error {
     },
 }
 
+/// What a status wants of whoever runs the cluster.
+fn remedy(status: Status) -> &'static str {
+    match status {
+        Status::NoSpace => ": its pool is full; remove objects, or add servers or memory",
+        Status::NoIndex => ": it has too many values; remove objects, or add servers or memory",
+        _ => "",
+    }
+}
+
 /// What was found instead of the version wanted.
 fn held_now(held: Option<Version>) -> String {
     match held {
@@ -538,6 +547,15 @@ mod tests {
         let found = Error::refusal_among(&failures).unwrap();
         assert!(matches!(found, Error::Refused { status: Status::Denied, .. }), "{found}");
         assert!(Error::refusal_among(&failures[..2]).is_none());
+    }
+
+    #[test]
+    fn who_has_no_room_is_told_what_to_do() {
+        let told = |status| Error::refused(&"a".into(), "a copy", status).to_string();
+        for status in [Status::NoSpace, Status::NoIndex] {
+            assert!(told(status).contains("remove objects, or add servers"), "{}", told(status));
+        }
+        assert_eq!(told(Status::Denied), "server \"a\" refused a copy with DENIED");
     }
 
     #[test]
