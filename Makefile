@@ -32,7 +32,7 @@ demo:
 # The binary is built with the tests: alone it would be built another time, for
 # fewer features of the crates it shares with them.
 test: tools
-	PUDDLE_BINARY=$(TEST_BINARY) $(CARGO) test --locked --workspace
+	PUDDLE_BINARY=$(TEST_BINARY) CARGO=$(CARGO) tests/run.sh
 
 # What `make test` builds: behind it nothing is left to do.
 built:

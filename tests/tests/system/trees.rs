@@ -5,9 +5,9 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rampuddle_harness::{ClusterOptions, Counts, Pattern, Transport};
+use rampuddle_harness::{ClusterOptions, Counts, Machine, Pattern, Transport};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -114,12 +114,13 @@ fn interrupt(
 ) -> Vec<Value> {
     command.until_moved(action, count);
     desk.cluster.server(1).pause();
-    let began = Instant::now();
+    let machine = Machine::watched();
+    let began = machine.now();
     send(&command.child, signal);
     let (status, lines, said) = command.end();
     let took = began.elapsed();
     desk.cluster.server(1).resume();
-    assert!(took < END_BOUND, "{signal:?}: it went on for {took:?}");
+    machine.assert_within("it went on", began, took, END_BOUND);
     let code = if signal == Signal::KILL { None } else { Some(3) };
     assert_eq!(status.code(), code, "{signal:?}: {said}");
     if signal == Signal::INT {
