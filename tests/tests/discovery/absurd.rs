@@ -323,8 +323,8 @@ async fn what_is_registered_with_an_agent_ends_with_it() {
     }
     // It was taken back, as it came to nothing.
     assert!(requests.iter().any(|one| one.line.contains("service/deregister")));
-    let asked = requests.iter().filter(|one| !one.line.contains("/v1/status/leader"));
-    assert!(asked.into_iter().all(|one| {
+    let mut asked = requests.iter().filter(|one| !one.line.contains("/v1/status/leader"));
+    assert!(asked.all(|one| {
         one.head.iter().any(|line| line.eq_ignore_ascii_case("x-consul-token: sesame"))
     }));
 }
