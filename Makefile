@@ -53,7 +53,7 @@ conformance: tools built
 # Services that go away do so for a minute here.
 outages: export PUDDLE_OUTAGE_SECONDS = 60
 outages: tools built
-	PUDDLE_BINARY=$(TEST_BINARY) $(CARGO) test --locked --workspace \
+	PUDDLE_BINARY=$(TEST_BINARY) CARGO=$(CARGO) tests/run.sh \
 	  --test clusters_on_services -- --show-output
 
 check: format lint documents test compose fuzz instructions

@@ -9,12 +9,9 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(5);
 /// By how much any sleep may be longer than asked, on the quietest machine.
 const USUAL: Duration = Duration::from_millis(1);
-/// Who asks and who answers: each may be made to wait as long.
-const SIDES: u32 = 2;
 
 /// A thread that only wants to be woken soon, and notes by how much it never was. A time
-/// that is measured on a busy machine may be longer by that, once for each of the
-/// two processes that a request goes through, than a bound that the product
+/// that is measured on a busy machine may be longer by that than a bound that the product
 /// promises, and no more; at most twice as long as the bound.
 #[derive(Debug)]
 pub struct Machine {
@@ -73,7 +70,7 @@ impl Machine {
     #[track_caller]
     pub fn assert_within(&self, what: &str, then: Moment, took: Duration, bound: Duration) {
         // A machine that makes others wait longer than that shows nothing any more.
-        let waits = (SIDES * self.most_waits(then, took)).min(bound);
+        let waits = self.most_waits(then, took).min(bound);
         println!("  {what}: {took:.2?} (bound {bound:?}, waits of the machine {waits:.2?})");
         assert!(took <= bound + waits, "{what}: {took:?}, bound {bound:?}, waits {waits:?}");
     }

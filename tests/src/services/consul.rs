@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -11,11 +10,8 @@ use super::daemon::{command_of, shared};
 use super::local::{LocalService, is_local_service};
 use super::plain_http;
 use super::port::Port;
-use crate::waiting::until;
 
 const SCRIPT: &str = "consul.sh";
-/// How long it may cut connections.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How an agent is started.
 #[derive(Debug, Clone, Default)]
@@ -66,18 +62,12 @@ impl Consul {
         Some(agent)
     }
 
-    /// Asks it, with the token that may do everything. Again when it cuts the connection,
-    /// as it does where too many come from one address.
+    /// Asks it, with the token that may do everything.
     ///
     /// # Panics
     /// When it does not answer.
     pub fn api(&self, method: &str, target: &str, body: &[u8]) -> (u16, String) {
-        let mut answer = None;
-        until("Consul to answer", PATIENCE, || {
-            answer = self.try_api(method, target, body);
-            answer.is_some()
-        });
-        answer.expect("it was waited for")
+        self.try_api(method, target, body).expect("Consul answers")
     }
 
     /// Asks it for JSON.

@@ -12,9 +12,8 @@ use crate::service::Service;
 use crate::sightings::Sightings;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-/// How long any operation may take, on a machine that moves hundreds of megabytes beside
-/// it: one that waited for a reading of the registry would take the five seconds of that.
-const STALL: Duration = Duration::from_secs(4);
+/// How long any operation may take.
+const STALL: Duration = Duration::from_secs(1);
 /// What a complaint about anything has at most, in bytes.
 const COMPLAINT_BYTES_MAX: usize = 1_000;
 /// The most complaints of one reading, and a last one that counts the others.
@@ -138,9 +137,10 @@ fn very_much(rig: &Rig) {
         }
         Err(error) => {
             println!("  not read: {error}");
-            // A service that sends so much to many at once may be late with all of it.
-            let is_told = ["has more than", "no answer"].iter().any(|why| error.contains(why));
-            assert!(is_told && error.len() < COMPLAINT_BYTES_MAX, "{error}");
+            assert!(
+                error.contains("has more than") && error.len() < COMPLAINT_BYTES_MAX,
+                "{error}"
+            );
         }
     }
     // Servers and clients follow it all the time.
