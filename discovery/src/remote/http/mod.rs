@@ -10,8 +10,8 @@
 //! A service may be gone without a word, and be back while a call still waits for what was
 //! swallowed. So after each heartbeat in which nothing came it is asked over a new
 //! connection for something that costs it nothing, and once that is answered, what may be
-//! asked twice is asked a second time; the first answer counts. So a service that is slow
-//! gets no more to do by it than once again.
+//! asked twice is asked a second time; the first answer counts. A service that is slow is
+//! asked once more, not again and again.
 //!
 //! Redirects are answers like any other: nothing is followed.
 
